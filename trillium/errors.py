@@ -1,0 +1,274 @@
+"""Every error that Trillium raises or answers, on servers and in the client alike.
+
+    TrilliumError
+    ├── InvalidRequest        INVALID_ARGUMENT     INVALID_REQUEST     one violation for each field
+    ├── MalformedMessage      INVALID_ARGUMENT     MALFORMED_MESSAGE   no message of that type
+    ├── ModelRejected         INVALID_ARGUMENT     MODEL_REJECTED      no usable binary classifier
+    ├── DigestMismatch        INVALID_ARGUMENT     DIGEST_MISMATCH     the artifact came damaged
+    ├── ModelNotFound         NOT_FOUND            MODEL_NOT_FOUND     no artifact of that name
+    ├── ModelNotLoaded        FAILED_PRECONDITION  MODEL_NOT_LOADED    nothing to ask yet
+    ├── ModelBusy             ABORTED              MODEL_BUSY          a load or unload is under way
+    ├── ModelFailed           INTERNAL             MODEL_FAILED        the model's run failed
+    ├── NoSample              FAILED_PRECONDITION  NO_SAMPLE           the models carry no sample
+    ├── NoMetadata            UNAVAILABLE          NO_METADATA         no predictor reached yet
+    ├── PredictorsFailed      UNAVAILABLE or       PREDICTORS_FAILED   one failure for each class
+    │                         DEADLINE_EXCEEDED
+    ├── Overloaded            RESOURCE_EXHAUSTED   OVERLOADED          try again after a while
+    ├── DeadlineExceeded      DEADLINE_EXCEEDED    DEADLINE_EXCEEDED   the time was up
+    ├── Cancelled             CANCELLED            CANCELLED           the caller withdrew
+    ├── Draining              UNAVAILABLE          DRAINING            the server is about to stop
+    ├── Unreachable           UNAVAILABLE          UNREACHABLE         no server answered (client)
+    ├── RemoteError           any                  any                 an answer of another version
+    └── InternalError         INTERNAL             INTERNAL_ERROR      a defect; the log has it
+
+This module knows neither gRPC nor protobuf; `trillium.rpc.status` carries these over the wire and
+back, so that the client raises what the server raised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import ClassVar
+
+
+class Code(IntEnum):
+    """The canonical codes of google.rpc.Code that Trillium uses, with their numbers."""
+
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+class TrilliumError(Exception):
+    """Base of all. `str()` of it is a sentence for a person, safe to show to a caller."""
+
+    code: Code = Code.INTERNAL
+    reason: str = "INTERNAL_ERROR"
+    request_id: str = ""
+    """Id of the call that failed, where the error came over the wire."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What a program may want to know, as it stands in the ErrorInfo's metadata."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One field of a request that is wrong."""
+
+    field: str
+    """Path of the field as the caller wrote it, such as `instances[2].features[0]`."""
+    description: str
+    """What is wrong with its value, and what is allowed."""
+
+
+class InvalidRequest(TrilliumError):
+    """The request cannot be served as it is; every violation found is listed, up to a limit."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "INVALID_REQUEST"
+    SHOWN: ClassVar[int] = 3
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        self.violations = tuple(violations)
+        sentences = [f"{each.field}: {each.description}" for each in self.violations[: self.SHOWN]]
+        more = len(self.violations) - len(sentences)
+        if more > 0:
+            sentences.append(f"and {more} more")
+        super().__init__("; ".join(sentences))
+
+    @classmethod
+    def of(cls, field: str, description: str) -> InvalidRequest:
+        """The error of a single violation."""
+        return cls((Violation(field, description),))
+
+
+class MalformedMessage(TrilliumError):
+    """The bytes of a request are no message of the method's request type."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "MALFORMED_MESSAGE"
+
+
+class ModelRejected(TrilliumError):
+    """The artifact is no binary classifier that a predictor can serve; the message says why."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "MODEL_REJECTED"
+
+
+class DigestMismatch(TrilliumError):
+    """The bytes of an artifact do not have the announced SHA-256."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "DIGEST_MISMATCH"
+
+
+class ModelNotFound(TrilliumError):
+    """There is no artifact of that name where the predictor looks."""
+
+    code = Code.NOT_FOUND
+    reason = "MODEL_NOT_FOUND"
+
+
+class ModelNotLoaded(TrilliumError):
+    """The predictor has no model to ask."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "MODEL_NOT_LOADED"
+
+
+class ModelBusy(TrilliumError):
+    """A load or an unload is under way; try again when it is done."""
+
+    code = Code.ABORTED
+    reason = "MODEL_BUSY"
+
+
+class ModelFailed(TrilliumError):
+    """The model could not be run on these rows, or answered no probabilities."""
+
+    code = Code.INTERNAL
+    reason = "MODEL_FAILED"
+
+
+class NoSample(TrilliumError):
+    """The models carry no sample row."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "NO_SAMPLE"
+
+
+class NoMetadata(TrilliumError):
+    """No predictor has been reached yet, so nothing is known of the ensemble."""
+
+    code = Code.UNAVAILABLE
+    reason = "NO_METADATA"
+
+
+class Overloaded(TrilliumError):
+    """A queue is full. Nothing was done; trying again after `retry_after_s` is safe."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "OVERLOADED"
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceeded(TrilliumError):
+    """The time that the caller gave was up before there was an answer."""
+
+    code = Code.DEADLINE_EXCEEDED
+    reason = "DEADLINE_EXCEEDED"
+
+
+class Cancelled(TrilliumError):
+    """The caller withdrew the request."""
+
+    code = Code.CANCELLED
+    reason = "CANCELLED"
+
+
+class Draining(TrilliumError):
+    """The server finishes what it has and takes nothing new."""
+
+    code = Code.UNAVAILABLE
+    reason = "DRAINING"
+
+
+class Unreachable(TrilliumError):
+    """No server answered at the address; raised by the client."""
+
+    code = Code.UNAVAILABLE
+    reason = "UNREACHABLE"
+
+
+class InternalError(TrilliumError):
+    """A defect of the server. The caller gets this fixed text; the server's log has the rest."""
+
+    code = Code.INTERNAL
+    reason = "INTERNAL_ERROR"
+
+    def __init__(self, message: str = "internal error; the server's log has the details") -> None:
+        super().__init__(message)
+
+
+class RemoteError(TrilliumError):
+    """An error answer whose reason this version of Trillium does not know."""
+
+    def __init__(self, code: Code, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+
+
+class Phase(Enum):
+    """How far a class's part of a request got before it failed."""
+
+    CONNECT = "connect"
+    QUEUE = "queue"
+    RUN = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class ClassFailure:
+    """A class of an ensemble that did not answer a request, and why."""
+
+    class_label: str
+    address: str
+    """The predictor that was asked or would have been; several are joined by commas."""
+    phase: Phase
+    message: str
+    elapsed_s: float
+    """Seconds from the arrival of the request to the failure."""
+    timed_out: bool = False
+    """True when time ran out, not the predictor."""
+
+    def __str__(self) -> str:
+        spent = f"after {self.elapsed_s * 1000:.0f} ms"
+        return f"{self.class_label} at {self.address}: {self.phase.value}: {self.message}, {spent}"
+
+
+class PredictorsFailed(TrilliumError):
+    """Classes did not answer, and the request did not allow a partial answer."""
+
+    reason = "PREDICTORS_FAILED"
+
+    def __init__(self, failures: Sequence[ClassFailure], message: str | None = None) -> None:
+        self.failures = tuple(failures)
+        late = bool(self.failures) and all(failure.timed_out for failure in self.failures)
+        self.code = Code.DEADLINE_EXCEEDED if late else Code.UNAVAILABLE
+        super().__init__(message or "; ".join(str(failure) for failure in self.failures))
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """The first failure; all of them travel in a FailedPredictors."""
+        first = self.failures[0]
+        return {
+            "class_label": first.class_label,
+            "address": first.address,
+            "phase": first.phase.value,
+            "elapsed_ms": f"{first.elapsed_s * 1000:.0f}",
+        }

@@ -1,0 +1,141 @@
+"""Rows of features on their way from a message to a model: one check and one layout for all.
+
+Everything is float32, little-endian, row-major. Checks collect every violation up to
+`MAX_VIOLATIONS`, so that a caller mends a request in one go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trillium.errors import InvalidRequest, Violation
+
+Rows: TypeAlias = NDArray[np.float32]
+"""Shape [n, features]."""
+Probabilities: TypeAlias = NDArray[np.float32]
+"""Shape [n], or [n, classes]."""
+
+WIRE_DTYPE = np.dtype("<f4")
+MAX_VIOLATIONS = 20
+PROBABILITY_SLACK = 1e-4
+"""How far rounding may carry a model's float32 probability out of [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Rows in one block of bytes, checked: what travels from the edge to the predictors."""
+
+    row_count: int
+    column_count: int
+    data: bytes
+    """row_count * column_count float32 values, little-endian, row-major, all finite."""
+
+    def array(self) -> Rows:
+        """The rows as a read-only view of shape [row_count, column_count]."""
+        flat = np.frombuffer(self.data, WIRE_DTYPE)
+        return flat.reshape(self.row_count, self.column_count)
+
+
+def from_block(
+    row_count: int,
+    column_count: int,
+    data: bytes,
+    *,
+    feature_count: int | None,
+    max_rows: int,
+    field: str = "matrix",
+) -> Block:
+    """Check a packed matrix.
+
+    `feature_count` is what the model wants, or None while that is unknown. Raises InvalidRequest.
+    """
+    wrong = []
+    if row_count < 1:
+        wrong.append(Violation(f"{field}.row_count", "is 0; at least 1 row is wanted"))
+    if row_count > max_rows:
+        wrong.append(Violation(f"{field}.row_count", f"is {row_count}; at most {max_rows} allowed"))
+    if column_count < 1:
+        wrong.append(Violation(f"{field}.column_count", "is 0; at least 1 column is wanted"))
+    elif feature_count is not None and column_count != feature_count:
+        text = f"is {column_count}; the model has {feature_count} features"
+        wrong.append(Violation(f"{field}.column_count", text))
+    size = row_count * column_count * WIRE_DTYPE.itemsize
+    if len(data) != size:
+        text = (
+            f"has {len(data)} bytes; row_count {row_count} * column_count {column_count} * 4 bytes"
+            f" make {size}"
+        )
+        wrong.append(Violation(f"{field}.data", text))
+    if wrong:
+        raise InvalidRequest(wrong)
+    flat = np.frombuffer(data, WIRE_DTYPE)
+    if not np.isfinite(flat).all():
+        raise InvalidRequest(_not_finite(flat.reshape(row_count, column_count), f"{field}.data"))
+    return Block(row_count, column_count, data)
+
+
+def _not_finite(rows: Rows, field: str) -> list[Violation]:
+    """Violations of a packed matrix, each naming row and column, which the bytes do not show."""
+    places = np.argwhere(~np.isfinite(rows))[:MAX_VIOLATIONS]
+    return [
+        Violation(field, f"row {row}, column {column} is {rows[row, column]}; finite values only")
+        for row, column in places.tolist()
+    ]
+
+
+def from_lists(
+    rows: Sequence[Sequence[float]],
+    *,
+    feature_count: int | None,
+    max_rows: int,
+    field: str = "instances",
+) -> Block:
+    """Check rows that came as lists, and pack them.
+
+    `feature_count` is what the model wants; None while that is unknown, and then the first row
+    sets it for the others. Raises InvalidRequest.
+    """
+    if len(rows) > max_rows:
+        raise InvalidRequest.of(field, f"has {len(rows)} rows; at most {max_rows} allowed")
+    if not rows:
+        raise InvalidRequest.of(field, "is empty; at least 1 row is wanted")
+    wanted = len(rows[0]) if feature_count is None else feature_count
+    if wanted == 0 or any(len(row) != wanted for row in rows):
+        wrong = _wrong_width(rows, wanted, field) + _odd_values(rows, field)
+        raise InvalidRequest(wrong[:MAX_VIOLATIONS])
+    flat = np.array([value for row in rows for value in row], WIRE_DTYPE)
+    if not np.isfinite(flat).all():
+        raise InvalidRequest(_odd_values(rows, field))
+    return Block(len(rows), wanted, flat.tobytes())
+
+
+def _wrong_width(rows: Sequence[Sequence[float]], wanted: int, field: str) -> list[Violation]:
+    return [
+        Violation(
+            f"{field}[{index}].features",
+            f"row {index} has {len(row)} features; {wanted or 'at least 1'} wanted",
+        )
+        for index, row in enumerate(rows)
+        if len(row) != wanted or not row
+    ][:MAX_VIOLATIONS]
+
+
+def _odd_values(rows: Sequence[Sequence[float]], field: str) -> list[Violation]:
+    found: list[Violation] = []
+    for index, row in enumerate(rows):
+        for column in np.flatnonzero(~np.isfinite(np.array(row, WIRE_DTYPE))).tolist():
+            if len(found) == MAX_VIOLATIONS:
+                return found
+            text = f"row {index}, feature {column} is {row[column]}; finite values only"
+            found.append(Violation(f"{field}[{index}].features[{column}]", text))
+    return found
+
+
+def are_probabilities(values: NDArray[np.float32]) -> bool:
+    """Whether every value is a probability, but for rounding; NaN is none."""
+    return bool(((values >= -PROBABILITY_SLACK) & (values <= 1 + PROBABILITY_SLACK)).all())

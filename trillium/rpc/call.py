@@ -1,0 +1,52 @@
+"""What a handler may know of the call that it serves."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from google.rpc import status_pb2
+
+REQUEST_ID_KEY = "x-request-id"
+_LONGEST_REQUEST_ID = 128
+_process = os.urandom(4).hex()
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call. Its cancellation arrives as the cancellation of the handler's task."""
+
+    method: str
+    """Full path, such as `/trillium.predictor.v1.PredictorService/Predict`."""
+    deadline: float
+    """On the monotonic clock; infinite when the caller set none."""
+    request_id: str
+    """Follows the call through every service: the caller's own choice or one that we made up."""
+    traced: bool = False
+    """True when the caller chose the request id: its calls are logged everywhere."""
+    peer: str = ""
+    """Where the call came from, for the log."""
+
+    def remaining_s(self, now: float) -> float:
+        """Seconds left at `now`, never below 0; infinite without a deadline."""
+        return self.deadline if math.isinf(self.deadline) else max(0.0, self.deadline - now)
+
+
+def open_call(method: str, metadata: Mapping[str, str], deadline: float, peer: str) -> Call:
+    """The call that a front has just received; a strange request id is replaced."""
+    chosen = metadata.get(REQUEST_ID_KEY, "")
+    if chosen and len(chosen) <= _LONGEST_REQUEST_ID and chosen.isprintable():
+        return Call(method, deadline, chosen, True, peer)
+    return Call(method, deadline, f"{_process}-{next(_numbers):x}", False, peer)
+
+
+class CallFailed(Exception):
+    """The end of a call with an error, in the form that every front can send."""
+
+    def __init__(self, status: status_pb2.Status) -> None:
+        super().__init__(status.message)
+        self.status = status

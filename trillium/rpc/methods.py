@@ -1,0 +1,241 @@
+"""Handlers of messages as endpoints of bytes: the one wrapper round every handler.
+
+It parses and serialises, refuses what is too large or no message, counts the calls in flight,
+turns whatever goes wrong into a google.rpc.Status, and writes the log. It knows no grpc types, so
+the front that carries the bytes can be another one.
+
+What is logged: calls that fail, and calls whose caller chose the request id (key "x-request-id"),
+at INFO; all others at DEBUG; defects at ERROR with their stack.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeAlias, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from trillium.errors import (
+    DeadlineExceeded,
+    InternalError,
+    InvalidRequest,
+    MalformedMessage,
+    TrilliumError,
+)
+from trillium.logs import REQUEST_ID
+from trillium.rpc.call import Call, CallFailed
+from trillium.rpc.status import to_status
+
+Req = TypeVar("Req", bound=Message)
+Res = TypeVar("Res", bound=Message)
+
+UnaryUnary: TypeAlias = Callable[[bytes, Call], Awaitable[bytes]]
+UnaryStream: TypeAlias = Callable[[bytes, Call], AsyncGenerator[bytes]]
+StreamUnary: TypeAlias = Callable[[AsyncIterator[bytes], Call], Awaitable[bytes]]
+StreamStream: TypeAlias = Callable[[AsyncIterator[bytes], Call], AsyncGenerator[bytes]]
+
+log = logging.getLogger("trillium.calls")
+
+
+class Kind(Enum):
+    """Which side of a method streams: (requests, responses)."""
+
+    UNARY_UNARY = (False, False)
+    UNARY_STREAM = (False, True)
+    STREAM_UNARY = (True, False)
+    STREAM_STREAM = (True, True)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One RPC of a service, its handler speaking messages."""
+
+    name: str
+    kind: Kind
+    request_type: type[Message]
+    handler: Callable[[Any, Call], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A gRPC service: its full name and its methods."""
+
+    name: str
+    methods: Sequence[Method]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a server takes."""
+
+    max_message_bytes: int = 16 * 1024 * 1024
+    """A larger request message is answered with INVALID_ARGUMENT and its size. From
+    `HARD_FACTOR` times this on, the transport refuses it unread with RESOURCE_EXHAUSTED."""
+    max_concurrent_calls: int = 4096
+    """Further calls are answered with RESOURCE_EXHAUSTED."""
+
+    HARD_FACTOR = 4
+
+
+def unary_unary(
+    name: str, request_type: type[Req], handler: Callable[[Req, Call], Awaitable[Message]]
+) -> Method:
+    """An RPC with one request and one response."""
+    return Method(name, Kind.UNARY_UNARY, request_type, handler)
+
+
+def unary_stream(
+    name: str, request_type: type[Req], handler: Callable[[Req, Call], AsyncGenerator[Message]]
+) -> Method:
+    """An RPC with one request and a stream of responses."""
+    return Method(name, Kind.UNARY_STREAM, request_type, handler)
+
+
+def stream_unary(
+    name: str,
+    request_type: type[Req],
+    handler: Callable[[AsyncIterator[Req], Call], Awaitable[Message]],
+) -> Method:
+    """An RPC with a stream of requests and one response."""
+    return Method(name, Kind.STREAM_UNARY, request_type, handler)
+
+
+def stream_stream(
+    name: str,
+    request_type: type[Req],
+    handler: Callable[[AsyncIterator[Req], Call], AsyncGenerator[Message]],
+) -> Method:
+    """An RPC with a stream of requests and a stream of responses."""
+    return Method(name, Kind.STREAM_STREAM, request_type, handler)
+
+
+class Endpoints:
+    """Wraps the methods of one server and counts the calls that are in flight."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that a handler is working on."""
+        return self._in_flight
+
+    async def until_idle(self) -> None:
+        """Wait until no handler is working."""
+        await self._idle.wait()
+
+    def of(self, method: Method) -> Any:
+        """The endpoint of `method`: UnaryUnary, UnaryStream, StreamUnary or StreamStream."""
+        wrap = {
+            Kind.UNARY_UNARY: self._unary_unary,
+            Kind.UNARY_STREAM: self._unary_stream,
+            Kind.STREAM_UNARY: self._stream_unary,
+            Kind.STREAM_STREAM: self._stream_stream,
+        }
+        return wrap[method.kind](method)
+
+    def _unary_unary(self, method: Method) -> UnaryUnary:
+        async def endpoint(raw: bytes, call: Call) -> bytes:
+            with self._guarded(call):
+                request = self._parse(method, raw)
+                response: Message = await method.handler(request, call)
+                return response.SerializeToString()
+
+        return endpoint
+
+    def _unary_stream(self, method: Method) -> UnaryStream:
+        async def endpoint(raw: bytes, call: Call) -> AsyncGenerator[bytes]:
+            with self._guarded(call):
+                async with aclosing(method.handler(self._parse(method, raw), call)) as responses:
+                    async for response in responses:
+                        yield response.SerializeToString()
+
+        return endpoint
+
+    def _stream_unary(self, method: Method) -> StreamUnary:
+        async def endpoint(raws: AsyncIterator[bytes], call: Call) -> bytes:
+            with self._guarded(call):
+                response: Message = await method.handler(self._parse_all(method, raws), call)
+                return response.SerializeToString()
+
+        return endpoint
+
+    def _stream_stream(self, method: Method) -> StreamStream:
+        async def endpoint(raws: AsyncIterator[bytes], call: Call) -> AsyncGenerator[bytes]:
+            with self._guarded(call):
+                requests = self._parse_all(method, raws)
+                async with aclosing(method.handler(requests, call)) as responses:
+                    async for response in responses:
+                        yield response.SerializeToString()
+
+        return endpoint
+
+    async def _parse_all(
+        self, method: Method, raws: AsyncIterator[bytes]
+    ) -> AsyncIterator[Message]:
+        async for raw in raws:
+            yield self._parse(method, raw)
+
+    def _parse(self, method: Method, raw: bytes) -> Message:
+        most = self._limits.max_message_bytes
+        if len(raw) > most:
+            raise InvalidRequest.of("message", f"has {len(raw)} bytes; at most {most} allowed")
+        try:
+            return method.request_type.FromString(raw)
+        except DecodeError as error:
+            name = method.request_type.DESCRIPTOR.full_name
+            raise MalformedMessage(f"the request is not a {name} message") from error
+
+    @contextmanager
+    def _guarded(self, call: Call) -> Iterator[None]:
+        started = time.monotonic()
+        token = REQUEST_ID.set(call.request_id)
+        self._in_flight += 1
+        self._idle.clear()
+        try:
+            yield
+        except TrilliumError as error:
+            _log(call, started, logging.INFO, f"{error.code.name}/{error.reason}: {error.message}")
+            raise CallFailed(to_status(error, call.request_id)) from error
+        except TimeoutError as error:
+            late = DeadlineExceeded("the deadline passed before the work was done")
+            _log(call, started, logging.INFO, late.code.name)
+            raise CallFailed(to_status(late, call.request_id)) from error
+        except (asyncio.CancelledError, GeneratorExit):
+            _log(call, started, logging.DEBUG, "CANCELLED")
+            raise
+        except Exception as error:
+            _log(call, started, logging.ERROR, "INTERNAL", exc_info=True)
+            raise CallFailed(to_status(InternalError(), call.request_id)) from error
+        else:
+            _log(call, started, logging.INFO if call.traced else logging.DEBUG, "OK")
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
+            _reset(token)
+
+
+def _reset(token: Any) -> None:
+    try:
+        REQUEST_ID.reset(token)
+    except ValueError:
+        # A generator that is closed from another task ends in that task's context; there the
+        # variable was never set.
+        return
+
+
+def _log(call: Call, started: float, level: int, outcome: str, *, exc_info: bool = False) -> None:
+    if log.isEnabledFor(level):
+        spent_ms = round((time.monotonic() - started) * 1000, 3)
+        facts = {"method": call.method, "peer": call.peer, "outcome": outcome, "ms": spent_ms}
+        log.log(level, "call", extra=facts, exc_info=exc_info)

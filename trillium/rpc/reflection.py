@@ -1,0 +1,70 @@
+"""Server reflection that carries the comments of the protos, so that `describe` teaches the API.
+
+Descriptors in a running program have lost their comments. The generator therefore keeps the
+descriptors with their comments in `trillium/descriptors.binpb`, and reflection answers from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+
+
+def add_reflection(server: Any, services: Sequence[str]) -> None:
+    """Let `server` answer for the descriptors of `services`, and of reflection itself."""
+    names = (*services, reflection.SERVICE_NAME)
+    servicer = reflection.aio.ReflectionServicer(names, pool=_CommentedPool())
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+
+
+@cache
+def _commented_files() -> dict[str, descriptor_pb2.FileDescriptorProto]:
+    raw = (resources.files("trillium") / "descriptors.binpb").read_bytes()
+    return {file.name: file for file in descriptor_pb2.FileDescriptorSet.FromString(raw).file}
+
+
+class _CommentedFile:
+    """The part of a FileDescriptor that reflection uses, with comments where there are any."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.name = file.name
+        self.package = file.package
+
+    @property
+    def dependencies(self) -> list[_CommentedFile]:
+        return [_CommentedFile(file) for file in self._file.dependencies]
+
+    @property
+    def serialized_pb(self) -> bytes:
+        proto = descriptor_pb2.FileDescriptorProto()
+        self.CopyToProto(proto)
+        return proto.SerializeToString()
+
+    def CopyToProto(self, proto: descriptor_pb2.FileDescriptorProto) -> None:  # noqa: N802
+        commented = _commented_files().get(self.name)
+        if commented is None:
+            self._file.CopyToProto(proto)
+        else:
+            proto.CopyFrom(commented)
+
+
+class _CommentedPool:
+    """The part of a DescriptorPool that reflection uses."""
+
+    def __init__(self) -> None:
+        self._pool = descriptor_pool.Default()
+
+    def FindFileByName(self, name: str) -> _CommentedFile:  # noqa: N802
+        return _CommentedFile(self._pool.FindFileByName(name))
+
+    def FindFileContainingSymbol(self, symbol: str) -> _CommentedFile:  # noqa: N802
+        return _CommentedFile(self._pool.FindFileContainingSymbol(symbol))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
