@@ -1,0 +1,1 @@
+"""One binary ONNX model behind gRPC: `python -m predictor --help`."""

@@ -1,0 +1,202 @@
+"""ModelService: messages to artifacts and back, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from predictor.artifact import Facts, beside, column, find, is_name
+from predictor.host import Description, ModelHost
+from predictor.lifecycle import State
+from trillium.errors import DigestMismatch, InvalidRequest, ModelNotFound, Violation
+from trillium.predictor.v1 import model_service_pb2 as model_pb
+from trillium.rpc.call import Call
+from trillium.rpc.methods import Service, stream_unary, unary_unary
+
+MODEL_SERVICE = "trillium.predictor.v1.ModelService"
+MAX_CHUNK_BYTES = 4 * 1024 * 1024
+
+_STATES = {
+    State.EMPTY: model_pb.MODEL_STATE_EMPTY,
+    State.LOADING: model_pb.MODEL_STATE_LOADING,
+    State.READY: model_pb.MODEL_STATE_READY,
+    State.REPLACING: model_pb.MODEL_STATE_READY,
+    State.UNLOADING: model_pb.MODEL_STATE_UNLOADING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Where artifacts may come from, and how large they may be."""
+
+    directory: Path | None
+    """Holds `<name>.onnx`; None when the predictor reads none itself."""
+    max_bytes: int
+
+
+class ModelServicer:
+    """Tells, loads and unloads the host's model."""
+
+    def __init__(self, host: ModelHost, shelf: Shelf) -> None:
+        self._host = host
+        self._shelf = shelf
+
+    def service(self) -> Service:
+        """The gRPC service that answers for this."""
+        return Service(
+            MODEL_SERVICE,
+            (
+                unary_unary("GetModel", model_pb.GetModelRequest, self._get),
+                stream_unary("LoadModel", model_pb.LoadModelRequest, self._load),
+                unary_unary("UnloadModel", model_pb.UnloadModelRequest, self._unload),
+            ),
+        )
+
+    async def _get(
+        self, request: model_pb.GetModelRequest, call: Call
+    ) -> model_pb.GetModelResponse:
+        description = self._host.description
+        response = model_pb.GetModelResponse(
+            state=_STATES[self._host.state],
+            model=None if description is None else model_message(description),
+            in_flight_count=self._host.in_flight,
+        )
+        response.state_time.FromDatetime(self._host.state_time)
+        return response
+
+    async def _load(
+        self, parts: AsyncIterator[model_pb.LoadModelRequest], call: Call
+    ) -> model_pb.LoadModelResponse:
+        header, first_chunk = await _opening(parts, self._shelf.max_bytes)
+        said = _facts(header)
+        if first_chunk is None:
+            path = self._path(header.name)
+            artifact, digest, near = await asyncio.to_thread(_read, path, self._shelf.max_bytes)
+            said = near.overridden_by(said)
+        else:
+            artifact, digest = await _assemble(first_chunk, parts, header.size_bytes)
+        if header.sha256 and digest != header.sha256:
+            text = f"the artifact of {header.name} has SHA-256 {digest}; {header.sha256} announced"
+            raise DigestMismatch(text)
+        description = await self._host.load(header.name, artifact, digest, said)
+        return model_pb.LoadModelResponse(model=model_message(description))
+
+    async def _unload(
+        self, request: model_pb.UnloadModelRequest, call: Call
+    ) -> model_pb.UnloadModelResponse:
+        gone = await self._host.unload()
+        return model_pb.UnloadModelResponse(digest="" if gone is None else gone.digest)
+
+    def _path(self, name: str) -> Path:
+        if self._shelf.directory is None:
+            text = f"no model {name!r}: the predictor reads no artifacts itself (--models-dir)"
+            raise ModelNotFound(f"{text}; send its chunks")
+        return find(self._shelf.directory, name)
+
+
+def model_message(description: Description) -> model_pb.Model:
+    """A loaded model as the message that describes it."""
+    facts = description.facts
+    return model_pb.Model(
+        name=description.name,
+        digest=description.digest,
+        ensemble=facts.ensemble,
+        class_label=facts.class_label,
+        feature_count=description.feature_count,
+        feature_names=facts.feature_names,
+        sample=facts.sample,
+        ensemble_class_labels=facts.class_labels,
+        input_dtype=description.input_dtype,
+        size_bytes=description.size_bytes,
+        metadata=facts.others,
+    )
+
+
+async def _opening(
+    parts: AsyncIterator[model_pb.LoadModelRequest], max_bytes: int
+) -> tuple[model_pb.LoadModelHeader, bytes | None]:
+    """The checked header and the first chunk, None if no chunk follows."""
+    opening = await anext(parts, None)
+    if opening is None or opening.WhichOneof("part") != "header":
+        raise InvalidRequest.of("header", "is missing; the first message must hold it")
+    header = opening.header
+    following = await anext(parts, None)
+    violations = list(_wrong_fields(header, max_bytes, chunked=following is not None))
+    if violations:
+        raise InvalidRequest(violations)
+    return header, None if following is None else _chunk(following)
+
+
+def _wrong_fields(
+    header: model_pb.LoadModelHeader, max_bytes: int, *, chunked: bool
+) -> list[Violation]:
+    wrong = []
+    if not is_name(header.name):
+        allowed = "letters, digits, '.', '_' and '-', 1 to 128 of them, not starting with '.'"
+        wrong.append(Violation("header.name", f"is {header.name[:140]!r}; allowed: {allowed}"))
+    digits = header.sha256
+    if (digits or chunked) and not (len(digits) == 64 and set(digits) <= set("0123456789abcdef")):
+        text = f"is {digits[:70]!r}; 64 lower-case hexadecimal digits are wanted"
+        wrong.append(Violation("header.sha256", text))
+    if chunked and not 1 <= header.size_bytes <= max_bytes:
+        text = f"is {header.size_bytes}; 1 to {max_bytes} bytes allowed"
+        wrong.append(Violation("header.size_bytes", text))
+    if header.HasField("positive_column") and header.positive_column > 1:
+        text = f"is {header.positive_column}; 0 or 1 is wanted"
+        wrong.append(Violation("header.positive_column", text))
+    return wrong
+
+
+def _facts(header: model_pb.LoadModelHeader) -> Facts:
+    said = column(header.positive_column) if header.HasField("positive_column") else None
+    return Facts(
+        class_label=header.class_label, positive_column=said, output_name=header.output_name
+    )
+
+
+def _chunk(part: model_pb.LoadModelRequest) -> bytes:
+    if part.WhichOneof("part") != "chunk":
+        raise InvalidRequest.of("header", "comes twice; only chunks may follow the first message")
+    if len(part.chunk) > MAX_CHUNK_BYTES:
+        text = f"has {len(part.chunk)} bytes; at most {MAX_CHUNK_BYTES} allowed"
+        raise InvalidRequest.of("chunk", text)
+    return part.chunk
+
+
+async def _assemble(
+    first: bytes, parts: AsyncIterator[model_pb.LoadModelRequest], size: int
+) -> tuple[bytes, str]:
+    """The artifact that came in chunks, and its SHA-256."""
+    artifact = bytearray(first)
+    digest = hashlib.sha256(first)
+    async for part in parts:
+        chunk = _chunk(part)
+        artifact += chunk
+        digest.update(chunk)
+        if len(artifact) > size:
+            break
+    if len(artifact) != size:
+        comparison = "more than" if len(artifact) > size else f"{len(artifact)} of"
+        text = f"is {size}, but the chunks hold {comparison} that many bytes"
+        raise InvalidRequest.of("header.size_bytes", text)
+    return bytes(artifact), digest.hexdigest()
+
+
+def _read(path: Path, max_bytes: int) -> tuple[bytes, str, Facts]:
+    """An artifact that the predictor reads itself: bytes, SHA-256, and the facts beside it."""
+    return (*read_artifact(path, max_bytes), beside(path))
+
+
+def read_artifact(path: Path, max_bytes: int) -> tuple[bytes, str]:
+    """The bytes of an artifact and their SHA-256; raises ModelNotFound."""
+    try:
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise ModelNotFound(f"{path} has {size} bytes; at most {max_bytes} are read")
+        artifact = path.read_bytes()
+    except OSError as error:
+        raise ModelNotFound(f"cannot read the model {path}: {error.strerror}") from error
+    return artifact, hashlib.sha256(artifact).hexdigest()
