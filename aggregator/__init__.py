@@ -1,0 +1,1 @@
+"""The front door of an ensemble: `python -m aggregator --help`."""

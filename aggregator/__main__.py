@@ -1,0 +1,29 @@
+"""`python -m aggregator`: one aggregator process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from aggregator.app import running_aggregator
+from aggregator.config import PROGRAM, from_command_line
+from trillium import logs
+from trillium.process import end_with_parent, run, stop_requested
+
+
+async def main() -> None:
+    """Serve until SIGTERM or SIGINT, then drain."""
+    config = from_command_line(sys.argv[1:], os.environ)
+    logs.configure(PROGRAM, config.log_level)
+    stopped = stop_requested()
+    if config.parent_pid is not None:
+        end_with_parent(config.parent_pid)
+    async with running_aggregator(config) as aggregator:
+        logging.getLogger(PROGRAM).info("serving", extra={"address": aggregator.address})
+        await stopped.wait()
+        logging.getLogger(PROGRAM).info("draining")
+
+
+if __name__ == "__main__":
+    sys.exit(run(PROGRAM, main))

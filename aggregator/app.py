@@ -1,0 +1,74 @@
+"""Puts an aggregator together: what `python -m aggregator` runs and what tests run in-process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from grpc import aio
+
+from aggregator.config import AggregatorConfig
+from aggregator.fanout import Fanout
+from aggregator.roster import Roster
+from aggregator.service import AGGREGATOR_SERVICE, AggregatorServicer, ServingLimits
+from trillium.clock import Clock, SystemClock
+from trillium.process import StartFailed
+from trillium.rpc.channels import link_channel
+from trillium.rpc.front import AddressInUse, AioFront
+from trillium.rpc.health import Health
+from trillium.rpc.methods import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class RunningAggregator:
+    """An aggregator that is up."""
+
+    address: str
+    """Where it listens, with the port that was really taken."""
+    roster: Roster
+    health: Health
+
+
+@asynccontextmanager
+async def running_aggregator(
+    config: AggregatorConfig,
+    *,
+    clock: Clock | None = None,
+    open_channel: Callable[[str], aio.Channel] = link_channel,
+) -> AsyncIterator[RunningAggregator]:
+    """Start an aggregator; leaving the context drains and stops it.
+
+    Its predictors need not be there yet: health is SERVING while every class has one that is ready.
+    Raises StartFailed.
+    """
+    clock = clock or SystemClock()
+    health = Health((AGGREGATOR_SERVICE,))
+    roster = Roster(
+        config.predictors,
+        clock=clock,
+        ensemble=config.ensemble,
+        on_change=lambda: health.set_serving(roster.all_ready()),
+    )
+    fanout = Fanout(
+        roster,
+        open_channel=open_channel,
+        clock=clock,
+        max_queued_rows=config.max_queued_rows,
+        max_batch_rows=config.max_batch_rows,
+    )
+    serving = ServingLimits(config.max_rows, config.max_message_bytes, config.default_timeout_s)
+    servicer = AggregatorServicer(roster, fanout, clock=clock, limits=serving)
+    limits = Limits(max_message_bytes=config.max_message_bytes)
+    front = AioFront((servicer.service(), health.service()), (config.listen,), limits)
+    async with fanout.running():
+        try:
+            await front.start()
+        except AddressInUse as error:
+            raise StartFailed(f"{error}; choose another --listen or stop what is there") from error
+        try:
+            yield RunningAggregator(front.addresses[0], roster, health)
+        finally:
+            health.end()
+            servicer.draining.set()
+            await front.stop(config.drain_s)

@@ -1,0 +1,287 @@
+"""Requests waiting for one class, and the batches they leave in. Knows no network.
+
+A request is a `Ticket`; it has a `Part` in the lane of each class that it asks. Whoever has a free
+predictor takes a batch: everything that waits, up to a number of rows. Nothing waits on a timer,
+so an idle system adds no delay and a busy one makes large batches by itself.
+
+A ticket ends when every class has answered, when one failed and the request wants all of them, when
+its time is up, or when its caller goes away. Its other parts are then withdrawn: from the queue, or
+from their batch, which tells when nobody waits for it any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+from trillium.clock import Clock
+from trillium.errors import ClassFailure, Overloaded, Phase
+from trillium.rows import WIRE_DTYPE, Block
+
+Outcome: TypeAlias = bytes | ClassFailure
+"""What came of a class: float32 little-endian probabilities, one for each row, or why not."""
+
+
+class Holder(Protocol):
+    """Where a part is: a lane's queue or a batch."""
+
+    def withdraw(self, part: Part) -> None:
+        """Forget the part: its ticket has ended."""
+        ...
+
+
+class Part:
+    """One ticket's request to one class."""
+
+    __slots__ = ("address", "alone", "holder", "note", "phase", "retried", "slot", "ticket")
+
+    def __init__(self, ticket: Ticket, slot: int, address: str) -> None:
+        self.ticket = ticket
+        self.slot = slot
+        self.address = address
+        """The predictor that has it; before that, those that could have it."""
+        self.phase = Phase.QUEUE
+        self.note = "the deadline passed before its turn came"
+        """What to say if time runs out now."""
+        self.holder: Holder | None = None
+        self.retried = False
+        """Whether it has been sent a second time after a connection broke."""
+        self.alone = False
+        """Whether it must travel in a batch of its own, since a batch with it failed."""
+
+
+class Ticket:
+    """One request and what has come of it so far."""
+
+    __slots__ = ("_clock", "_future", "_parts", "_unsettled", "block", "class_labels", "deadline",
+                 "outcomes", "started", "trace_id", "wants_all")  # fmt: skip
+
+    def __init__(
+        self,
+        block: Block,
+        class_labels: Sequence[str],
+        *,
+        deadline: float,
+        wants_all: bool,
+        trace_id: str,
+        clock: Clock,
+    ) -> None:
+        """`deadline` is on the clock's monotonic time; `trace_id` is empty unless the call is to
+        be seen in the predictors' logs."""
+        self.block = block
+        self.class_labels = class_labels
+        self.deadline = deadline
+        self.wants_all = wants_all
+        self.trace_id = trace_id
+        self.started = clock.monotonic()
+        self.outcomes: list[Outcome | None] = [None] * len(class_labels)
+        self._clock = clock
+        self._parts: list[Part] = []
+        self._unsettled = len(class_labels)
+        self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nobody waits for further outcomes."""
+        return self._future.done()
+
+    def part(self, slot: int, address: str = "no predictor yet") -> Part:
+        """A new part for the class at `slot`; `address` says whom a failure is blamed on until
+        the part is sent."""
+        part = Part(self, slot, address)
+        self._parts.append(part)
+        return part
+
+    def settle(self, part: Part, outcome: Outcome) -> None:
+        """Say what came of a part; without effect on a ticket that has ended."""
+        if self._future.done() or self.outcomes[part.slot] is not None:
+            return
+        self.outcomes[part.slot] = outcome
+        self._unsettled -= 1
+        if not self._unsettled or (self.wants_all and isinstance(outcome, ClassFailure)):
+            self._future.set_result(None)
+
+    def fail(
+        self, part: Part, message: str, *, phase: Phase | None = None, late: bool = False
+    ) -> None:
+        """Settle a part with a failure."""
+        failure = ClassFailure(
+            class_label=self.class_labels[part.slot],
+            address=part.address,
+            phase=phase or part.phase,
+            message=message,
+            elapsed_s=self._clock.monotonic() - self.started,
+            timed_out=late,
+        )
+        self.settle(part, failure)
+
+    async def wait(self) -> None:
+        """Until the ticket ends; at its deadline, what is unsettled fails."""
+        left_s = self.deadline - self._clock.monotonic()
+        timer = asyncio.get_running_loop().call_later(max(0.0, left_s), self._expire)
+        try:
+            await self._future
+        finally:
+            timer.cancel()
+            self._future.cancel()
+            for part in self._parts:
+                if part.holder is not None:
+                    part.holder.withdraw(part)
+                    part.holder = None
+
+    def _expire(self) -> None:
+        for part in self._parts:
+            if self.outcomes[part.slot] is None and not self._future.done():
+                self.fail(part, part.note, late=True)
+        if not self._future.done():
+            self._future.set_result(None)
+
+
+class Batch:
+    """Parts that travel together, their rows in one block."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = tuple(parts)
+        blocks = [part.ticket.block for part in parts]
+        self.block = blocks[0] if len(blocks) == 1 else _joined(blocks)
+        self.deadline = max(part.ticket.deadline for part in parts)
+        self.on_abandoned: Callable[[], None] = lambda: None
+        """Called when nobody waits for the batch any more."""
+        self._waiting = len(parts)
+
+    @property
+    def trace_ids(self) -> list[str]:
+        """Ids of the requests that are to be seen in the predictor's log."""
+        return [part.ticket.trace_id for part in self.parts if part.ticket.trace_id]
+
+    def sent_to(self, address: str) -> None:
+        """Say which predictor has it now."""
+        for part in self.parts:
+            part.holder = self
+            part.address = address
+            part.phase = Phase.RUN
+            part.note = "the deadline passed before the predictor answered"
+
+    def withdraw(self, part: Part) -> None:
+        """One of its callers waits no more."""
+        self._waiting -= 1
+        if not self._waiting:
+            self.on_abandoned()
+
+    def settle(self, probabilities: bytes) -> None:
+        """Give each part its rows of the answer: float32, one for each row of the block."""
+        start = 0
+        for part in self.parts:
+            end = start + part.ticket.block.row_count * WIRE_DTYPE.itemsize
+            part.holder = None
+            part.ticket.settle(part, probabilities[start:end])
+            start = end
+
+    def fail(self, message: str, *, late: bool = False) -> None:
+        """Settle every part with a failure."""
+        for part in self.parts:
+            part.holder = None
+            part.ticket.fail(part, message, late=late)
+
+
+def _joined(blocks: Sequence[Block]) -> Block:
+    rows = sum(block.row_count for block in blocks)
+    return Block(rows, blocks[0].column_count, b"".join([block.data for block in blocks]))
+
+
+class Lane:
+    """The queue of one class, and the predictors that are free for it."""
+
+    def __init__(self, class_label: str, *, max_queued_rows: int, max_batch_rows: int) -> None:
+        """A single request may have more rows than `max_batch_rows`; it then travels alone."""
+        self.class_label = class_label
+        self._max_queued_rows = max_queued_rows
+        self._max_batch_rows = max_batch_rows
+        self._queue: OrderedDict[Part, None] = OrderedDict()
+        self._queued_rows = 0
+        self._free: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows that wait."""
+        return self._queued_rows
+
+    def check_room(self, row_count: int) -> None:
+        """Raises Overloaded if so many more rows may not wait. An empty queue takes any request."""
+        if self._queued_rows and self._queued_rows + row_count > self._max_queued_rows:
+            text = f"{self._queued_rows} rows wait for class {self.class_label} already"
+            raise Overloaded(f"{text}; at most {self._max_queued_rows} may", retry_after_s=0.1)
+
+    def put(self, part: Part) -> None:
+        """Queue a part and wake the predictor that has been free for longest."""
+        part.holder = self
+        self._queue[part] = None
+        self._queued_rows += part.ticket.block.row_count
+        self.wake()
+
+    def put_back(self, parts: Sequence[Part]) -> None:
+        """Queue parts again, before all others, in their order; ended ones are left out."""
+        for part in reversed(parts):
+            part.holder = None
+            if not part.ticket.ended:
+                self.put(part)
+                self._queue.move_to_end(part, last=False)
+
+    def take(self) -> Batch | None:
+        """The next batch: what waits, in order, up to the limit of rows; None if nothing waits.
+
+        Rows of another width than the first's wait for the next batch.
+        """
+        taken: list[Part] = []
+        rows = 0
+        for part in self._queue:
+            block = part.ticket.block
+            fits = not taken or (
+                rows + block.row_count <= self._max_batch_rows
+                and block.column_count == taken[0].ticket.block.column_count
+                and not (part.alone or taken[0].alone)
+            )
+            if not fits:
+                break
+            taken.append(part)
+            rows += block.row_count
+        for part in taken:
+            self.withdraw(part)
+        return Batch(taken) if taken else None
+
+    def withdraw(self, part: Part) -> None:
+        """Take a part out of the queue."""
+        del self._queue[part]
+        self._queued_rows -= part.ticket.block.row_count
+
+    def work(self) -> asyncio.Future[None]:
+        """A future that is done when there may be something to take; done already if there is.
+
+        A predictor that stops waiting cancels it, or sets its result.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._queue:
+            future.set_result(None)
+        else:
+            self._free.append(future)
+        return future
+
+    def fail_all(self, message: str, addresses: str) -> None:
+        """Fail everything that waits: there is no predictor to wait for."""
+        for part in list(self._queue):
+            self.withdraw(part)
+            part.holder = None
+            if part.phase is not Phase.RUN:
+                part.address, part.phase = addresses, Phase.CONNECT
+                part.note = message
+            part.ticket.fail(part, part.note)
+
+    def wake(self) -> None:
+        """Wake the predictor that has been free for longest, if there is work."""
+        while self._queue and self._free:
+            future = self._free.popleft()
+            if not future.done():
+                future.set_result(None)
+                return

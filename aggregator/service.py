@@ -1,0 +1,328 @@
+"""AggregatorService: messages to arrays and back, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from aggregator.combine import Labels, Scores, combine, decide
+from aggregator.fanout import Fanout
+from aggregator.roster import Entry, Metadata, Roster, State
+from aggregator.stream import answer_side_by_side
+from trillium.aggregator.v1 import aggregator_service_pb2 as pb
+from trillium.clock import Clock
+from trillium.errors import (
+    Draining,
+    InvalidRequest,
+    NoMetadata,
+    NoSample,
+    PredictorsFailed,
+    TrilliumError,
+    Violation,
+)
+from trillium.rows import MAX_VIOLATIONS, WIRE_DTYPE, Block, Probabilities, from_block, from_lists
+from trillium.rpc.call import Call
+from trillium.rpc.methods import Service, stream_stream, unary_unary
+from trillium.rpc.status import duration, missing_class, to_status
+from trillium.tensor.v1 import tensor_pb2
+
+AGGREGATOR_SERVICE = "trillium.aggregator.v1.AggregatorService"
+
+T = TypeVar("T")
+
+RESERVE_SHARE = 0.05
+RESERVE_MOST_S = 0.05
+"""Of the caller's time so much is kept, so that the answer that names who was late arrives."""
+
+_STATES = {
+    State.CONNECTING: pb.PREDICTOR_STATE_CONNECTING,
+    State.READY: pb.PREDICTOR_STATE_READY,
+    State.UNAVAILABLE: pb.PREDICTOR_STATE_UNAVAILABLE,
+    State.MISMATCHED: pb.PREDICTOR_STATE_MISMATCHED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ServingLimits:
+    """What one request may ask."""
+
+    max_rows: int
+    max_message_bytes: int
+    default_timeout_s: float
+
+
+class AggregatorServicer:
+    """Answers for the whole ensemble."""
+
+    def __init__(
+        self, roster: Roster, fanout: Fanout, *, clock: Clock, limits: ServingLimits
+    ) -> None:
+        self._roster = roster
+        self._fanout = fanout
+        self._clock = clock
+        self._limits = limits
+        self.draining = asyncio.Event()
+        """Set when the server is about to stop: streams then take no more requests."""
+
+    def service(self) -> Service:
+        """The gRPC service that answers for this."""
+        return Service(
+            AGGREGATOR_SERVICE,
+            (
+                unary_unary("Predict", pb.PredictRequest, self._predict),
+                unary_unary("Classify", pb.ClassifyRequest, self._classify),
+                unary_unary("PredictSample", pb.PredictSampleRequest, self._predict_sample),
+                unary_unary("GetMetadata", pb.GetMetadataRequest, self._get_metadata),
+                unary_unary("ListPredictors", pb.ListPredictorsRequest, self._list_predictors),
+                stream_stream("PredictStream", pb.PredictStreamRequest, self._predict_stream),
+            ),
+        )
+
+    async def _predict(self, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
+        return await self._predict_by(request, call, self._deadline(call))
+
+    async def _predict_by(
+        self, request: pb.PredictRequest, call: Call, deadline: float
+    ) -> pb.PredictResponse:
+        wrong: list[Violation] = []
+        _collect(wrong, lambda: self._check_ensemble(request.ensemble))
+        labels = _collect(wrong, lambda: self._chosen(request.class_labels))
+        block = _collect(wrong, lambda: self._rows(request))
+        if wrong or block is None or labels is None:
+            raise InvalidRequest(wrong[:MAX_VIOLATIONS])
+        scores = await self._scores(block, labels, call, deadline, partial=request.allow_partial)
+        response = pb.PredictResponse(
+            ensemble=self._ensemble,
+            class_labels=scores.class_labels,
+            degraded=bool(scores.failures),
+            missing=[missing_class(failure) for failure in scores.failures],
+        )
+        if request.instances:
+            rows = scores.probabilities.tolist()
+            response.predictions.extend([pb.Prediction(probabilities=row) for row in rows])
+        else:
+            response.probabilities.CopyFrom(_packed(scores.probabilities))
+        return response
+
+    async def _classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyResponse:
+        wrong: list[Violation] = []
+        _collect(wrong, lambda: self._check_ensemble(request.ensemble))
+        block = _collect(wrong, lambda: self._rows(request))
+        if wrong or block is None:
+            raise InvalidRequest(wrong[:MAX_VIOLATIONS])
+        order = self._roster.class_labels
+        deadline = self._deadline(call)
+        scores = await self._scores(block, order, call, deadline, partial=request.allow_partial)
+        labels = decide(scores, order)
+        response = pb.ClassifyResponse(
+            ensemble=self._ensemble,
+            class_labels=scores.class_labels,
+            degraded=bool(scores.failures),
+            missing=[missing_class(failure) for failure in scores.failures],
+        )
+        if request.instances:
+            with_all = request.include_probabilities
+            response.classifications.extend(_classifications(scores, labels, with_all))
+        else:
+            response.packed.label_indexes.extend(labels.indexes.tolist())
+            response.packed.label_probabilities.extend(labels.probabilities.tolist())
+            if request.include_probabilities:
+                response.packed.probabilities.CopyFrom(_packed(scores.probabilities))
+        return response
+
+    async def _predict_sample(
+        self, request: pb.PredictSampleRequest, call: Call
+    ) -> pb.PredictSampleResponse:
+        sample = self._metadata.sample
+        if not sample:
+            raise NoSample("the models carry no sample row; send one with Predict or Classify")
+        block = from_lists([sample], feature_count=None, max_rows=1)
+        order = self._roster.class_labels
+        scores = await self._scores(block, order, call, self._deadline(call), partial=False)
+        labels = decide(scores, order)
+        return pb.PredictSampleResponse(
+            features=sample,
+            class_labels=scores.class_labels,
+            probabilities=scores.probabilities[0].tolist(),
+            label=scores.class_labels[labels.indexes[0]],
+        )
+
+    async def _get_metadata(
+        self, request: pb.GetMetadataRequest, call: Call
+    ) -> pb.GetMetadataResponse:
+        known = self._metadata
+        labels = self._roster.class_labels
+        return pb.GetMetadataResponse(
+            ensemble=known.ensemble,
+            class_labels=labels,
+            feature_names=known.feature_names,
+            feature_count=known.feature_count,
+            dtype="FP32",
+            input_shape=[-1, known.feature_count],
+            output_shape=[-1, len(labels)],
+            sample=known.sample,
+            max_row_count=self._limits.max_rows,
+            max_message_bytes=self._limits.max_message_bytes,
+            default_timeout=duration(self._limits.default_timeout_s),
+        )
+
+    async def _list_predictors(
+        self, request: pb.ListPredictorsRequest, call: Call
+    ) -> pb.ListPredictorsResponse:
+        return pb.ListPredictorsResponse(
+            predictors=[_predictor(entry) for entry in self._roster.entries]
+        )
+
+    async def _predict_stream(
+        self, requests: AsyncIterator[pb.PredictStreamRequest], call: Call
+    ) -> AsyncGenerator[pb.PredictStreamResponse]:
+        async def answer(request: pb.PredictStreamRequest) -> pb.PredictStreamResponse:
+            number = request.request_number
+            try:
+                deadline = self._deadline(call, _timeout_s(request))
+                response = await self._predict_by(request.request, call, deadline)
+            except TrilliumError as error:
+                status = to_status(error, call.request_id)
+                return pb.PredictStreamResponse(request_number=number, error=status)
+            return pb.PredictStreamResponse(request_number=number, response=response)
+
+        async with aclosing(answer_side_by_side(requests, answer, self.draining)) as answers:
+            async for response in answers:
+                yield response
+        if self.draining.is_set():
+            raise Draining(
+                "the server stops; what was taken has been answered, send the rest again"
+            )
+
+    async def _scores(
+        self, block: Block, labels: Sequence[str], call: Call, deadline: float, *, partial: bool
+    ) -> Scores:
+        outcomes = await self._fanout.ask(
+            block,
+            labels,
+            deadline=deadline,
+            wants_all=not partial,
+            trace_id=call.request_id if call.traced else "",
+        )
+        scores = combine(labels, outcomes)
+        if scores.failures and not (partial and scores.class_labels):
+            raise PredictorsFailed(scores.failures)
+        return scores
+
+    def _deadline(self, call: Call, timeout_s: float | None = None) -> float:
+        """When the predictors must have answered, on the monotonic clock."""
+        now = self._clock.monotonic()
+        left_s = call.remaining_s(now)
+        asked_s = self._limits.default_timeout_s if timeout_s is None else timeout_s
+        if timeout_s is None and left_s != float("inf"):
+            asked_s = left_s
+        left_s = min(left_s, asked_s)
+        return now + left_s - min(RESERVE_MOST_S, RESERVE_SHARE * left_s)
+
+    @property
+    def _metadata(self) -> Metadata:
+        if self._roster.metadata is None:
+            details = "; ".join(
+                f"{entry.endpoint.class_label} at {entry.endpoint.address}: {entry.detail}"
+                for entry in self._roster.entries
+            )
+            raise NoMetadata(f"no predictor has been reached yet: {details}")
+        return self._roster.metadata
+
+    @property
+    def _ensemble(self) -> str:
+        return "" if self._roster.metadata is None else self._roster.metadata.ensemble
+
+    def _check_ensemble(self, name: str) -> None:
+        if name and self._ensemble and name != self._ensemble:
+            text = f"is {name[:100]!r}; this aggregator serves {self._ensemble!r}"
+            raise InvalidRequest.of("ensemble", text)
+
+    def _chosen(self, asked: Sequence[str]) -> Sequence[str]:
+        """The classes to ask, in metadata order."""
+        known = self._roster.class_labels
+        if not asked:
+            return known
+        wrong = []
+        for index, label in enumerate(asked):
+            if label not in known:
+                text = f"is {label[:100]!r}; known classes: {', '.join(known)}"
+                wrong.append(Violation(f"class_labels[{index}]", text))
+            elif label in asked[:index]:
+                text = f"is {label!r} again; each class at most once"
+                wrong.append(Violation(f"class_labels[{index}]", text))
+            if len(wrong) == MAX_VIOLATIONS:
+                break
+        if wrong:
+            raise InvalidRequest(wrong)
+        return [label for label in known if label in asked]
+
+    def _rows(self, request: pb.PredictRequest | pb.ClassifyRequest) -> Block:
+        known = self._roster.metadata
+        wanted = None if known is None else known.feature_count
+        packed = request.HasField("matrix")
+        if packed and request.instances:
+            raise InvalidRequest.of("matrix", "is given beside instances; give one of the two")
+        if packed:
+            matrix = request.matrix
+            return from_block(
+                matrix.row_count,
+                matrix.column_count,
+                matrix.data,
+                feature_count=wanted,
+                max_rows=self._limits.max_rows,
+            )
+        rows = [instance.features for instance in request.instances]
+        return from_lists(rows, feature_count=wanted, max_rows=self._limits.max_rows)
+
+
+def _collect(wrong: list[Violation], check: Callable[[], T]) -> T | None:
+    """What `check` answers; its violations go to `wrong`, and then it answers None."""
+    try:
+        return check()
+    except InvalidRequest as error:
+        wrong.extend(error.violations)
+        return None
+
+
+def _timeout_s(request: pb.PredictStreamRequest) -> float | None:
+    if not request.HasField("timeout"):
+        return None
+    timeout_s = request.timeout.seconds + request.timeout.nanos / 1e9
+    if timeout_s <= 0:
+        raise InvalidRequest.of("timeout", f"is {timeout_s:g} s; more than 0 is wanted")
+    return timeout_s
+
+
+def _packed(matrix: Probabilities) -> tensor_pb2.Float32Matrix:
+    rows, columns = matrix.shape
+    data = matrix.astype(WIRE_DTYPE, copy=False).tobytes()
+    return tensor_pb2.Float32Matrix(row_count=rows, column_count=columns, data=data)
+
+
+def _classifications(scores: Scores, labels: Labels, with_all: bool) -> list[pb.Classification]:
+    names = (*scores.class_labels, "")  # UNDECIDED is -1, and so the last one.
+    rows: list[Any] = scores.probabilities.tolist() if with_all else [()] * len(labels.indexes)
+    return [
+        pb.Classification(
+            label=names[index], probability=probability, undecided=index < 0, probabilities=row
+        )
+        for index, probability, row in zip(
+            labels.indexes.tolist(), labels.probabilities.tolist(), rows, strict=True
+        )
+    ]
+
+
+def _predictor(entry: Entry) -> pb.Predictor:
+    message = pb.Predictor(
+        class_label=entry.endpoint.class_label,
+        address=entry.endpoint.address,
+        state=_STATES[entry.state],
+        model_digest="" if entry.described is None else entry.described.digest,
+        detail=entry.detail,
+    )
+    message.state_time.FromDatetime(entry.since)
+    return message
