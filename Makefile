@@ -1,0 +1,178 @@
+# What a person or CI does often. `make` alone lists it.
+#
+# Everything is installed into $(VENV), from hashed requirements, and again only when those change.
+
+SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+PYTHONS ?= 3.12 3.13
+VENV ?= .venv
+MODELS ?= models
+ENSEMBLE ?= iris
+# More for pytest, for example: make test ARGS="-k drain -x"
+ARGS ?=
+
+BIN := $(VENV)/bin
+# Twice quiet: errors only.
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
+# Building what ships as source uses the pinned tools of build.txt, never freshly fetched ones.
+INSTALL := $(PIP) install --require-hashes --no-build-isolation --use-pep517
+EDITABLE := $(PIP) install --no-deps --no-build-isolation --editable .
+TRAIN := $(BIN)/python scripts/train_models.py --ensemble $(ENSEMBLE) --output $(MODELS)
+BASELINE := protos/baseline.binpb
+
+##@ Use it
+
+.PHONY: run
+run: $(VENV)/.run ready-models ## Start the ensemble and stay up until Ctrl-C
+	@exec $(BIN)/trillium up --models $(MODELS) --ensemble $(ENSEMBLE)
+
+.PHONY: demo
+demo: $(VENV)/.run ready-models ## Start it, score a few flowers, print them, stop
+	@exec $(BIN)/trillium up --models $(MODELS) --ensemble $(ENSEMBLE) --demo
+
+.PHONY: models
+models: $(VENV)/.run ## Train what is missing of ENSEMBLE=iris (or digits, wine)
+	@$(TRAIN) --if-missing
+
+# `make run` only looks: asking the trainer costs as long as importing scikit-learn.
+.PHONY: ready-models
+ready-models: $(VENV)/.run
+	@compgen -G '$(MODELS)/$(ENSEMBLE)-*.onnx' >/dev/null || $(TRAIN) --if-missing
+
+##@ Work on it
+
+.PHONY: install
+install: $(VENV)/.dev ## Install everything that the targets below need
+	@echo "$(VENV) is ready"
+
+.PHONY: format
+format: $(VENV)/.dev ## Format the code and repair what the linter can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+.PHONY: protos
+protos: $(VENV)/.dev ## Generate the Python stubs of protos/
+	@$(BIN)/python scripts/generate_protos.py
+
+.PHONY: proto-baseline
+proto-baseline: $(VENV)/.dev ## At a release: what later protos must stay compatible with
+	@$(BIN)/buf build protos --output $(BASELINE)
+
+.PHONY: requirements
+requirements: | $(VENV)/pyvenv.cfg ## Pin requirements/*.txt anew (ALL=1: everything to its newest)
+	@test -x $(BIN)/uv || $(PIP) install uv
+	@$(call pin,pyproject.toml --group build --extra dev,dev)
+	@$(call pin,--constraint requirements/dev.txt --group build,build)
+	@$(call pin,--constraint requirements/dev.txt pyproject.toml --extra predictor,run)
+	@$(call pin,--constraint requirements/dev.txt pyproject.toml --extra train,train)
+
+##@ Check it
+
+.PHONY: check
+check: lint types layers proto-check test ## All that CI checks on one Python
+
+.PHONY: lint
+lint: $(VENV)/.dev ## Is it formatted and free of lint?
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+.PHONY: types
+types: $(VENV)/.dev ## mypy, strict
+	@$(BIN)/mypy
+
+.PHONY: layers
+layers: $(VENV)/.dev ## Does every package import only what it may?
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: proto-check
+proto-check: $(VENV)/.dev ## Are the protos clean and compatible, the stubs up to date?
+	@$(BIN)/buf lint protos
+	@$(BIN)/buf breaking protos --against $(BASELINE)
+	@$(BIN)/python scripts/generate_protos.py --check
+
+.PHONY: test
+test: $(VENV)/.dev ## All tests, with coverage
+	@$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+.PHONY: test-pythons
+test-pythons: $(PYTHONS:%=test-python-%) ## All tests on every other supported Python
+
+.PHONY: test-plain
+test-plain: $(VENV)/.dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+# An interpreter counts only if it runs: a version manager's shim may stand for one that is not on.
+test-python-%:
+	@candidates="$$(command -v python$* || true)"; \
+	if command -v pyenv >/dev/null; then \
+	    candidates="$$candidates $$(compgen -G "$$(pyenv root)/versions/$*.*/bin/python" || true)"; \
+	fi; \
+	for python in $$candidates; do \
+	    if "$$python" -c "$(call at_least,$*)" 2>/dev/null; then \
+	        echo "Python $*: $$("$$python" -V)"; \
+	        exec $(MAKE) VENV=.venv-$* PYTHON="$$python" test-plain; \
+	    fi; \
+	done; \
+	echo "No Python $* was found on PATH or in pyenv: install it, or name those that you have:" \
+	    'make test-pythons PYTHONS="3.13"' >&2; \
+	exit 1
+
+##@ Other
+
+.PHONY: clean
+clean: ## Remove environments, caches and reports (models stay)
+	@rm -rf .venv .venv-* build dist .coverage .coverage.* coverage.xml htmlcov \
+	    .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help
+help: ## Show this list
+	@if [ -t 1 ]; then bold=$$'\033[1m' cyan=$$'\033[36m' off=$$'\033[0m'; fi; \
+	awk -v bold="$$bold" -v cyan="$$cyan" -v off="$$off" 'BEGIN { FS = ":.*## " } \
+	    /^##@ / { printf "\n%s%s%s\n", bold, substr($$0, 5), off } \
+	    /^[a-z-]+:.*## / { printf "  %s%-16s%s%s\n", cyan, $$1, off, $$2 }' $(MAKEFILE_LIST)
+
+# --- The environment ---
+
+at_least = import sys; sys.exit(sys.version_info < tuple(map(int, '$(1)'.split('.'))))
+
+# Only what the package index answers goes into the files: no setting of this machine.
+define pin
+echo "pinning requirements/$(2).txt"; \
+env -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS -u UV_INDEX $(BIN)/uv pip compile --quiet --no-config \
+    --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+    --custom-compile-command 'make requirements' $(if $(ALL),--upgrade) \
+    --output-file requirements/$(2).txt $(1)
+endef
+
+$(VENV)/pyvenv.cfg:
+	@"$(PYTHON)" -c '' 2>/dev/null || { \
+	    echo "There is no working $(PYTHON) here: install Python 3.11 or newer, or name one:" \
+	        "make PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c "$(call at_least,3.11)" || { \
+	    echo "Trillium needs Python 3.11 or newer, and $(PYTHON) is $$("$(PYTHON)" -V 2>&1):" \
+	        "name another one: make PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "This Python cannot make virtual environments:" \
+	        "on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }
+	@"$(PYTHON)" -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml requirements/build.txt requirements/run.txt requirements/train.txt \
+		| $(VENV)/pyvenv.cfg
+	@echo "Installing into $(VENV) what running needs (once; about a minute) ..."
+	@$(INSTALL) --requirement requirements/build.txt
+	@$(INSTALL) --requirement requirements/run.txt --requirement requirements/train.txt
+	@$(EDITABLE)
+	@touch $@
+
+# dev.txt holds every pin of the others, so what this installs is ready to run, too.
+$(VENV)/.dev: pyproject.toml requirements/build.txt requirements/dev.txt | $(VENV)/pyvenv.cfg
+	@echo "Installing into $(VENV) what development needs (once; one or two minutes) ..."
+	@$(INSTALL) --requirement requirements/build.txt
+	@$(INSTALL) --requirement requirements/dev.txt
+	@$(EDITABLE)
+	@touch $(VENV)/.run $@

@@ -1,0 +1,207 @@
+"""The generated stubs import wherever a user may have them, with all the libraries we allow.
+
+From a bare checkout, an editable install and a wheel; each with the oldest protobuf, grpcio and
+googleapis-common-protos that pyproject.toml allows, and with the newest that the package index
+has; and in one process with tritonclient. Every environment is a fresh one, filled by pip from the
+index that the person's pip uses: without one these tests fail.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+import venv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[2]
+IMPORT_STUBS = Path(__file__).with_name("import_stubs.py").read_text(encoding="utf-8")
+STUB_LIBRARIES = ("googleapis-common-protos", "grpcio", "protobuf")
+TRITON = "tritonclient[grpc]==2.73.0"
+# Pip may have to fetch all of an environment over a slow line.
+pytestmark = [pytest.mark.packaging, pytest.mark.timeout(600)]
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A virtual environment of this test run; it has no pip of its own."""
+
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "bin" / "python"
+
+    def install(self, *arguments: str) -> None:
+        """Run `pip install` for this environment, which lives too briefly for bytecode."""
+        pip = [sys.executable, "-m", "pip", "--python", str(self.python), "install"]
+        options = ["--quiet", "--disable-pip-version-check", "--no-compile"]
+        _run([*pip, *options, *arguments], cwd=self.folder)
+
+    def run(self, code: str, *arguments: str, cwd: Path) -> Any:
+        """What `code` prints, decoded from JSON."""
+        return json.loads(_run([str(self.python), "-c", code, *arguments], cwd=cwd))
+
+    def import_stubs(self, *names: str, cwd: Path) -> Mapping[str, Path]:
+        """Import and use the modules in this order; the file that each came from."""
+        files = self.run(IMPORT_STUBS, *names, cwd=cwd)
+        return {name: Path(file).resolve() for name, file in files.items()}
+
+    def versions(self) -> Mapping[str, Version]:
+        """Every installed distribution and its version."""
+        code = (
+            "import importlib.metadata as m, json;"
+            "print(json.dumps({d.name.lower(): d.version for d in m.distributions()}))"
+        )
+        answer = self.run(code, cwd=self.folder)
+        return {name: Version(version) for name, version in answer.items()}
+
+
+def _run(command: Sequence[str], cwd: Path) -> str:
+    """The standard output of `command`, with nothing of our own environment on its path."""
+    foreign = ("COVERAGE", "PYTHON", "VIRTUAL_ENV")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
+    environment["PYTHONNOUSERSITE"] = "1"
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    done = subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.fail(f"{' '.join(command[:8])} … answered {done.returncode}:\n{done.stderr}")
+    return done.stdout
+
+
+def _requirements() -> Mapping[str, Requirement]:
+    """The base dependencies of pyproject.toml that the stubs use."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    every = [Requirement(line) for line in project["dependencies"]]
+    return {each.name: each for each in every if each.name in STUB_LIBRARIES}
+
+
+def _oldest(requirement: Requirement) -> str:
+    [lower] = [each.version for each in requirement.specifier if each.operator == ">="]
+    return f"{requirement.name}=={lower}"
+
+
+def _pins(age: str) -> list[str]:
+    """What to ask pip for: exactly the lower bounds, or the bounds themselves (pip: newest)."""
+    every = _requirements().values()
+    return [_oldest(each) if age == "oldest" else str(each) for each in every]
+
+
+def _stub_names() -> list[str]:
+    files = sorted((ROOT / "trillium").rglob("*_pb2*.py"))
+    return [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files]
+
+
+@pytest.fixture(params=["oldest", "newest"])
+def age(request: pytest.FixtureRequest) -> str:
+    """Which end of the allowed library versions."""
+    answer: str = request.param
+    return answer
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    """A fresh environment with nothing in it."""
+    folder = tmp_path / "environment"
+    venv.create(folder, symlinks=True)
+    return Environment(folder)
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """An empty folder to be in, so that nothing is imported from where we stand."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This checkout as a wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
+    _run([*build, str(ROOT)], cwd=folder)
+    [built] = folder.glob("trillium-*.whl")
+    return built
+
+
+def _assert_libraries(environment: Environment, age: str) -> None:
+    """The environment has the versions that the case is about."""
+    installed = environment.versions()
+    for name, requirement in _requirements().items():
+        oldest = Version(_oldest(requirement).split("==")[1])
+        assert installed[name] in requirement.specifier
+        assert (installed[name] == oldest) == (age == "oldest"), f"{name} {installed[name]}"
+
+
+def test_every_package_with_protos_has_stubs() -> None:
+    protos = ROOT / "protos"
+    wanted = {
+        ".".join(file.relative_to(protos).with_suffix("").parts) + "_pb2"
+        for file in (protos / "trillium").rglob("*.proto")
+    }
+    assert wanted
+    assert wanted <= set(_stub_names())
+
+
+def test_stubs_import_from_a_bare_checkout(environment: Environment, age: str) -> None:
+    environment.install(*_pins(age))
+    _assert_libraries(environment, age)
+    assert "trillium" not in environment.versions()
+
+    files = environment.import_stubs(*_stub_names(), cwd=ROOT)
+
+    assert all(file.is_relative_to(ROOT / "trillium") for file in files.values())
+
+
+def test_stubs_import_from_an_editable_install(
+    environment: Environment, age: str, elsewhere: Path
+) -> None:
+    environment.install(*_pins(age), "--editable", str(ROOT))
+    _assert_libraries(environment, age)
+
+    files = environment.import_stubs(*_stub_names(), cwd=elsewhere)
+
+    assert all(file.is_relative_to(ROOT / "trillium") for file in files.values())
+
+
+def test_stubs_import_from_a_wheel(
+    environment: Environment, age: str, elsewhere: Path, wheel: Path
+) -> None:
+    environment.install(*_pins(age), str(wheel))
+    _assert_libraries(environment, age)
+
+    files = environment.import_stubs(*_stub_names(), cwd=elsewhere)
+
+    assert all(file.is_relative_to(environment.folder.resolve()) for file in files.values())
+
+
+def test_wheel_carries_types(wheel: Path, environment: Environment) -> None:
+    environment.install("--no-deps", str(wheel))
+
+    [package] = environment.folder.glob("lib/python*/site-packages/trillium")
+
+    assert (package / "py.typed").is_file()
+    for name in _stub_names():
+        assert (package.parent / name.replace(".", "/")).with_suffix(".pyi").is_file()
+
+
+def test_stubs_import_beside_tritonclient(
+    environment: Environment, elsewhere: Path, wheel: Path
+) -> None:
+    environment.install(TRITON, str(wheel))
+    ours, theirs = _stub_names(), "tritonclient.grpc"
+
+    for order in ([theirs, *ours], [*ours, theirs]):
+        assert set(environment.import_stubs(*order, cwd=elsewhere)) == set(order)
