@@ -1,0 +1,1 @@
+"""Home of the versions of the proto package `trillium.controller`."""
