@@ -15,12 +15,13 @@ _COMMON: tuple[tuple[str, int], ...] = (
     # One connection for each channel: no back-off shared with a channel that failed earlier.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 )
 
 _LINK: tuple[tuple[str, int], ...] = (
     *_COMMON,
+    # Despite its name, also how long an attempt to connect may take; the default is 20 seconds.
+    ("grpc.min_reconnect_backoff_ms", 2000),
     # A host that vanished, or a process that hangs, is noticed within four seconds.
     ("grpc.keepalive_time_ms", 2000),
     ("grpc.keepalive_timeout_ms", 2000),

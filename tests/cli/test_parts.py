@@ -1,0 +1,187 @@
+"""The parts of the command that need no process."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from trillium.cli import ports
+from trillium.cli.ensemble import Described, Example, artifacts, in_class_order
+from trillium.cli.processes import how_it_ended, last_words, restart_delay_s
+from trillium.cli.rows import from_csv, from_words
+from trillium.cli.show import Score, calls, score_json, score_table
+from trillium.process import StartFailed
+
+
+def shown(scores: Sequence[Score], names: Sequence[str] = ()) -> str:
+    """A table of scores as text of 100 columns."""
+    text = io.StringIO()
+    Console(file=text, width=100).print(score_table(names, scores))
+    return text.getvalue()
+
+
+def no_names() -> tuple[str, ...]:
+    return ()
+
+
+def test_rows_of_csv_may_have_a_header_and_spaces() -> None:
+    assert from_csv(["a, b", "1, 2", "", " 3 ,4e-1"], "x", no_names) == [[1, 2], [3, 0.4]]
+
+
+def test_csv_without_a_header_loses_no_row() -> None:
+    assert from_csv(["1,2", "-3,.5"], "x", no_names) == [[1, 2], [-3, 0.5]]
+
+
+def test_a_header_that_names_the_features_orders_the_columns() -> None:
+    rows = from_csv(["kind,b,a", "iris,1,2"], "x", lambda: ("a", "b"))
+    assert rows == [[2, 1]]
+
+
+@pytest.mark.parametrize(
+    ("lines", "what"),
+    [
+        ([], "x holds no rows"),
+        (["a,b"], "x holds no rows"),
+        (["1,2", "3"], "x, line 2: 1 values"),
+        (["1,2", "3,?"], "x, line 2: '\\?' is no number"),
+        (["kind,b,a", "1"], "x, line 2: 1 values are fewer"),
+    ],
+)
+def test_what_is_wrong_with_csv_is_said_with_its_line(lines: list[str], what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        from_csv(lines, "x", lambda: ("a", "b"))
+
+
+def test_words_make_one_row() -> None:
+    assert from_words(["1", "-2.5"]) == [[1, -2.5]]
+
+
+def test_wanted_ports_must_differ() -> None:
+    first = ports.Wanted(20001, "the aggregator", "--port")
+    second = ports.Wanted(20001, "a predictor", "--predictor-port")
+    with pytest.raises(StartFailed, match="wanted for the aggregator and for a predictor"):
+        ports.check([first, second])
+
+
+def test_wanted_ports_must_exist() -> None:
+    with pytest.raises(StartFailed, match="choose a lower --predictor-port"):
+        ports.check([ports.Wanted(65536, "a predictor", "--predictor-port")])
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_port_with_a_listener_is_not_free(host: str) -> None:
+    with socket.create_server((host, 0)) as server:
+        port = server.getsockname()[1]
+        assert not ports.is_free(port)
+    assert ports.is_free(port)
+
+
+def test_artifacts_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for number in (10, 9, 1):
+        (tmp_path / f"digits-{number}.onnx").touch()
+    (tmp_path / "iris-setosa.onnx").touch()
+    names = [path.stem for path in artifacts(tmp_path, "digits")]
+    assert names == ["digits-1", "digits-9", "digits-10"]
+
+
+def described(label: str, ensemble: str = "e", labels: tuple[str, ...] = ("b", "a")) -> Described:
+    return Described("here:1", ensemble, label, labels, (), ())
+
+
+def test_predictors_are_put_in_class_order() -> None:
+    found = in_class_order("e", Path("m"), [described("a"), described("b")])
+    assert [each.class_label for each in found] == ["b", "a"]
+
+
+def test_without_a_known_class_order_they_stay_as_they_are() -> None:
+    found = [described("b", labels=()), described("a", labels=())]
+    assert in_class_order("e", Path("m"), found) == found
+
+
+@pytest.mark.parametrize(
+    ("found", "what"),
+    [
+        ([described("a")], "no model of e for b"),
+        ([described("a"), described("b"), described("b")], "not one model for each"),
+        ([described("a"), described("b"), described("c")], "not one model for each"),
+        ([described("a"), described("b", "other")], "not one model for each"),
+    ],
+)
+def test_artifacts_that_make_no_ensemble_are_refused(found: list[Described], what: str) -> None:
+    with pytest.raises(StartFailed, match=what):
+        in_class_order("e", Path("m"), found)
+
+
+def test_restarts_slow_down_to_half_a_minute() -> None:
+    assert [restart_delay_s(deaths) for deaths in (1, 2, 3, 4, 5, 1000)] == [3, 6, 12, 24, 30, 30]
+
+
+def test_an_end_is_told_in_words() -> None:
+    assert how_it_ended(3) == "ended with exit status 3"
+    assert how_it_ended(-9) == "was ended by SIGKILL"
+    assert how_it_ended(-99) == "was ended by signal 99"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "it said nothing"),
+        ("first\nlast\n\n", "last"),
+        ("predictor: no such model\n", "no such model"),
+        (json.dumps({"message": "broken", "level": "ERROR"}), "broken"),
+        ("[1]", "[1]"),
+    ],
+)
+def test_last_words_are_read_from_a_log(tmp_path: Path, text: str, words: str) -> None:
+    log = tmp_path / "log"
+    log.write_text(text)
+    assert last_words(log) == words
+
+
+def test_a_few_features_have_a_column_each() -> None:
+    text = shown([Score((7.0, 0.25), "a", "a", {"a": 0.75, "b": 0.25}, 1.25)], ["f_one", "f_two"])
+    assert "one" in text
+    assert "7.0" in text
+    assert "\u2713 a" in text
+
+
+def test_many_features_and_classes_are_cut_short() -> None:
+    labels = [f"class-{number}" for number in range(40)]
+    probabilities = {label: number / 40 for number, label in enumerate(labels)}
+    text = shown(
+        [Score(tuple(map(float, range(64))), label="class-39", probabilities=probabilities)]
+    )
+    assert text.split()[0] == "row"
+    assert "class-39 0.975, class-38 0.950, class-37 0.925" in text
+
+
+def test_ten_digits_fit_a_hundred_columns() -> None:
+    probabilities = {str(digit): 0.1 for digit in range(10)}
+    score = Score(tuple(map(float, range(64))), "3", "3", probabilities, 12.5)
+    lines = shown([score]).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert sum("0.100" in line for line in lines) == 1
+
+
+def test_a_wrong_label_and_a_failure_stand_out() -> None:
+    text = shown([Score((1.0,), "a", "b", {"a": 0.1, "b": 0.9}), Score((1.0,), "a", error="no")])
+    assert "\u2717 b" in text
+    assert "no answer" in text
+
+
+def test_a_score_as_json_names_its_probability() -> None:
+    score = Score((1.0,), label="a", probabilities={"a": 0.9, "b": 0.2})
+    assert score_json(score)["probability"] == 0.9
+
+
+def test_calls_can_be_copied() -> None:
+    lines = calls("127.0.0.1:7", Example((5.1, 1234567.0), "").features)
+    (grpcurl,) = lines["grpcurl"]
+    assert '\'{"instances":[{"features":[5.1,1234567]}]}\' 127.0.0.1:7 trillium.' in grpcurl
+    assert lines["Command line"][0].endswith("classify 5.1 1234567 --address 127.0.0.1:7")

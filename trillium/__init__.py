@@ -1,0 +1,126 @@
+"""Trillium serves a classifier as one binary model for each class, each behind gRPC.
+
+    from trillium import Client
+
+    with Client("127.0.0.1:50051") as client:
+        print(client.classify([[5.1, 3.5, 1.4, 0.2]]).labels)
+
+The names below are imported when they are first used, so that importing a stub or an error stays
+quick and needs neither numpy nor grpc.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trillium.answers import (
+        Classifications,
+        Metadata,
+        Predictions,
+        PredictorState,
+        PredictorStatus,
+        SampleScore,
+    )
+    from trillium.async_client import AsyncClient
+    from trillium.client import Client
+    from trillium.errors import (
+        Cancelled,
+        ClassFailure,
+        Code,
+        DeadlineExceeded,
+        DigestMismatch,
+        Draining,
+        InternalError,
+        InvalidRequest,
+        MalformedMessage,
+        ModelBusy,
+        ModelFailed,
+        ModelNotFound,
+        ModelNotLoaded,
+        ModelRejected,
+        NoMetadata,
+        NoSample,
+        Overloaded,
+        Phase,
+        PredictorsFailed,
+        RemoteError,
+        TrilliumError,
+        Unreachable,
+        Violation,
+    )
+
+    __version__: str
+
+__all__ = [
+    "AsyncClient",
+    "Cancelled",
+    "ClassFailure",
+    "Classifications",
+    "Client",
+    "Code",
+    "DeadlineExceeded",
+    "DigestMismatch",
+    "Draining",
+    "InternalError",
+    "InvalidRequest",
+    "MalformedMessage",
+    "Metadata",
+    "ModelBusy",
+    "ModelFailed",
+    "ModelNotFound",
+    "ModelNotLoaded",
+    "ModelRejected",
+    "NoMetadata",
+    "NoSample",
+    "Overloaded",
+    "Phase",
+    "Predictions",
+    "PredictorState",
+    "PredictorStatus",
+    "PredictorsFailed",
+    "RemoteError",
+    "SampleScore",
+    "TrilliumError",
+    "Unreachable",
+    "Violation",
+    "__version__",
+]
+
+_HOMES = {
+    "AsyncClient": "trillium.async_client",
+    "Classifications": "trillium.answers",
+    "Client": "trillium.client",
+    "Metadata": "trillium.answers",
+    "Predictions": "trillium.answers",
+    "PredictorState": "trillium.answers",
+    "PredictorStatus": "trillium.answers",
+    "SampleScore": "trillium.answers",
+}
+"""Where the names of `__all__` are that are not in `trillium.errors`."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, and remember it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "__version__":
+        value: Any = _version()
+    else:
+        value = getattr(importlib.import_module(_HOMES.get(name, "trillium.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("trillium")
+    except PackageNotFoundError:  # a bare checkout on the path
+        return "0+unknown"

@@ -1,0 +1,290 @@
+"""What a person sees: tables and lines, coloured on a terminal only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from trillium.answers import Metadata, PredictorState, PredictorStatus
+from trillium.cli.ensemble import Example
+
+PLAIN_WIDTH = 100
+"""Columns of output that goes to no terminal."""
+_MOST_FEATURE_COLUMNS = 5
+_MOST_CLASS_COLUMNS = 10
+_METHOD = "trillium.aggregator.v1.AggregatorService/Classify"
+_STATE_STYLES = {
+    PredictorState.READY: "green",
+    PredictorState.CONNECTING: "yellow",
+    PredictorState.UNAVAILABLE: "red",
+    PredictorState.MISMATCHED: "red",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A row, what is known of it, and what was answered."""
+
+    features: tuple[float, ...]
+    true_label: str = ""
+    """Empty if unknown."""
+    label: str = ""
+    """Empty if undecided."""
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    """Of each class, in [0, 1]."""
+    took_ms: float | None = None
+    error: str = ""
+    """Why there is no answer."""
+
+
+class Screen:
+    """Standard output."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False)
+        if not self._console.is_terminal:
+            self._console = Console(highlight=False, width=PLAIN_WIDTH)
+
+    def say(self, line: str) -> None:
+        """Print a line of progress."""
+        self._print(Text(line))
+
+    def event(self, line: str) -> None:
+        """Print what happened, with the time of day."""
+        self._print(Text.assemble((time.strftime("%H:%M:%S "), "dim"), line))
+
+    def scores(self, name: str, feature_names: Sequence[str], scores: Sequence[Score]) -> None:
+        """Print a table of scores of the ensemble `name`."""
+        if not scores:
+            self.say(f"the models of {name} carry no example to score")
+            return
+        table = score_table(feature_names, scores, ticks=self._console.encoding.startswith("utf"))
+        held_out = any(score.true_label for score in scores)
+        what = "rows that no model has seen in training" if held_out else "the sample of the models"
+        count = len(scores[0].features)
+        size = f", {count} features each" if count > _MOST_FEATURE_COLUMNS else ""
+        table.title = f"{name}: {what}{size}"
+        self._print("", table)
+        for score in scores:
+            if score.error:
+                self._print(Text(f"no answer: {score.error}", style="red"))
+
+    def how_to_call(self, address: str, examples: Sequence[Example]) -> None:
+        """Print how to call the aggregator at `address`, to be copied."""
+        features = examples[0].features if examples else ()
+        for title, lines in calls(address, features).items():
+            self._print("", Text(title, style="bold"))
+            for line in lines:
+                self._print(Text(f"  {line}"))
+        self._print("")
+
+    def text(self, text: Text) -> None:
+        """Print a styled line."""
+        self._print(text)
+
+    def json(self, value: Any) -> None:
+        """Print a value as JSON on one line."""
+        print(json.dumps(value, default=_plain))
+
+    def table(self, table: Table) -> None:
+        """Print a table."""
+        self._print(table)
+
+    def _print(self, *things: str | Text | Table) -> None:
+        # A terminal that was closed must not keep the processes from being stopped.
+        with contextlib.suppress(OSError):
+            for thing in things:
+                self._console.print(thing, soft_wrap=isinstance(thing, Text))
+
+
+def score_table(
+    feature_names: Sequence[str], scores: Sequence[Score], *, ticks: bool = True
+) -> Table:
+    """Rows, every class's probability, the label, and milliseconds; a column each if they fit."""
+    known = any(score.true_label for score in scores)
+    timed = any(score.took_ms is not None for score in scores)
+    labels = list(dict.fromkeys(label for score in scores for label in score.probabilities))
+    table = _plain_table()
+    for name in feature_headings(feature_names, len(scores[0].features)):
+        table.add_column(name, justify="right", style="cyan")
+    if known:
+        table.add_column("true class")
+    spread = labels if len(labels) <= _MOST_CLASS_COLUMNS else ["most probable"]
+    for label in spread:
+        table.add_column(label, justify="right", no_wrap=True)
+    labelled = any(score.label or score.error for score in scores)
+    if labelled:
+        table.add_column("label")
+    if timed:
+        table.add_column("ms", justify="right", style="dim")
+    for number, score in enumerate(scores, 1):
+        cells: list[str | Text] = [*_feature_cells(score.features, number)]
+        cells += [score.true_label] if known else []
+        cells += _probability_cells(score, labels)
+        cells += [_label_cell(score, ticks)] if labelled else []
+        cells += [f"{score.took_ms:.1f}" if score.took_ms is not None else ""] if timed else []
+        table.add_row(*cells)
+    return table
+
+
+def _plain_table() -> Table:
+    return Table(
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left", title_style="bold"
+    )
+
+
+def feature_headings(names: Sequence[str], count: int) -> list[str]:
+    """A heading for each feature, or a single one for the row's number if they are too many."""
+    if not 0 < count <= _MOST_FEATURE_COLUMNS:
+        return ["row"]
+    known = names if len(names) == count else [f"feature {index}" for index in range(count)]
+    return [name.replace("_", " ").replace(" ", "\n") for name in known]
+
+
+def _feature_cells(features: Sequence[float], number: int) -> list[str]:
+    """What stands below `feature_headings`."""
+    if not 0 < len(features) <= _MOST_FEATURE_COLUMNS:
+        return [str(number)]
+    return [str(float(_digits(value))) for value in features]
+
+
+def _probability_cells(score: Score, labels: Sequence[str]) -> list[Text]:
+    values = score.probabilities
+    if len(labels) > _MOST_CLASS_COLUMNS:
+        best = sorted(values, key=lambda label: -values[label])[:3]
+        return [Text(", ".join(f"{label} {values[label]:.3f}" for label in best))]
+    return [
+        Text(
+            f"{values[label]:.3f}" if label in values else "",
+            style="bold" if label == score.label else "dim",
+        )
+        for label in labels
+    ]
+
+
+def _label_cell(score: Score, ticks: bool) -> Text:
+    if score.error or not score.label:
+        return Text("no answer" if score.error else "undecided", style="red")
+    if not score.true_label:
+        return Text(score.label, style="bold")
+    right = score.label == score.true_label
+    mark = ("\u2713 " if right else "\u2717 ") if ticks else ("" if right else "not ")
+    return Text(f"{mark}{score.label}", style="bold green" if right else "bold red")
+
+
+def predictor_table(statuses: Sequence[PredictorStatus]) -> Table:
+    """Every predictor: class, address, state, the model's digest, since when, and why."""
+    table = _plain_table()
+    for heading in ("class", "address", "state", "model digest", "since", "detail"):
+        table.add_column(heading, no_wrap=heading != "detail")
+    for each in statuses:
+        table.add_row(
+            each.class_label,
+            each.address,
+            Text(each.state.value, style=_STATE_STYLES.get(each.state, "")),
+            each.model_digest[:12],
+            each.since.astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+            Text(each.detail),
+        )
+    return table
+
+
+def metadata_line(address: str, serving: bool, metadata: Metadata | None) -> Text:
+    """One line on the ensemble at `address`."""
+    state = ("serving", "green") if serving else ("not serving", "red")
+    if metadata is None:
+        return Text.assemble(address, " is ", state, "; no predictor has been reached yet")
+    classes, features = metadata.class_labels, metadata.feature_names
+    return Text.assemble(
+        (metadata.ensemble or "an ensemble without a name", "bold"),
+        f" at {address} is ",
+        state,
+        f"; {_count(len(metadata.class_labels), 'class', 'classes')}: {', '.join(classes)}",
+        f"; {_count(metadata.feature_count, 'feature', 'features')}",
+        f": {', '.join(features)}" if 0 < len(features) <= _MOST_FEATURE_COLUMNS else "",
+    )
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
+def score_json(score: Score) -> dict[str, Any]:
+    """A row's answer for programs."""
+    probabilities = {"probabilities": score.probabilities}
+    if not score.label:
+        return probabilities
+    return {
+        "label": score.label,
+        "probability": score.probabilities[score.label],
+        **probabilities,
+    }
+
+
+def status_json(
+    address: str,
+    serving: bool,
+    metadata: Metadata | None,
+    predictors: Sequence[PredictorStatus],
+) -> dict[str, Any]:
+    """The state of an ensemble for programs."""
+    return {
+        "address": address,
+        "serving": serving,
+        "metadata": None if metadata is None else asdict(metadata),
+        "predictors": [asdict(each) for each in predictors],
+    }
+
+
+def _plain(value: object) -> str:
+    match value:
+        case Enum():
+            return str(value.value)
+        case datetime():
+            return value.isoformat()
+        case _:
+            raise TypeError(f"{value!r} has no form in JSON")
+
+
+def calls(address: str, features: Sequence[float]) -> dict[str, list[str]]:
+    """How to classify one row: lines by the name of the tool, ready to be copied."""
+    values = [_digits(value) for value in features]
+    elsewhere = "" if address == "127.0.0.1:50051" else f" --address {address}"
+    request = f'{{"instances":[{{"features":[{",".join(values)}]}}]}}'
+    return {
+        "grpcurl": [f"{_tool('grpcurl')} -plaintext -d '{request}' {address} {_METHOD}"],
+        "Python" if _tool("python") == "python" else f"Python ({_tool('python')})": [
+            "from trillium import Client",
+            f'with Client("{address}") as client:',
+            f"    print(client.classify([{', '.join(values)}]).labels)",
+        ],
+        "Command line": [f"{_tool('trillium')} classify {' '.join(values)}{elsewhere}"],
+    }
+
+
+def _digits(value: float) -> str:
+    """A feature with the digits that a float32 has, and no zeros after them."""
+    return f"{value:.7g}"
+
+
+def _tool(name: str) -> str:
+    """How to call a tool: by its name if it is on the path, else by where it is installed."""
+    if shutil.which(name):
+        return name
+    beside = Path(sys.executable).with_name(name)
+    return os.path.relpath(beside) if beside.exists() else name

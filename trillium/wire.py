@@ -1,0 +1,254 @@
+"""Between numpy and messages: what both clients share. No function here does any I/O."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC
+from typing import Any, TypeAlias
+
+import numpy as np
+from google.protobuf import wrappers_pb2
+from google.protobuf.message import DecodeError
+from google.rpc import status_pb2
+from numpy.typing import ArrayLike, NDArray
+
+from trillium.aggregator.v1 import aggregator_service_pb2 as pb
+from trillium.answers import (
+    Classifications,
+    Metadata,
+    Predictions,
+    PredictorState,
+    PredictorStatus,
+    SampleScore,
+)
+from trillium.errors import (
+    Cancelled,
+    Code,
+    DeadlineExceeded,
+    RemoteError,
+    TrilliumError,
+    Unreachable,
+)
+from trillium.rows import WIRE_DTYPE, Rows
+from trillium.rpc.call import REQUEST_ID_KEY
+from trillium.rpc.status import DETAILS_KEY, class_failure, code_of, from_status
+from trillium.tensor.v1 import tensor_pb2
+
+CallMetadata: TypeAlias = tuple[tuple[str, str], ...]
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+DEFAULT_TIMEOUT_S = 10.0
+DEFAULT_IN_FLIGHT = 8
+"""Requests of a `predict_stream` that are under way at once: enough to keep a server busy."""
+
+# grpcio-health-checking is for servers. The messages of Check have one field each, on the wire the
+# same as in these well-known types: 1: string service, and 1: enum status.
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+HEALTH_TYPES = (wrappers_pb2.StringValue.SerializeToString, wrappers_pb2.Int32Value.FromString)
+_SERVING = 1
+
+_STATES = {
+    pb.PREDICTOR_STATE_CONNECTING: PredictorState.CONNECTING,
+    pb.PREDICTOR_STATE_READY: PredictorState.READY,
+    pb.PREDICTOR_STATE_UNAVAILABLE: PredictorState.UNAVAILABLE,
+    pb.PREDICTOR_STATE_MISMATCHED: PredictorState.MISMATCHED,
+}
+
+
+def as_rows(values: ArrayLike) -> Rows:
+    """Anything that numpy can read as a matrix of numbers, as rows; one row may come flat.
+
+    Values are rounded to float32. Raises TypeError for what are no real numbers and ValueError for
+    another shape. Whether they are finite and as many as the model wants is the server's to say.
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"rows make no matrix; are all of one length? ({error})") from error
+    if array.dtype.kind not in "fiub":
+        text = f"rows must be numbers, and these are of dtype {array.dtype}"
+        raise TypeError(f"{text}; convert them first, for example with .astype('float32')")
+    if array.ndim == 1 and array.size:
+        array = array[np.newaxis]
+    if array.ndim != 2:
+        raise ValueError(f"rows must have shape [n, features], and these have {array.shape}")
+    if not array.size:
+        raise ValueError(f"there is nothing to score in rows of shape {array.shape}")
+    # What is too large for float32 becomes infinite, and the server names its row and column.
+    with np.errstate(over="ignore"):
+        return array.astype(WIRE_DTYPE, copy=False)
+
+
+def _matrix(values: ArrayLike) -> tensor_pb2.Float32Matrix:
+    rows = as_rows(values)
+    row_count, column_count = rows.shape
+    return tensor_pb2.Float32Matrix(
+        row_count=row_count, column_count=column_count, data=rows.tobytes()
+    )
+
+
+def _array(matrix: tensor_pb2.Float32Matrix) -> NDArray[np.float32]:
+    """A matrix's values in an array of their own, so that the caller may write to it."""
+    flat = np.frombuffer(matrix.data, WIRE_DTYPE).astype(np.float32)
+    return flat.reshape(matrix.row_count, matrix.column_count)
+
+
+def predict_request(
+    rows: ArrayLike, class_labels: Sequence[str], allow_partial: bool
+) -> pb.PredictRequest:
+    """The request for the probabilities of `rows`; no `class_labels` means all classes."""
+    if isinstance(class_labels, str):
+        raise TypeError(f"class_labels must be a list of labels, not the text {class_labels!r}")
+    return pb.PredictRequest(
+        matrix=_matrix(rows), class_labels=class_labels, allow_partial=allow_partial
+    )
+
+
+def predictions(response: pb.PredictResponse) -> Predictions:
+    """The answer to a `predict_request`."""
+    return Predictions(
+        ensemble=response.ensemble,
+        class_labels=tuple(response.class_labels),
+        probabilities=_array(response.probabilities),
+        missing=tuple(class_failure(each) for each in response.missing),
+    )
+
+
+def classify_request(
+    rows: ArrayLike, allow_partial: bool, include_probabilities: bool
+) -> pb.ClassifyRequest:
+    """The request for the labels of `rows`."""
+    return pb.ClassifyRequest(
+        matrix=_matrix(rows),
+        allow_partial=allow_partial,
+        include_probabilities=include_probabilities,
+    )
+
+
+def classifications(response: pb.ClassifyResponse) -> Classifications:
+    """The answer to a `classify_request`."""
+    packed = response.packed
+    # The None at the end is where index -1, undecided, finds itself.
+    labels = np.array([*response.class_labels, None], dtype=object)
+    included = packed.HasField("probabilities")
+    return Classifications(
+        ensemble=response.ensemble,
+        labels=labels[np.array(packed.label_indexes, dtype=np.intp)],
+        probabilities=np.array(packed.label_probabilities, dtype=np.float32),
+        class_labels=tuple(response.class_labels),
+        class_probabilities=_array(packed.probabilities) if included else None,
+        missing=tuple(class_failure(each) for each in response.missing),
+    )
+
+
+def sample_score(response: pb.PredictSampleResponse) -> SampleScore:
+    """The sample row and its score."""
+    return SampleScore(
+        features=np.array(response.features, dtype=np.float32),
+        class_labels=tuple(response.class_labels),
+        probabilities=np.array(response.probabilities, dtype=np.float32),
+        label=response.label,
+    )
+
+
+def metadata(response: pb.GetMetadataResponse) -> Metadata:
+    """What the ensemble expects and answers."""
+    return Metadata(
+        ensemble=response.ensemble,
+        class_labels=tuple(response.class_labels),
+        feature_names=tuple(response.feature_names),
+        feature_count=response.feature_count,
+        dtype=response.dtype,
+        input_shape=tuple(response.input_shape),
+        output_shape=tuple(response.output_shape),
+        # The shortest decimals that mean these float32 values: 5.1, not 5.0999999.
+        sample=tuple(float(str(np.float32(value))) for value in response.sample),
+        max_row_count=response.max_row_count,
+        max_message_bytes=response.max_message_bytes,
+        default_timeout_s=response.default_timeout.ToNanoseconds() / 1e9,
+    )
+
+
+def predictor_statuses(response: pb.ListPredictorsResponse) -> tuple[PredictorStatus, ...]:
+    """Every predictor that the aggregator knows, in its order."""
+    return tuple(
+        PredictorStatus(
+            class_label=each.class_label,
+            address=each.address,
+            state=_STATES.get(each.state, PredictorState.UNKNOWN),
+            model_digest=each.model_digest,
+            since=each.state_time.ToDatetime(UTC),
+            detail=each.detail,
+        )
+        for each in response.predictors
+    )
+
+
+def health_request(service: str) -> wrappers_pb2.StringValue:
+    """The request for a service's health; "" stands for the server as a whole."""
+    return wrappers_pb2.StringValue(value=service)
+
+
+def is_serving(response: wrappers_pb2.Int32Value) -> bool:
+    """Whether the answer to a `health_request` is SERVING."""
+    return response.value == _SERVING
+
+
+def call_metadata(request_id: str | None) -> CallMetadata:
+    """The metadata of a call; raises ValueError for an id that cannot travel in it."""
+    if request_id is None:
+        return ()
+    if not (request_id and request_id.isascii() and request_id.isprintable()):
+        raise ValueError(f"request_id {request_id!r} must be printable ASCII and not empty")
+    return ((REQUEST_ID_KEY, request_id),)
+
+
+def time_limit(timeout_s: float) -> float:
+    """`timeout_s` if it is a time that a call may take; raises ValueError."""
+    if not (math.isfinite(timeout_s) and timeout_s > 0):
+        raise ValueError(f"timeout_s must be a number of seconds above 0, not {timeout_s!r}")
+    return timeout_s
+
+
+def window(max_in_flight: int) -> int:
+    """`max_in_flight` if it leaves room for a request; raises ValueError."""
+    if max_in_flight < 1:
+        raise ValueError(f"max_in_flight must be at least 1, not {max_in_flight}")
+    return max_in_flight
+
+
+def error_of(failure: Any, address: str, timeout_s: float) -> TrilliumError:
+    """The error that a failed call or grpc.RpcError stands for, as the server raised it.
+
+    Without a google.rpc.Status the answer is not from a Trillium handler: it is gRPC's own, or
+    another server's.
+    """
+    for key, value in failure.trailing_metadata() or ():
+        if key == DETAILS_KEY:
+            try:
+                return from_status(status_pb2.Status.FromString(value))
+            except DecodeError:
+                break
+    code = code_of(failure.code().value[0])
+    details = failure.details() or ""
+    if code is Code.UNAVAILABLE:
+        return Unreachable(f"no answer from {address}: {_cause(details)}")
+    if code is Code.DEADLINE_EXCEEDED:
+        return DeadlineExceeded(f"no answer from {address} within {timeout_s:g} s")
+    if code is Code.CANCELLED:
+        return Cancelled(f"the call to {address} was withdrawn: {details}")
+    return RemoteError(code, "", f"{address} answered {code.name}: {details}")
+
+
+def _cause(details: str) -> str:
+    """What gRPC says of a failed connection, without the way to it that it tells first."""
+    for way in ("last error: ", "Failed to connect to remote host: "):
+        details = details.rpartition(way)[2]
+    return details
+
+
+def of_batch(error: TrilliumError, number: int) -> TrilliumError:
+    """`error` with a note that says which batch of a `predict_stream` it befell."""
+    error.add_note(f"in batch {number}, counted from 0")
+    return error
