@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 
-from aggregator.app import running_aggregator
 from aggregator.config import PROGRAM, from_command_line
 from trillium import logs
 from trillium.process import end_with_parent, run, stop_requested
@@ -15,6 +14,9 @@ from trillium.process import end_with_parent, run, stop_requested
 async def main() -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
     config = from_command_line(sys.argv[1:], os.environ)
+    # Not above: --help and wrong flags are answered at once, and gRPC heeds what `run` settles.
+    from aggregator.app import running_aggregator
+
     logs.configure(PROGRAM, config.log_level)
     stopped = stop_requested()
     if config.parent_pid is not None:

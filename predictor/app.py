@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -71,7 +72,9 @@ async def _load(host: ModelHost, config: PredictorConfig) -> None:
     if config.model is None:
         return
     try:
-        artifact, digest = read_artifact(config.model, config.max_model_bytes)
+        artifact, digest = await asyncio.to_thread(
+            read_artifact, config.model, config.max_model_bytes
+        )
         said = beside(config.model).overridden_by(config.said)
         await host.load(config.model.stem, artifact, digest, said)
     except ModelNotFound as error:

@@ -23,21 +23,25 @@ MIB = 1024 * 1024
 PROGRAM = "predictor"
 
 
+def file(text: str) -> Path:
+    """Parses a path; whether there is a file is seen when it is read."""
+    return Path(nonempty(text))
+
+
 def folder(text: str) -> Path:
     """Parses the path of a folder that exists."""
-    if not Path(text).is_dir():
-        raise ValueError("is no folder")
-    return Path(text)
+    path = Path(nonempty(text))
+    if not path.is_dir():
+        raise ValueError("there is no such folder")
+    return path
 
 
 SETTINGS = (
     Setting("listen", address, "127.0.0.1:50061", "where to listen; port 0 takes any"),
     Setting(
-        "model", nonempty, None, "artifact to serve; without it, wait for LoadModel", metavar="FILE"
+        "model", file, None, "artifact to serve; without it, wait for LoadModel", metavar="FILE"
     ),
-    Setting(
-        "models_dir", nonempty, None, "folder whose artifacts LoadModel may name", metavar="DIR"
-    ),
+    Setting("models_dir", folder, None, "folder whose artifacts LoadModel may name", metavar="DIR"),
     Setting("class_label", nonempty, None, "the class that the model recognises"),
     Setting(
         "positive_column", column, None, "which column of the probabilities is the class: 0 or 1"
@@ -85,17 +89,6 @@ def from_command_line(arguments: Sequence[str], environment: Mapping[str, str]) 
         positive_column=values.pop("positive_column"),
         output_name=values.pop("output_name") or "",
     )
-    model, models_dir = values.pop("model"), values.pop("models_dir")
-    problems = []
-    if model is None and said != Facts():
-        problems.append("--class-label, --positive-column and --output-name go with --model")
-    if models_dir is not None and not Path(models_dir).is_dir():
-        problems.append(f"--models-dir={models_dir}: is no folder")
-    if problems:
-        raise ConfigError(problems)
-    return PredictorConfig(
-        model=None if model is None else Path(model),
-        models_dir=None if models_dir is None else Path(models_dir),
-        said=said,
-        **values,
-    )
+    if values["model"] is None and said != Facts():
+        raise ConfigError(["--class-label, --positive-column and --output-name go with --model"])
+    return PredictorConfig(said=said, **values)

@@ -52,6 +52,7 @@ class LoadedModel:
         """Set when the model is about to go: finish what you have and let it go."""
         self._classifier = classifier
         self._users = 0
+        self._runs = 0
         self._unused = asyncio.Event()
         self._unused.set()
 
@@ -59,6 +60,11 @@ class LoadedModel:
     def users(self) -> int:
         """Requests in flight."""
         return self._users
+
+    @property
+    def runs(self) -> int:
+        """Runs that are on the worker or wait for it, also those that nobody waits for any more."""
+        return self._runs
 
     def acquire(self) -> None:
         """Begin to use the model."""
@@ -68,8 +74,7 @@ class LoadedModel:
     def release(self) -> None:
         """End a use of the model."""
         self._users -= 1
-        if not self._users:
-            self._unused.set()
+        self._settle()
 
     def __enter__(self) -> LoadedModel:
         self.acquire()
@@ -102,9 +107,18 @@ class LoadedModel:
 
         loop = asyncio.get_running_loop()
         run = worker.submit(work)
-        self.acquire()
-        run.add_done_callback(lambda _: loop.call_soon_threadsafe(self.release))
+        self._runs += 1
+        self._unused.clear()
+        run.add_done_callback(lambda _: loop.call_soon_threadsafe(self._end_run))
         return asyncio.wrap_future(run)
+
+    def _end_run(self) -> None:
+        self._runs -= 1
+        self._settle()
+
+    def _settle(self) -> None:
+        if not self._users and not self._runs:
+            self._unused.set()
 
     async def close_when_unused(self, worker: ThreadPoolExecutor) -> None:
         """Wait for the last user, then free the memory."""
@@ -139,7 +153,7 @@ class ModelHost:
         self._waiting = 0
         self._model: LoadedModel | None = None
         self._loaded: tuple[str, str, Facts] | None = None
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: dict[asyncio.Task[None], LoadedModel] = {}
         self._state = State.EMPTY
         self.state_time: datetime = clock.now()
 
@@ -162,24 +176,27 @@ class ModelHost:
 
     @property
     def in_flight(self) -> int:
-        """Requests that use the model now."""
-        return 0 if self._model is None else self._model.users
+        """Requests that use a model now: the loaded one, or one that is on its way out."""
+        current = () if self._model is None else (self._model,)
+        return sum(model.users for model in {*current, *self._retiring.values()})
 
     async def load(self, name: str, artifact: bytes, digest: str, said: Facts) -> Description:
         """Load an artifact, whose SHA-256 is `digest`, and put it in the place of what is loaded.
 
         The old model serves until the new one is warm; its requests in flight are finished before
-        its memory is freed. What is loaded already is not loaded again. Raises ModelRejected,
-        ModelBusy.
+        its memory is freed. What is loaded already is not loaded again. Cancelling stops the
+        warming up. Raises ModelRejected, ModelBusy.
         """
-        if self._model is not None and self._loaded == (name, digest, said):
+        if self._state in SERVING and self._loaded == (name, digest, said):
             return self.model.description
         self._go(Event.LOAD)
+        handle = RunHandle()
         try:
             new = await asyncio.get_running_loop().run_in_executor(
-                self._loader, self._open, name, artifact, digest, said
+                self._loader, self._open, name, artifact, digest, said, handle
             )
         except BaseException:
+            handle.stop()
             self._go(Event.FAILED)
             raise
         old, self._model, self._loaded = self._model, new, (name, digest, said)
@@ -198,10 +215,10 @@ class ModelHost:
         if self._state is State.EMPTY:
             return None
         self._go(Event.UNLOAD)
-        model, self._model = self._model, None
+        model = self._model
         assert model is not None, "READY means that there is a model"
         retirement = self._retire(model)
-        retirement.add_done_callback(lambda _: self._go(Event.UNLOADED))
+        retirement.add_done_callback(lambda _: self._unloaded())
         await asyncio.shield(retirement)
         log.info("model unloaded", extra=_facts(model.description))
         return model.description
@@ -242,14 +259,16 @@ class ModelHost:
 
     async def close(self) -> None:
         """Finish what is in flight, free the memory, end the threads. Not used afterwards."""
-        if self._model is not None:
+        if self._model is not None and self._model not in self._retiring.values():
             self._retire(self._model)
         await asyncio.gather(*self._retiring)
         self._loader.shutdown()
         self._worker.shutdown()
 
-    def _open(self, name: str, artifact: bytes, digest: str, said: Facts) -> LoadedModel:
-        classifier = Classifier(artifact, said, threads=self._threads)
+    def _open(
+        self, name: str, artifact: bytes, digest: str, said: Facts, handle: RunHandle
+    ) -> LoadedModel:
+        classifier = Classifier(artifact, said, threads=self._threads, handle=handle)
         description = Description(
             name=name,
             digest=digest,
@@ -262,9 +281,13 @@ class ModelHost:
 
     def _retire(self, model: LoadedModel) -> asyncio.Task[None]:
         task = asyncio.create_task(model.close_when_unused(self._loader))
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+        self._retiring[task] = model
+        task.add_done_callback(self._retiring.pop)
         return task
+
+    def _unloaded(self) -> None:
+        self._model = self._loaded = None
+        self._go(Event.UNLOADED)
 
     def _go(self, event: Event) -> None:
         self._state = step(self._state, event)

@@ -8,16 +8,17 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from predictor.artifact import Facts, beside, column, find, is_name
+from predictor.artifact import Facts, beside, column, find
 from predictor.host import Description, ModelHost
 from predictor.lifecycle import State
-from trillium.errors import DigestMismatch, InvalidRequest, ModelNotFound, Violation
+from trillium.errors import InvalidRequest, ModelNotFound, Violation
 from trillium.predictor.v1 import model_service_pb2 as model_pb
+from trillium.rpc import uploads
 from trillium.rpc.call import Call
 from trillium.rpc.methods import Service, stream_unary, unary_unary
 
 MODEL_SERVICE = "trillium.predictor.v1.ModelService"
-MAX_CHUNK_BYTES = 4 * 1024 * 1024
+MAX_CHUNK_BYTES = uploads.MAX_CHUNK_BYTES
 
 _STATES = {
     State.EMPTY: model_pb.MODEL_STATE_EMPTY,
@@ -70,17 +71,19 @@ class ModelServicer:
     async def _load(
         self, parts: AsyncIterator[model_pb.LoadModelRequest], call: Call
     ) -> model_pb.LoadModelResponse:
-        header, first_chunk = await _opening(parts, self._shelf.max_bytes)
+        header, first_chunk = await uploads.opening(parts)
+        wrong = _wrong_fields(header, self._shelf.max_bytes, chunked=first_chunk is not None)
+        if wrong:
+            raise InvalidRequest(wrong)
         said = _facts(header)
         if first_chunk is None:
             path = self._path(header.name)
             artifact, digest, near = await asyncio.to_thread(_read, path, self._shelf.max_bytes)
             said = near.overridden_by(said)
         else:
-            artifact, digest = await _assemble(first_chunk, parts, header.size_bytes)
-        if header.sha256 and digest != header.sha256:
-            text = f"the artifact of {header.name} has SHA-256 {digest}; {header.sha256} announced"
-            raise DigestMismatch(text)
+            artifact, digest = await uploads.assembled(first_chunk, parts, header.size_bytes)
+        if header.sha256:
+            uploads.check_digest(f"the artifact of {header.name}", digest, header.sha256)
         description = await self._host.load(header.name, artifact, digest, said)
         return model_pb.LoadModelResponse(model=model_message(description))
 
@@ -115,35 +118,10 @@ def model_message(description: Description) -> model_pb.Model:
     )
 
 
-async def _opening(
-    parts: AsyncIterator[model_pb.LoadModelRequest], max_bytes: int
-) -> tuple[model_pb.LoadModelHeader, bytes | None]:
-    """The checked header and the first chunk, None if no chunk follows."""
-    opening = await anext(parts, None)
-    if opening is None or opening.WhichOneof("part") != "header":
-        raise InvalidRequest.of("header", "is missing; the first message must hold it")
-    header = opening.header
-    following = await anext(parts, None)
-    violations = list(_wrong_fields(header, max_bytes, chunked=following is not None))
-    if violations:
-        raise InvalidRequest(violations)
-    return header, None if following is None else _chunk(following)
-
-
 def _wrong_fields(
     header: model_pb.LoadModelHeader, max_bytes: int, *, chunked: bool
 ) -> list[Violation]:
-    wrong = []
-    if not is_name(header.name):
-        allowed = "letters, digits, '.', '_' and '-', 1 to 128 of them, not starting with '.'"
-        wrong.append(Violation("header.name", f"is {header.name[:140]!r}; allowed: {allowed}"))
-    digits = header.sha256
-    if (digits or chunked) and not (len(digits) == 64 and set(digits) <= set("0123456789abcdef")):
-        text = f"is {digits[:70]!r}; 64 lower-case hexadecimal digits are wanted"
-        wrong.append(Violation("header.sha256", text))
-    if chunked and not 1 <= header.size_bytes <= max_bytes:
-        text = f"is {header.size_bytes}; 1 to {max_bytes} bytes allowed"
-        wrong.append(Violation("header.size_bytes", text))
+    wrong = uploads.wrong_fields(header, max_bytes, chunked=chunked)
     if header.HasField("positive_column") and header.positive_column > 1:
         text = f"is {header.positive_column}; 0 or 1 is wanted"
         wrong.append(Violation("header.positive_column", text))
@@ -155,34 +133,6 @@ def _facts(header: model_pb.LoadModelHeader) -> Facts:
     return Facts(
         class_label=header.class_label, positive_column=said, output_name=header.output_name
     )
-
-
-def _chunk(part: model_pb.LoadModelRequest) -> bytes:
-    if part.WhichOneof("part") != "chunk":
-        raise InvalidRequest.of("header", "comes twice; only chunks may follow the first message")
-    if len(part.chunk) > MAX_CHUNK_BYTES:
-        text = f"has {len(part.chunk)} bytes; at most {MAX_CHUNK_BYTES} allowed"
-        raise InvalidRequest.of("chunk", text)
-    return part.chunk
-
-
-async def _assemble(
-    first: bytes, parts: AsyncIterator[model_pb.LoadModelRequest], size: int
-) -> tuple[bytes, str]:
-    """The artifact that came in chunks, and its SHA-256."""
-    artifact = bytearray(first)
-    digest = hashlib.sha256(first)
-    async for part in parts:
-        chunk = _chunk(part)
-        artifact += chunk
-        digest.update(chunk)
-        if len(artifact) > size:
-            break
-    if len(artifact) != size:
-        comparison = "more than" if len(artifact) > size else f"{len(artifact)} of"
-        text = f"is {size}, but the chunks hold {comparison} that many bytes"
-        raise InvalidRequest.of("header.size_bytes", text)
-    return bytes(artifact), digest.hexdigest()
 
 
 def _read(path: Path, max_bytes: int) -> tuple[bytes, str, Facts]:

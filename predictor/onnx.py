@@ -29,6 +29,9 @@ _DTYPES: dict[str, tuple[str, np.dtype[Any]]] = {
     "tensor(double)": ("FP64", np.dtype(np.float64)),
 }
 _PROBE_ROWS = 64
+_MAX_FEATURES = 2**20
+"""Above any real model's, and low enough that an artifact cannot take the memory by its width."""
+_SINGLE = np.dtype(np.float32)
 _SUM_SLACK = 1e-2
 """How far a class and its complement may be from adding up to 1; wide enough for float16."""
 
@@ -63,10 +66,18 @@ class Cost:
 class Classifier:
     """An open model. Not used after `close`; safe to run from several threads."""
 
-    def __init__(self, artifact: bytes, said: Facts, *, threads: int = 1) -> None:
+    def __init__(
+        self,
+        artifact: bytes,
+        said: Facts,
+        *,
+        threads: int = 1,
+        handle: RunHandle | None = None,
+    ) -> None:
         """Open, check and warm up; `said` overrides what the artifact says of itself.
 
-        Takes as long as the model needs for a few runs. Raises ModelRejected with the reason.
+        Takes as long as the model needs for a few runs; `handle` stops them. Raises ModelRejected
+        with the reason, and Cancelled.
         """
         try:
             check_self_contained(artifact)
@@ -81,10 +92,12 @@ class Classifier:
             self.input_dtype, self._dtype = _DTYPES[self._input.type]
             self._output = _the_output(self._session.get_outputs(), facts.output_name)
             self.facts = _complete(facts, self.feature_count)
-            self._column = self._probe()
-            self.cost = self._measure()
-        except Unusable as error:
+            self._column = self._probe(handle)
+            self.cost = self._measure(handle)
+        except (Unusable, ModelFailed) as error:
             raise ModelRejected(str(error)) from error
+        except UnicodeDecodeError as error:
+            raise ModelRejected("a name or a metadata text in it is not UTF-8") from error
 
     def score(self, rows: Rows, handle: RunHandle | None = None) -> Probabilities:
         """The class's probability of each of `rows` [n, k], as float32 [n].
@@ -100,7 +113,7 @@ class Classifier:
 
     def raw_scores(self, rows: Rows, handle: RunHandle | None = None) -> Probabilities:
         """As `score`, but answers that are no probabilities are left for the caller to judge."""
-        return self._run(rows, handle)[:, self._column].astype(np.float32, copy=False)
+        return _cast(self._run(rows, handle)[:, self._column], _SINGLE)
 
     def close(self) -> None:
         """Free the model, and hand its memory back to the machine."""
@@ -109,7 +122,7 @@ class Classifier:
         _trim()
 
     def _run(self, rows: Rows, handle: RunHandle | None = None) -> np.ndarray:
-        feed = {self._input.name: rows.astype(self._dtype, copy=False)}
+        feed = {self._input.name: _cast(rows, self._dtype)}
         options = handle._options if handle is not None else None
         try:
             (result,) = self._session.run([self._output.name], feed, options)
@@ -119,26 +132,26 @@ class Classifier:
             raise ModelFailed(f"the model could not be run: {_first_line(error)}") from error
         return np.asarray(result)
 
-    def _probe(self) -> int:
+    def _probe(self, handle: RunHandle | None) -> int:
         """Run a few rows; the answer is the column of the class."""
         rows = _probe_rows(self.feature_count, self.facts.sample)
-        try:
-            result = self._run(rows)
-        except ModelFailed as error:
-            raise Unusable(error.message) from error
-        if result.ndim != 2 or result.shape[0] != len(rows) or result.shape[1] not in (1, 2):
-            text = (
-                f"output {self._output.name!r} has shape {list(result.shape)} for {len(rows)} rows"
-            )
-            raise Unusable(f"{text}; a binary classifier's is [n, 1] or [n, 2]")
+        self._check_shape(self._run(rows[:1], handle), 1)
+        result = self._run(rows, handle)
+        self._check_shape(result, len(rows))
         usable = result[np.isfinite(result).all(axis=1)].astype(np.float64)
         if not len(usable):
             raise Unusable(f"output {self._output.name!r} is NaN or infinite for every row tried")
-        if not are_probabilities(usable.astype(np.float32)):
+        if not are_probabilities(_cast(usable, _SINGLE)):
             low, high = usable.min(), usable.max()
             text = f"output {self._output.name!r} ranges from {low:g} to {high:g}"
             raise Unusable(f"{text}; probabilities lie in [0, 1]")
         return self._positive_column(usable)
+
+    def _check_shape(self, result: np.ndarray, row_count: int) -> None:
+        if result.ndim != 2 or result.shape[0] != row_count or result.shape[1] not in (1, 2):
+            shape = f"{list(result.shape)} for {row_count} rows"
+            text = f"output {self._output.name!r} has shape {shape}"
+            raise Unusable(f"{text}; a binary classifier's is [n, 1] or [n, 2]")
 
     def _positive_column(self, result: np.ndarray) -> int:
         column = self.facts.positive_column
@@ -157,7 +170,7 @@ class Classifier:
             raise Unusable(f"{text}: give --positive-column, or positive_column beside the model")
         return column
 
-    def _measure(self) -> Cost:
+    def _measure(self, handle: RunHandle | None) -> Cost:
         """The best of three runs of one row and of many."""
         many = np.tile(_probe_rows(self.feature_count, self.facts.sample), (8, 1))
         best = []
@@ -165,7 +178,7 @@ class Classifier:
             spent = []
             for _ in range(3):
                 started = perf_counter()
-                self._run(rows)
+                self._run(rows, handle)
                 spent.append(perf_counter() - started)
             best.append(min(spent))
         row_s = max(0.0, (best[1] - best[0]) / (len(many) - 1))
@@ -182,7 +195,9 @@ def _open(artifact: bytes, threads: int) -> ort.InferenceSession:
     # Idle threads that spin would take the cores from the other predictors.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(
+            artifact, options, providers=["CPUExecutionProvider"], enable_fallback=False
+        )
     except Exception as error:  # ONNX Runtime raises classes of its own and plain ones.
         raise Unusable(f"ONNX Runtime cannot open it: {_first_line(error)}") from error
 
@@ -211,6 +226,10 @@ def _the_input(inputs: Sequence[ort.NodeArg], facts: Facts) -> tuple[ort.NodeArg
     if not wanted:
         text = f"input {only.name!r} does not say how many features it takes"
         raise Unusable(f"{text}: give feature_names or a sample in the file beside the model")
+    if wanted > _MAX_FEATURES:
+        raise Unusable(
+            f"input {only.name!r} takes {wanted} features; at most {_MAX_FEATURES} can be"
+        )
     return only, wanted
 
 
@@ -266,11 +285,20 @@ def _complete(facts: Facts, feature_count: int) -> Facts:
 def _probe_rows(feature_count: int, sample: Sequence[float]) -> Rows:
     """Rows that most models can score: positive, of a few sizes, and the sample if there is one."""
     generator = np.random.default_rng(0)
-    rows = generator.uniform(0.1, 1.0, (_PROBE_ROWS, feature_count)).astype(np.float32)
-    rows *= np.geomspace(0.1, 100, _PROBE_ROWS, dtype=np.float32)[:, None]
+    count = max(2, min(_PROBE_ROWS, _MAX_FEATURES // feature_count))
+    rows = generator.uniform(0.1, 1.0, (count, feature_count)).astype(np.float32)
+    rows *= np.geomspace(0.1, 100, count, dtype=np.float32)[:, None]
     if sample:
         rows[0] = sample
     return rows
+
+
+def _cast(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """`values` as `dtype`; what is too large for it becomes infinite, without a warning."""
+    if values.dtype == dtype:
+        return values
+    with np.errstate(over="ignore"):
+        return values.astype(dtype)
 
 
 _trim_lock = threading.Lock()

@@ -19,5 +19,6 @@ async def eventually(
         answer = condition()
         if await answer if inspect.isawaitable(answer) else answer:
             return
-        assert time.monotonic() < give_up, f"not within {within_s:g} s: {inspect.getsource(condition)}"
+        if time.monotonic() > give_up:
+            raise AssertionError(f"not within {within_s:g} s: {inspect.getsource(condition)}")
         await asyncio.sleep(POLL_S)

@@ -159,9 +159,8 @@ def address(text: str) -> str:
             raise ValueError("a path is wanted after unix:")
         return text
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not re.fullmatch("[0-9]{1,5}", port):
-        raise ValueError("host:port or unix:/path is wanted")
-    if int(port) > 65535:
+    is_port = re.fullmatch("[0-9]{1,5}", port) is not None and int(port) <= 65535
+    if not colon or not host or not is_port:
         raise ValueError("host:port or unix:/path is wanted")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ValueError("an IPv6 address must stand in brackets, as in [::1]:50051")

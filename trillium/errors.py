@@ -13,6 +13,16 @@
     ├── NoMetadata            UNAVAILABLE          NO_METADATA         no predictor reached yet
     ├── PredictorsFailed      UNAVAILABLE or       PREDICTORS_FAILED   one failure for each class
     │                         DEADLINE_EXCEEDED
+    ├── DatasetNotFound       NOT_FOUND            DATASET_NOT_FOUND   no dataset of that name
+    ├── DeploymentNotFound    NOT_FOUND            DEPLOYMENT_NOT_FOUND
+    ├── DeploymentExists      ALREADY_EXISTS       DEPLOYMENT_EXISTS   with another spec
+    ├── RunNotFound           NOT_FOUND            RUN_NOT_FOUND       none, or it has expired
+    ├── RunExists             ALREADY_EXISTS       RUN_EXISTS          with another order
+    ├── RequestIdReused       ALREADY_EXISTS       REQUEST_ID_REUSED   came with another request
+    ├── IllegalStep           FAILED_PRECONDITION  ILLEGAL_STEP        says which steps are legal
+    ├── DeploymentFailed      FAILED_PRECONDITION  DEPLOYMENT_FAILED   a predictor failed for good
+    ├── Superseded            ABORTED              SUPERSEDED          another verb came later
+    ├── StoreDown             UNAVAILABLE          STORE_UNAVAILABLE   the store does not answer
     ├── Overloaded            RESOURCE_EXHAUSTED   OVERLOADED          try again after a while
     ├── DeadlineExceeded      DEADLINE_EXCEEDED    DEADLINE_EXCEEDED   the time was up
     ├── Cancelled             CANCELLED            CANCELLED           the caller withdrew
@@ -89,13 +99,13 @@ class InvalidRequest(TrilliumError):
     reason = "INVALID_REQUEST"
     SHOWN: ClassVar[int] = 3
 
-    def __init__(self, violations: Sequence[Violation]) -> None:
+    def __init__(self, violations: Sequence[Violation], message: str = "") -> None:
         self.violations = tuple(violations)
         sentences = [f"{each.field}: {each.description}" for each in self.violations[: self.SHOWN]]
         more = len(self.violations) - len(sentences)
         if more > 0:
             sentences.append(f"and {more} more")
-        super().__init__("; ".join(sentences))
+        super().__init__(message or "; ".join(sentences))
 
     @classmethod
     def of(cls, field: str, description: str) -> InvalidRequest:
@@ -164,6 +174,76 @@ class NoMetadata(TrilliumError):
 
     code = Code.UNAVAILABLE
     reason = "NO_METADATA"
+
+
+class DatasetNotFound(TrilliumError):
+    """There is no dataset of that name and version in the catalog."""
+
+    code = Code.NOT_FOUND
+    reason = "DATASET_NOT_FOUND"
+
+
+class DeploymentNotFound(TrilliumError):
+    """There is no deployment of that id, and there was none lately."""
+
+    code = Code.NOT_FOUND
+    reason = "DEPLOYMENT_NOT_FOUND"
+
+
+class DeploymentExists(TrilliumError):
+    """There is a deployment of that id with another spec."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "DEPLOYMENT_EXISTS"
+
+
+class RunNotFound(TrilliumError):
+    """There is no run of that id, or it and its results have expired."""
+
+    code = Code.NOT_FOUND
+    reason = "RUN_NOT_FOUND"
+
+
+class RunExists(TrilliumError):
+    """There is a run of that id with another order."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "RUN_EXISTS"
+
+
+class RequestIdReused(TrilliumError):
+    """The request id came with another request before."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "REQUEST_ID_REUSED"
+
+
+class IllegalStep(TrilliumError):
+    """The verb does not fit what is; the message says which verbs do."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "ILLEGAL_STEP"
+
+
+class DeploymentFailed(TrilliumError):
+    """What was asked was not reached: a predictor failed for good."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "DEPLOYMENT_FAILED"
+
+
+class Superseded(TrilliumError):
+    """While this request waited, another one changed what is wanted."""
+
+    code = Code.ABORTED
+    reason = "SUPERSEDED"
+
+
+class StoreDown(TrilliumError):
+    """The controller's store does not answer; whether a change was made is not known."""
+
+    code = Code.UNAVAILABLE
+    reason = "STORE_UNAVAILABLE"
 
 
 class Overloaded(TrilliumError):
@@ -255,16 +335,23 @@ class PredictorsFailed(TrilliumError):
     """Classes did not answer, and the request did not allow a partial answer."""
 
     reason = "PREDICTORS_FAILED"
+    SHOWN: ClassVar[int] = 3
 
     def __init__(self, failures: Sequence[ClassFailure], message: str | None = None) -> None:
         self.failures = tuple(failures)
         late = bool(self.failures) and all(failure.timed_out for failure in self.failures)
         self.code = Code.DEADLINE_EXCEEDED if late else Code.UNAVAILABLE
-        super().__init__(message or "; ".join(str(failure) for failure in self.failures))
+        sentences = [str(failure) for failure in self.failures[: self.SHOWN]]
+        more = len(self.failures) - len(sentences)
+        if more > 0:
+            sentences.append(f"and {more} more classes")
+        super().__init__(message or "; ".join(sentences))
 
     @property
     def facts(self) -> Mapping[str, str]:
         """The first failure; all of them travel in a FailedPredictors."""
+        if not self.failures:
+            return {}
         first = self.failures[0]
         return {
             "class_label": first.class_label,

@@ -26,8 +26,11 @@ class StartFailed(Exception):
 def run(program: str, main: Callable[[], Coroutine[Any, Any, None]]) -> int:
     """Run a server's coroutine to its end on uvloop, if there is one; answers the exit status.
 
-    ConfigError and StartFailed end it with sentences on standard error and no stack.
+    ConfigError and StartFailed end it with sentences on standard error and no stack. Import gRPC in
+    `main` only: it reads what may be logged when it is imported.
     """
+    # What goes wrong is told by us, in words; gRPC's own lines would stand between them.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(main())

@@ -104,14 +104,20 @@ def from_lists(
         raise InvalidRequest.of(field, f"has {len(rows)} rows; at most {max_rows} allowed")
     if not rows:
         raise InvalidRequest.of(field, "is empty; at least 1 row is wanted")
-    wanted = len(rows[0]) if feature_count is None else feature_count
+    wanted = feature_count or next((len(row) for row in rows if row), 0)
     if wanted == 0 or any(len(row) != wanted for row in rows):
         wrong = _wrong_width(rows, wanted, field) + _odd_values(rows, field)
         raise InvalidRequest(wrong[:MAX_VIOLATIONS])
-    flat = np.array([value for row in rows for value in row], WIRE_DTYPE)
+    flat = _packed([value for row in rows for value in row])
     if not np.isfinite(flat).all():
         raise InvalidRequest(_odd_values(rows, field))
     return Block(len(rows), wanted, flat.tobytes())
+
+
+def _packed(values: Sequence[float]) -> NDArray[np.float32]:
+    """`values` as they travel; what float32 cannot hold becomes infinite."""
+    with np.errstate(over="ignore"):
+        return np.array(values, WIRE_DTYPE)
 
 
 def _wrong_width(rows: Sequence[Sequence[float]], wanted: int, field: str) -> list[Violation]:
@@ -128,7 +134,7 @@ def _wrong_width(rows: Sequence[Sequence[float]], wanted: int, field: str) -> li
 def _odd_values(rows: Sequence[Sequence[float]], field: str) -> list[Violation]:
     found: list[Violation] = []
     for index, row in enumerate(rows):
-        for column in np.flatnonzero(~np.isfinite(np.array(row, WIRE_DTYPE))).tolist():
+        for column in np.flatnonzero(~np.isfinite(_packed(row))).tolist():
             if len(found) == MAX_VIOLATIONS:
                 return found
             text = f"row {index}, feature {column} is {row[column]}; finite values only"

@@ -25,8 +25,9 @@ class Health:
     """The serving status of a server ("") and of each of its services."""
 
     def __init__(self, services: Sequence[str]) -> None:
-        """Everything is NOT_SERVING until `set_serving` says otherwise."""
-        self._status = dict.fromkeys(("", *services, SERVICE_NAME), _Response.NOT_SERVING)
+        """Everything but this service is NOT_SERVING until `set_serving` says otherwise."""
+        self._status = dict.fromkeys(("", *services), _Response.NOT_SERVING)
+        self._status[SERVICE_NAME] = _Response.SERVING
         self._changed = asyncio.Event()
         self._ended = False
 
@@ -86,6 +87,7 @@ class Health:
             if status != last:
                 last = status
                 yield _Response(status=status)
+                continue  # While it was being sent, the status may have changed, or all ended.
             if self._ended:
                 return
             await changed.wait()

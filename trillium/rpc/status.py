@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from google.protobuf import duration_pb2
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from trillium import errors
@@ -13,6 +14,13 @@ from trillium.aggregator.v1 import aggregator_service_pb2 as aggregator_pb2
 DOMAIN = "trillium"
 DETAILS_KEY = "grpc-status-details-bin"
 """Trailing metadata key under which gRPC carries a google.rpc.Status."""
+
+MAX_MESSAGE_BYTES = 1000
+"""Longer messages are cut: callers take trailers of 8 KiB in all, where each message stands twice,
+once with every byte that is not ASCII written as three."""
+
+MOST_FAILURES = 16
+"""So many failures are told in full: trailers of more than 8 KiB are lost on the way."""
 
 _PHASES = {
     errors.Phase.CONNECT: aggregator_pb2.FAILURE_PHASE_CONNECT,
@@ -53,7 +61,7 @@ def class_failure(missing: aggregator_pb2.MissingClass) -> errors.ClassFailure:
 
 def to_status(error: errors.TrilliumError, request_id: str = "") -> status_pb2.Status:
     """The status that carries `error` and, if given, the id of the call that it ended."""
-    status = status_pb2.Status(code=error.code, message=error.message)
+    status = status_pb2.Status(code=error.code, message=_short(error.message))
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.facts)
     status.details.add().Pack(info)
     if request_id:
@@ -62,6 +70,14 @@ def to_status(error: errors.TrilliumError, request_id: str = "") -> status_pb2.S
     if detail is not None:
         status.details.add().Pack(detail)
     return status
+
+
+def _short(text: str) -> str:
+    """`text`, cut if it is too long for a trailer."""
+    raw = text.encode(errors="replace")
+    if len(raw) <= MAX_MESSAGE_BYTES:
+        return raw.decode()
+    return raw[:MAX_MESSAGE_BYTES].decode(errors="ignore") + " [...]"
 
 
 def _detail(error: errors.TrilliumError) -> Any:
@@ -78,7 +94,7 @@ def _detail(error: errors.TrilliumError) -> Any:
         case errors.Overloaded():
             return error_details_pb2.RetryInfo(retry_delay=duration(error.retry_after_s))
         case errors.PredictorsFailed():
-            missing = [missing_class(failure) for failure in error.failures]
+            missing = [missing_class(failure) for failure in error.failures[:MOST_FAILURES]]
             return aggregator_pb2.FailedPredictors(missing=missing)
         case _:
             return None
@@ -96,6 +112,16 @@ _PLAIN: dict[str, type[errors.TrilliumError]] = {
         errors.ModelFailed,
         errors.NoSample,
         errors.NoMetadata,
+        errors.DatasetNotFound,
+        errors.DeploymentNotFound,
+        errors.DeploymentExists,
+        errors.RunNotFound,
+        errors.RunExists,
+        errors.RequestIdReused,
+        errors.IllegalStep,
+        errors.DeploymentFailed,
+        errors.Superseded,
+        errors.StoreDown,
         errors.DeadlineExceeded,
         errors.Cancelled,
         errors.Draining,
@@ -114,26 +140,35 @@ def from_status(status: status_pb2.Status) -> errors.TrilliumError:
     failed = aggregator_pb2.FailedPredictors()
     for detail in status.details:
         for message in (info, request, bad, retry, failed):
-            if detail.Unpack(message):
+            if _unpacked(detail, message):
                 break
     error: errors.TrilliumError
     reason = info.reason if info.domain == DOMAIN else ""
     if reason == errors.InvalidRequest.reason:
         fields = bad.field_violations
-        error = errors.InvalidRequest([errors.Violation(v.field, v.description) for v in fields])
+        violations = [errors.Violation(each.field, each.description) for each in fields]
+        error = errors.InvalidRequest(violations, status.message)
     elif reason == errors.Overloaded.reason:
         delay_s = retry.retry_delay.ToNanoseconds() / 1e9
         error = errors.Overloaded(status.message, retry_after_s=delay_s)
     elif reason == errors.PredictorsFailed.reason:
         failures = [class_failure(missing) for missing in failed.missing]
         error = errors.PredictorsFailed(failures, status.message)
-        error.code = errors.Code(status.code)
+        error.code = code_of(status.code)
     elif reason in _PLAIN:
         error = _PLAIN[reason](status.message)
     else:
         error = errors.RemoteError(code_of(status.code), reason, status.message)
     error.request_id = request.request_id
     return error
+
+
+def _unpacked(detail: Any, message: Message) -> bool:
+    """Whether `detail` was of the type of `message`, and whole, and now is in it."""
+    try:
+        return bool(detail.Unpack(message))
+    except DecodeError:
+        return False
 
 
 def code_of(number: int) -> errors.Code:

@@ -155,7 +155,10 @@ class PredictStreamResponse(_message.Message):
     request_number: _builtins.int
     """The request_number of the request that this answers."""
     probabilities: _builtins.bytes
-    """As PredictResponse.probabilities."""
+    """As PredictResponse.probabilities, but whatever the model answered for a row is passed on,
+    even if it is no probability, such as NaN: the rows of one matrix may belong to several
+    callers, and one row must not cost the others their answer.
+    """
     @_builtins.property
     def error(self) -> _status_pb2.Status:
         """Why there are none. Codes and reasons as for Predict, and CANCELLED."""

@@ -65,7 +65,8 @@ class PredictorServiceServicer(object):
         """Scores one matrix.
 
         Errors: INVALID_ARGUMENT/INVALID_REQUEST names each wrong field;
-        FAILED_PRECONDITION/MODEL_NOT_LOADED when there is no model to ask.
+        FAILED_PRECONDITION/MODEL_NOT_LOADED when there is no model to ask; INTERNAL/MODEL_FAILED when
+        the model cannot be run on these rows or answers something that is no probability.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

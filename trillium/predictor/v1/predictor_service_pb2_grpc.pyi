@@ -45,7 +45,8 @@ class PredictorServiceStub:
     """Scores one matrix.
 
     Errors: INVALID_ARGUMENT/INVALID_REQUEST names each wrong field;
-    FAILED_PRECONDITION/MODEL_NOT_LOADED when there is no model to ask.
+    FAILED_PRECONDITION/MODEL_NOT_LOADED when there is no model to ask; INTERNAL/MODEL_FAILED when
+    the model cannot be run on these rows or answers something that is no probability.
     """
     PredictStream: _grpc.StreamStreamMultiCallable[_predictor_service_pb2.PredictStreamRequest, _predictor_service_pb2.PredictStreamResponse]
     """Scores many matrices over one stream: what an aggregator keeps open to each predictor.
@@ -74,7 +75,8 @@ class PredictorServiceAsyncStub(PredictorServiceStub):
     """Scores one matrix.
 
     Errors: INVALID_ARGUMENT/INVALID_REQUEST names each wrong field;
-    FAILED_PRECONDITION/MODEL_NOT_LOADED when there is no model to ask.
+    FAILED_PRECONDITION/MODEL_NOT_LOADED when there is no model to ask; INTERNAL/MODEL_FAILED when
+    the model cannot be run on these rows or answers something that is no probability.
     """
     PredictStream: _aio.StreamStreamMultiCallable[_predictor_service_pb2.PredictStreamRequest, _predictor_service_pb2.PredictStreamResponse]  # type: ignore[assignment]
     """Scores many matrices over one stream: what an aggregator keeps open to each predictor.
@@ -106,7 +108,8 @@ class PredictorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Scores one matrix.
 
         Errors: INVALID_ARGUMENT/INVALID_REQUEST names each wrong field;
-        FAILED_PRECONDITION/MODEL_NOT_LOADED when there is no model to ask.
+        FAILED_PRECONDITION/MODEL_NOT_LOADED when there is no model to ask; INTERNAL/MODEL_FAILED when
+        the model cannot be run on these rows or answers something that is no probability.
         """
 
     @_abc_1.abstractmethod
