@@ -1,0 +1,1 @@
+"""Creates, loads, unloads and terminates predictors, and runs scoring jobs."""

@@ -1,0 +1,1 @@
+"""What runs predictors: a narrow port and what implements it."""

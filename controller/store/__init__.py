@@ -1,0 +1,1 @@
+"""Where the controller keeps every fact: a narrow port and what implements it."""

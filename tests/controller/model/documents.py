@@ -1,0 +1,78 @@
+"""Documents and slots as small numbers, without what makes no difference to `step`.
+
+Times are only told apart as far as limits do: something is just begun, due, or has taken too long.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from controller.deployment import Deployment, Slot, Spec
+
+BEGUN = datetime(2024, 1, 1, tzinfo=UTC)
+RETRY = BEGUN + timedelta(seconds=10)
+DUE = BEGUN + timedelta(seconds=30)
+"""Pauses and drains are over, nothing else."""
+OVERDUE = BEGUN + timedelta(seconds=1000)
+"""Everything has taken longer than its limit."""
+
+
+class Documents:
+    """Every document and slot that was met so far."""
+
+    def __init__(self) -> None:
+        self._documents: list[Deployment] = []
+        self._numbers: dict[Deployment, int] = {}
+        self._slots: list[Slot] = []
+        self._slot_numbers: dict[Slot, int] = {}
+        self._written: dict[tuple[int, int, int], int] = {}
+
+    def __getitem__(self, number: int) -> Deployment:
+        return self._documents[number]
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+    def slot(self, number: int) -> Slot:
+        """The slot of that number."""
+        return self._slots[number]
+
+    def add(self, document: Deployment) -> int:
+        """The number of a document."""
+        slots = tuple(_plain(slot, document.spec) for slot in document.slots)
+        document = replace(document, spec=replace(document.spec, generation=1), slots=slots)
+        number = self._numbers.setdefault(document, len(self._documents))
+        if number == len(self._documents):
+            self._documents.append(document)
+        return number
+
+    def add_slot(self, slot: Slot, spec: Spec) -> int:
+        """The number of a slot of a document with that spec."""
+        slot = _plain(slot, spec)
+        number = self._slot_numbers.setdefault(slot, len(self._slots))
+        if number == len(self._slots):
+            self._slots.append(slot)
+        return number
+
+    def written(self, document: int, index: int, slot: int) -> int:
+        """The number of the document with another slot at `index`."""
+        key = document, index, slot
+        if (found := self._written.get(key)) is None:
+            found = self.add(self[document].with_slot(index, self.slot(slot)))
+            self._written[key] = found
+        return found
+
+
+def _plain(slot: Slot, spec: Spec) -> Slot:
+    """Generations matter only by being equal, times only by being over, words not at all."""
+    same = slot.generation == spec.generation
+    return replace(
+        slot,
+        since=BEGUN,
+        retry_time=None if slot.retry_time is None else RETRY,
+        generation=1 if same else 0,
+        failures=slot.failures if same else 0,
+        reason="",
+        log_tail="",
+    )

@@ -1,0 +1,159 @@
+"""Seeded mistakes. The search has to find what each of them breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from controller.deployment import Deployment, Phase, Target
+from controller.lifecycle import Action, Change, Load, Remove, Seen, Unload, failed, step
+from tests.controller.model.laws import Bounds, Laws
+from tests.controller.model.rounds import KEEPS
+
+
+def _same_attempt(phase: Phase) -> Laws:
+    def revise(
+        deployment: Deployment, index: int, seen: Seen, now: datetime, action: Action
+    ) -> Action:
+        slot = deployment.slots[index]
+        match action:
+            case Change(new) if slot.phase is phase and new.phase is Phase.CREATING:
+                return replace(action, slot=replace(new, attempt=slot.attempt))
+        return action
+
+    return Laws(revise=revise)
+
+
+def _unknown_is_gone(
+    deployment: Deployment, index: int, seen: Seen, now: datetime, action: Action
+) -> Action:
+    if seen.containers is None:
+        return step(deployment, index, replace(seen, containers=()), now)
+    return action
+
+
+def _stale_is_left(
+    deployment: Deployment, index: int, seen: Seen, now: datetime, action: Action
+) -> Action:
+    attempt = deployment.slots[index].attempt
+    current = [each for each in seen.containers or () if each.attempt >= attempt]
+    if isinstance(action, Remove) and len(current) < len(seen.containers or ()):
+        return step(deployment, index, replace(seen, containers=current), now)
+    return action
+
+
+def _removal_unwritten(
+    deployment: Deployment, index: int, seen: Seen, now: datetime, action: Action
+) -> Action:
+    match action:
+        case Change(new) if new.phase is Phase.REMOVING:
+            for each in seen.containers or ():
+                return Remove(each.id)
+    return action
+
+
+def _undrained(
+    deployment: Deployment, index: int, seen: Seen, now: datetime, action: Action
+) -> Action:
+    match action:
+        case Change(new) if new.phase is Phase.DRAINING:
+            return Unload(new.address)
+    return action
+
+
+def _attempts_forgotten(
+    deployment: Deployment, index: int, seen: Seen, now: datetime, action: Action
+) -> Action:
+    match action:
+        case Change(new) if new.phase is Phase.ABSENT:
+            return replace(action, slot=replace(new, attempt=0))
+    return action
+
+
+def _silence_is_death(
+    deployment: Deployment, index: int, seen: Seen, now: datetime, action: Action
+) -> Action:
+    slot = deployment.slots[index]
+    if slot.phase in (Phase.IDLE, Phase.SERVING) and seen.predictor is None:
+        return failed(slot, deployment.spec, "its predictor is silent", now)
+    return action
+
+
+def _unseen_is_published(
+    deployment: Deployment, index: int, seen: Seen, now: datetime, action: Action
+) -> Action:
+    slot = deployment.slots[index]
+    if isinstance(action, Load) and slot.phase is Phase.LOADING:
+        return Change(replace(slot, phase=Phase.SERVING), "it was asked to load")
+    return action
+
+
+def _any_container_will_do(
+    deployment: Deployment, index: int, seen: Seen, now: datetime, action: Action
+) -> Action:
+    slot = deployment.slots[index]
+    if slot.phase not in KEEPS or slot.phase is Phase.CREATING:
+        return action
+    blind = deployment.with_slot(index, replace(slot, container_id=""))
+    other = step(blind, index, seen, now)
+    if isinstance(other, Change) and not other.slot.container_id:
+        return replace(other, slot=replace(other.slot, container_id=slot.container_id))
+    return other
+
+
+def _died_is_unwritten(
+    deployment: Deployment, index: int, seen: Seen, now: datetime, action: Action
+) -> Action:
+    match action:
+        case Change(new, logs_of=str(container_id)) if container_id and new.phase not in KEEPS:
+            return Remove(container_id)
+    return action
+
+
+def _all_at_once(
+    deployment: Deployment, index: int, seen: Seen, now: datetime, action: Action
+) -> Action:
+    alone = replace(deployment.slots[index - 1], phase=Phase.SERVING)
+    return step(deployment.with_slot(index - 1, alone), index, seen, now)
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """A mistake, and bounds within which it shows."""
+
+    laws: Laws
+    bounds: Bounds = field(default=Bounds(changes=1, deaths=1, late=1))
+
+
+MUTATIONS: Mapping[str, Mutation] = {
+    "fixed container name": Mutation(Laws(names_tell_attempts=False, labels_tell_attempts=False)),
+    "remove by name": Mutation(Laws(names_tell_attempts=False, removal_by_id=False)),
+    "no raise of the attempt on reversal": Mutation(
+        _same_attempt(Phase.REMOVING), Bounds(changes=2, deaths=0, late=1)
+    ),
+    "auto-remove by the engine": Mutation(Laws(auto_remove=True)),
+    "no raise of the attempt after a death": Mutation(_same_attempt(Phase.BACKOFF)),
+    "attempts forgotten after termination": Mutation(
+        Laws(revise=_attempts_forgotten), Bounds(changes=2, deaths=0, late=0)
+    ),
+    "names not unique": Mutation(Laws(names_are_unique=False)),
+    "lease instead of compare-and-set": Mutation(Laws(compare_and_set=False)),
+    "look before read": Mutation(Laws(read_before_look=False)),
+    "failed look taken for no container": Mutation(Laws(revise=_unknown_is_gone)),
+    "silent predictor taken for dead": Mutation(Laws(revise=_silence_is_death)),
+    "stale containers left alone": Mutation(
+        Laws(revise=_stale_is_left), Bounds(changes=0, deaths=1, late=1)
+    ),
+    "removal before it is written": Mutation(Laws(revise=_removal_unwritten)),
+    "dead container removed before its end is written": Mutation(Laws(revise=_died_is_unwritten)),
+    "unload before the endpoint is withdrawn": Mutation(Laws(revise=_undrained)),
+    "published before the model was seen": Mutation(Laws(revise=_unseen_is_published)),
+    "any container of the attempt taken for the one seen": Mutation(
+        Laws(revise=_any_container_will_do), Bounds(changes=0, deaths=1, late=1)
+    ),
+    "all replicas replaced at once": Mutation(
+        Laws(revise=_all_at_once),
+        Bounds(slots=2, serving=True, targets=(Target.LOADED,), changes=1, deaths=0, late=0),
+    ),
+}

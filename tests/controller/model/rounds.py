@@ -1,0 +1,166 @@
+"""One round of a controller: what the shipped `step` may decide, after all that a look may show."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import NamedTuple
+
+from controller.deployment import PUBLISHED, Deployment, Phase, Slot
+from controller.lifecycle import (
+    Action,
+    Change,
+    ContainerState,
+    Create,
+    Load,
+    Remove,
+    Rest,
+    Seen,
+    SeenContainer,
+    SeenPredictor,
+    Unload,
+    step,
+)
+from tests.controller.model.documents import BEGUN, DUE, OVERDUE, Documents
+from tests.controller.model.laws import Laws
+from tests.controller.model.values import RUNNING, Box, Request, Violation
+
+KEEPS = frozenset(Phase) - {Phase.ABSENT, Phase.REMOVING, Phase.BACKOFF, Phase.FAILED}
+"""Phases in which the container of the attempt that is written is to be left alone."""
+
+_STATES = (ContainerState.STARTING, ContainerState.RUNNING, ContainerState.EXITED)
+
+
+class Outcome(NamedTuple):
+    """What a controller may be about to do after a round."""
+
+    slot: int
+    """Number of the slot that it is to write; -1 if none."""
+    request: Request | None
+    """What it is to send; if neither, it rests."""
+    cause: str
+    is_fair: bool
+    """Whether it comes out so when nothing fails."""
+    overran: bool
+    """Whether it comes out so only when something takes longer than its limit."""
+
+
+class Rounds:
+    """Every round that was ever asked for."""
+
+    def __init__(self, documents: Documents, laws: Laws) -> None:
+        self._documents = documents
+        self._laws = laws
+        self._known: dict[tuple[int, int, tuple[Box, ...]], tuple[Outcome, ...]] = {}
+
+    def outcomes(self, document: int, index: int, boxes: tuple[Box, ...]) -> tuple[Outcome, ...]:
+        """All that may come of a round on that document, with those containers in the engine.
+
+        Raises Violation if the shipped code decides something that it never may.
+        """
+        key = document, index, boxes
+        if (found := self._known.get(key)) is None:
+            found = self._known[key] = tuple(self._run(document, index, boxes))
+        return found
+
+    def _run(self, document: int, index: int, boxes: tuple[Box, ...]) -> list[Outcome]:
+        read = self._documents[document]
+        containers = self._containers(read, index, boxes)
+        predictor = _predictor(read.slots[index], containers, boxes)
+        best: dict[tuple[int, Request | None], Outcome] = {}
+        answers = (predictor,) if predictor is None else (predictor, None)
+        for engine, answer, confirmed, now in product(
+            (containers, None), answers, (False, True), (BEGUN, DUE, OVERDUE)
+        ):
+            seen = Seen(engine, answer, confirmed)
+            action = step(read, index, seen, now)
+            action = self._laws.revise(read, index, seen, now, action)
+            slot, request, cause = self._told(read, index, action)
+            overran = now is OVERDUE
+            is_fair = engine is containers and answer is predictor and not overran
+            outcome = Outcome(slot, request, cause, is_fair, overran)
+            what = ("a controller", "has read", document, outcome)
+            self._check(read, index, seen, action, what)
+            known = best.setdefault((slot, request), outcome)
+            if (overran, not is_fair) < (known.overran, not known.is_fair):
+                best[slot, request] = outcome
+        return list(best.values())
+
+    def _containers(
+        self, read: Deployment, index: int, boxes: tuple[Box, ...]
+    ) -> tuple[SeenContainer, ...]:
+        current = read.slots[index].attempt
+        return tuple(
+            SeenContainer(
+                box.id,
+                box.attempt if self._laws.labels_tell_attempts else current,
+                _STATES[box.state],
+                f"a{box.address}",
+            )
+            for box in boxes
+            if box.slot == index
+        )
+
+    def _told(
+        self, read: Deployment, index: int, action: Action
+    ) -> tuple[int, Request | None, str]:
+        match action:
+            case Change(slot, cause):
+                return self._documents.add_slot(slot, read.spec), None, cause
+            case Create(attempt):
+                return -1, Request("create", index, attempt), ""
+            case Remove(container_id):
+                place, attempt, number = map(int, container_id.split("."))
+                return -1, Request("remove", place, attempt, number), ""
+            case Load(address, digest):
+                return -1, Request("load", 0, address=int(address[1:]), digest=digest), ""
+            case Unload(address):
+                return -1, Request("unload", 0, address=int(address[1:])), ""
+            case Rest():
+                return -1, None, ""
+
+    def _check(
+        self,
+        read: Deployment,
+        index: int,
+        seen: Seen,
+        action: Action,
+        what: tuple[object, ...],
+    ) -> None:
+        """What must hold of a decision, by what it was made of."""
+        slot, problem = read.slots[index], ""
+        match action:
+            case Create(attempt):
+                if slot.phase is not Phase.CREATING or attempt != slot.attempt:
+                    problem = f"attempt {attempt} is made without a written intent"
+            case Remove(container_id):
+                attempts = [c.attempt for c in seen.containers or () if c.id == container_id]
+                if attempts == [slot.attempt] and slot.phase in KEEPS:
+                    problem = f"container {container_id} is to go, but is not given up"
+            case Unload():
+                if slot.phase in PUBLISHED:
+                    problem = "a predictor is to unload before its endpoint is withdrawn"
+            case Load(_, digest):
+                if slot.phase in PUBLISHED and digest != slot.incoming:
+                    problem = f"{digest} is to be loaded without a written intent"
+            case Change(new):
+                appears = slot.phase not in PUBLISHED or slot.digest != new.digest
+                if new.phase in PUBLISHED and appears:
+                    digest = "" if seen.predictor is None else seen.predictor.digest
+                    if new.digest != digest or not digest:
+                        problem = f"{new.digest} is published, but {digest or 'nothing'} was seen"
+        if problem:
+            raise Violation(problem, what)
+
+
+def _predictor(
+    slot: Slot, containers: tuple[SeenContainer, ...], boxes: tuple[Box, ...]
+) -> SeenPredictor | None:
+    """What answers where the current container is or was, whoever that is."""
+    address = slot.address
+    for container in containers:
+        if container.attempt == slot.attempt:
+            address = container.address
+    for box in boxes:
+        if f"a{box.address}" == address and box.state == RUNNING:
+            return SeenPredictor(box.digest, bool(box.incoming))
+    return None

@@ -1,0 +1,65 @@
+"""Every state that two controllers, an engine, predictors, callers and faults can get into.
+
+`python -m tests.controller.model` searches deeper than there is time for here.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.deployment import Target
+from tests.controller.model.laws import Bounds, Laws
+from tests.controller.model.mutations import MUTATIONS
+from tests.controller.model.search import search
+
+ROLLING = (Target.LOADED,)
+
+SEARCHES = {
+    "late requests": Bounds(changes=2, deaths=0, late=1),
+    "deaths": Bounds(changes=1, deaths=2, late=0),
+    "a death and a late request": Bounds(changes=1, deaths=1, late=1),
+    "two late requests": Bounds(changes=1, deaths=0, late=2),
+    "limits": Bounds(changes=1, deaths=0, late=0, overruns=2),
+    "a limit and a death": Bounds(changes=1, deaths=1, late=0, overruns=1, digests=("m1",)),
+    "a refused version": Bounds(changes=2, deaths=1, late=0, refused="m2", targets=ROLLING),
+    "a model that is refused": Bounds(changes=2, deaths=0, late=0, refused="m1"),
+    "slow loads": Bounds(changes=2, deaths=0, late=0, slow_loads=True),
+    "rolling replacement": Bounds(
+        slots=2, serving=True, targets=ROLLING, changes=2, deaths=0, late=0, slow_loads=True
+    ),
+    "rolling replacement and a late request": Bounds(
+        slots=2, serving=True, targets=ROLLING, changes=1, deaths=0, late=1, slow_loads=True
+    ),
+    "rolling replacement and a death": Bounds(
+        slots=2, serving=True, targets=ROLLING, changes=1, deaths=1, late=0
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_nothing_is_doubled_killed_or_stuck_whatever_happens(name: str) -> None:
+    finding = search(SEARCHES[name])
+    print(f"{name}: {finding}")
+    assert not finding.problem, str(finding)
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_breaking_a_rule_is_found(name: str) -> None:
+    mutation = MUTATIONS[name]
+    finding = search(mutation.bounds, mutation.laws)
+    print(f"{name}: {finding}")
+    assert finding.problem
+
+
+def test_a_name_may_be_fixed_if_the_labels_tell_the_attempt_and_removal_is_by_id() -> None:
+    finding = search(Bounds(changes=1, deaths=1, late=0), Laws(names_tell_attempts=False))
+    print(finding)
+    assert not finding.problem, str(finding)
+
+
+def test_a_late_load_can_reach_a_published_predictor_and_that_heals() -> None:
+    """A predictor cannot tell a request that was overtaken from others; no rule here can help."""
+    finding = search(Bounds(changes=1, deaths=0, late=0))
+    print(*finding.disturbance, sep="\n")
+    assert finding.disturbance
+    assert not finding.problem, str(finding)
