@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from grpc import aio
@@ -12,6 +12,7 @@ from aggregator.config import AggregatorConfig
 from aggregator.fanout import Fanout
 from aggregator.roster import Roster
 from aggregator.service import AGGREGATOR_SERVICE, AggregatorServicer, ServingLimits
+from aggregator.watching import Watcher
 from trillium.clock import Clock, SystemClock
 from trillium.process import StartFailed
 from trillium.rpc.channels import link_channel
@@ -27,6 +28,8 @@ class RunningAggregator:
     address: str
     """Where it listens, with the port that was really taken."""
     roster: Roster
+    fanout: Fanout
+    front: AioFront
     health: Health
 
 
@@ -48,6 +51,7 @@ async def running_aggregator(
         config.predictors,
         clock=clock,
         ensemble=config.ensemble,
+        follows=config.controller is not None,
         on_change=lambda: health.set_serving(roster.all_ready()),
     )
     fanout = Fanout(
@@ -56,18 +60,29 @@ async def running_aggregator(
         clock=clock,
         max_queued_rows=config.max_queued_rows,
         max_batch_rows=config.max_batch_rows,
+        max_batch_bytes=config.max_message_bytes,
     )
     serving = ServingLimits(config.max_rows, config.max_message_bytes, config.default_timeout_s)
     servicer = AggregatorServicer(roster, fanout, clock=clock, limits=serving)
     limits = Limits(max_message_bytes=config.max_message_bytes)
     front = AioFront((servicer.service(), health.service()), (config.listen,), limits)
-    async with fanout.running():
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(fanout.running())
+        if config.controller is not None:
+            watcher = Watcher(
+                config.controller,
+                roster,
+                fanout,
+                ensemble=config.ensemble,
+                open_channel=open_channel,
+            )
+            await stack.enter_async_context(watcher.running())
         try:
             await front.start()
         except AddressInUse as error:
             raise StartFailed(f"{error}; choose another --listen or stop what is there") from error
         try:
-            yield RunningAggregator(front.addresses[0], roster, health)
+            yield RunningAggregator(front.addresses[0], roster, fanout, front, health)
         finally:
             health.end()
             servicer.draining.set()

@@ -1,8 +1,8 @@
 """Requests waiting for one class, and the batches they leave in. Knows no network.
 
 A request is a `Ticket`; it has a `Part` in the lane of each class that it asks. Whoever has a free
-predictor takes a batch: everything that waits, up to a number of rows. Nothing waits on a timer,
-so an idle system adds no delay and a busy one makes large batches by itself.
+predictor takes a batch: everything that waits, up to a size. Nothing waits on a timer, so an idle
+system adds no delay and a busy one makes large batches by itself.
 
 A ticket ends when every class has answered, when one failed and the request wants all of them, when
 its time is up, or when its caller goes away. Its other parts are then withdrawn: from the queue, or
@@ -87,7 +87,7 @@ class Ticket:
         """Whether nobody waits for further outcomes."""
         return self._future.done()
 
-    def part(self, slot: int, address: str = "no predictor yet") -> Part:
+    def part(self, slot: int, address: str) -> Part:
         """A new part for the class at `slot`; `address` says whom a failure is blamed on until
         the part is sent."""
         part = Part(self, slot, address)
@@ -95,11 +95,16 @@ class Ticket:
         return part
 
     def settle(self, part: Part, outcome: Outcome) -> None:
-        """Say what came of a part; without effect on a ticket that has ended."""
-        if self._future.done() or self.outcomes[part.slot] is not None:
+        """Say what came of a part; the first word counts.
+
+        What else fails before the caller has been woken is told to it, too.
+        """
+        if self.outcomes[part.slot] is not None:
             return
         self.outcomes[part.slot] = outcome
         self._unsettled -= 1
+        if self._future.done():
+            return
         if not self._unsettled or (self.wants_all and isinstance(outcome, ClassFailure)):
             self._future.set_result(None)
 
@@ -133,8 +138,7 @@ class Ticket:
 
     def _expire(self) -> None:
         for part in self._parts:
-            if self.outcomes[part.slot] is None and not self._future.done():
-                self.fail(part, part.note, late=True)
+            self.fail(part, part.note, late=True)
         if not self._future.done():
             self._future.set_result(None)
 
@@ -194,11 +198,19 @@ def _joined(blocks: Sequence[Block]) -> Block:
 class Lane:
     """The queue of one class, and the predictors that are free for it."""
 
-    def __init__(self, class_label: str, *, max_queued_rows: int, max_batch_rows: int) -> None:
-        """A single request may have more rows than `max_batch_rows`; it then travels alone."""
+    def __init__(
+        self,
+        class_label: str,
+        *,
+        max_queued_rows: int,
+        max_batch_rows: int,
+        max_batch_bytes: int = 16 * 1024 * 1024,
+    ) -> None:
+        """A single request may be larger than `max_batch_*`; it then travels alone."""
         self.class_label = class_label
         self._max_queued_rows = max_queued_rows
         self._max_batch_rows = max_batch_rows
+        self._max_batch_bytes = max_batch_bytes
         self._queue: OrderedDict[Part, None] = OrderedDict()
         self._queued_rows = 0
         self._free: deque[asyncio.Future[None]] = deque()
@@ -230,16 +242,17 @@ class Lane:
                 self._queue.move_to_end(part, last=False)
 
     def take(self) -> Batch | None:
-        """The next batch: what waits, in order, up to the limit of rows; None if nothing waits.
+        """The next batch: what waits, in order, up to the limits; None if nothing waits.
 
         Rows of another width than the first's wait for the next batch.
         """
         taken: list[Part] = []
-        rows = 0
+        rows = size = 0
         for part in self._queue:
             block = part.ticket.block
             fits = not taken or (
                 rows + block.row_count <= self._max_batch_rows
+                and size + len(block.data) <= self._max_batch_bytes
                 and block.column_count == taken[0].ticket.block.column_count
                 and not (part.alone or taken[0].alone)
             )
@@ -247,6 +260,7 @@ class Lane:
                 break
             taken.append(part)
             rows += block.row_count
+            size += len(block.data)
         for part in taken:
             self.withdraw(part)
         return Batch(taken) if taken else None

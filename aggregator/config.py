@@ -42,6 +42,13 @@ SETTINGS = (
         metavar="CLASS=ADDRESS",
         flag="--predictor",
     ),
+    Setting(
+        "controller",
+        address,
+        None,
+        "a controller whose predictors are asked, beside or instead of those named",
+        metavar="ADDRESS",
+    ),
     Setting("ensemble", nonempty, "", "the ensemble that every model must be of"),
     Setting("max_rows", whole_number(1, 65536), 10_000, "most rows in one request"),
     Setting("max_message_bytes", whole_number(1024, 2**29), 16 * MIB, "largest request message"),
@@ -63,6 +70,7 @@ class AggregatorConfig:
     predictors: tuple[Endpoint, ...]
     """The order of the classes is the metadata order."""
     listen: str = "127.0.0.1:50051"
+    controller: str | None = None
     ensemble: str = ""
     max_rows: int = 10_000
     max_message_bytes: int = 16 * MIB
@@ -85,8 +93,9 @@ def from_command_line(arguments: Sequence[str], environment: Mapping[str, str]) 
     )
     given: tuple[Endpoint, ...] = values["predictors"]
     problems = []
-    if not given:
-        problems.append("--predictor is missing: give --predictor CLASS=ADDRESS for each class")
+    if not given and values["controller"] is None:
+        text = "give --predictor CLASS=ADDRESS for each class, or --controller ADDRESS"
+        problems.append(f"--predictor is missing: {text}")
     problems += [
         f"--predictor={each.class_label}={each.address}: is given more than once"
         for each in dict.fromkeys(given)

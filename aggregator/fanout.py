@@ -9,15 +9,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from grpc import aio
 
 from aggregator.batching import Lane, Outcome, Ticket
 from aggregator.link import Link
-from aggregator.roster import Roster
+from aggregator.roster import Endpoint, Roster
 from trillium.clock import Clock
 from trillium.errors import DeadlineExceeded, Phase
 from trillium.rows import Block
+
+FAREWELL_S = 10.0
+"""How long a link that is not wanted any more may go on with its batch in flight."""
 
 
 class Fanout:
@@ -31,34 +35,58 @@ class Fanout:
         clock: Clock,
         max_queued_rows: int,
         max_batch_rows: int,
+        max_batch_bytes: int,
     ) -> None:
         self._roster = roster
         self._clock = clock
-        self._lanes = {
-            label: Lane(label, max_queued_rows=max_queued_rows, max_batch_rows=max_batch_rows)
-            for label in roster.class_labels
-        }
-        self._links = [
-            Link(
-                entry.endpoint,
-                self._lanes[entry.endpoint.class_label],
-                roster,
-                open_channel=open_channel,
-                clock=clock,
-            )
-            for entry in roster.entries
-        ]
+        self._open_channel = open_channel
+        self._make_lane = partial(
+            Lane,
+            max_queued_rows=max_queued_rows,
+            max_batch_rows=max_batch_rows,
+            max_batch_bytes=max_batch_bytes,
+        )
+        self._lanes: dict[str, Lane] = {}
+        self._links: dict[Endpoint, tuple[Link, asyncio.Task[None]]] = {}
+
+    @property
+    def queued_rows(self) -> dict[str, int]:
+        """Rows that wait, by class."""
+        return {label: lane.queued_rows for label, lane in self._lanes.items()}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keep the links up inside the context."""
-        tasks = [asyncio.create_task(link.run()) for link in self._links]
+        await self.follow_roster()
         try:
             yield
         finally:
+            tasks = [task for _, task in self._links.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def follow_roster(self) -> None:
+        """Have a link for each predictor of the roster, and for no other.
+
+        Returns when those that went have finished what they had in flight, or have been given up.
+        """
+        known = {entry.endpoint for entry in self._roster.entries}
+        for endpoint in known - self._links.keys():
+            lane = self._lane(endpoint.class_label)
+            link = Link(
+                endpoint, lane, self._roster, open_channel=self._open_channel, clock=self._clock
+            )
+            self._links[endpoint] = link, asyncio.create_task(link.run())
+        going = [self._links.pop(endpoint) for endpoint in self._links.keys() - known]
+        for link, _ in going:
+            link.wake()
+        await _ended([task for _, task in going])
+
+    def _lane(self, class_label: str) -> Lane:
+        if class_label not in self._lanes:
+            self._lanes[class_label] = self._make_lane(class_label)
+        return self._lanes[class_label]
 
     async def ask(
         self,
@@ -77,7 +105,7 @@ class Fanout:
         """
         if self._clock.monotonic() >= deadline:
             raise DeadlineExceeded("the deadline had passed before the predictors were asked")
-        lanes = [self._lanes[label] for label in class_labels]
+        lanes = [self._lane(label) for label in class_labels]
         for lane in lanes:
             lane.check_room(block.row_count)
         ticket = Ticket(
@@ -89,10 +117,20 @@ class Fanout:
             clock=self._clock,
         )
         for slot, lane in enumerate(lanes):
+            part = ticket.part(slot, self._roster.addresses(lane.class_label))
             if self._roster.has_hope(lane.class_label):
-                lane.put(ticket.part(slot))
+                lane.put(part)
             else:
-                addresses, detail = self._roster.why_not(lane.class_label)
-                ticket.fail(ticket.part(slot, addresses), detail, phase=Phase.CONNECT)
+                ticket.fail(part, self._roster.why_not(lane.class_label), phase=Phase.CONNECT)
         await ticket.wait()
         return ticket.outcomes
+
+
+async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Wait for links that were told to end, and end those that do not."""
+    if not tasks:
+        return
+    await asyncio.wait(tasks, timeout=FAREWELL_S)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

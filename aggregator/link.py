@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf.message import DecodeError
 from grpc import aio
 
 from aggregator.batching import Batch, Lane
@@ -26,6 +27,7 @@ from trillium.predictor.v1 import model_service_pb2 as model_pb
 from trillium.predictor.v1 import predictor_service_pb2 as pb
 from trillium.predictor.v1.model_service_pb2_grpc import ModelServiceStub
 from trillium.rows import WIRE_DTYPE, are_probabilities
+from trillium.rpc.status import code_of
 from trillium.tensor.v1 import tensor_pb2
 
 log = logging.getLogger(__name__)
@@ -35,8 +37,8 @@ STREAM = "/trillium.predictor.v1.PredictorService/PredictStream"
 DESCRIBE_S = 2.0
 """How long a predictor may take to say what it has."""
 OVERDUE_S = 1.0
-"""A predictor drops what is late and says so. One that has not spoken so long after a batch's
-deadline hangs, and the connection to it is given up."""
+"""A predictor drops what is late or withdrawn and says so. One that has not spoken so long after
+the last caller of a batch went away hangs, and the connection to it is given up."""
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
 RECHECK_S = 1.0
@@ -65,14 +67,18 @@ class Link:
         self._open_channel = open_channel
         self._clock = clock
         self._number = 0
-        self._overdue = False
+        self.wake: Callable[[], None] = lambda: None
+        """Has an idle link look again whether its predictor may still be asked."""
         self._writing = asyncio.Lock()
         self._withdrawals: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Keep the link up until cancelled."""
+        """Keep the link up until cancelled, or until the roster knows its predictor no more.
+
+        Then the batch in flight is finished first, and whatever waits is left to other links.
+        """
         pause_s = FIRST_PAUSE_S
-        while True:
+        while self._roster.knows(self._endpoint):
             began = self._clock.monotonic()
             try:
                 await self._session()
@@ -83,6 +89,8 @@ class Link:
                 self._roster.lost(self._endpoint, "internal error of the aggregator; see its log")
                 log.exception("a link failed", extra=self._facts())
             self._fail_what_has_no_hope()
+            if not self._roster.knows(self._endpoint):
+                return
             if self._clock.monotonic() - began > LONGEST_PAUSE_S:
                 pause_s = FIRST_PAUSE_S
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
@@ -122,6 +130,7 @@ class Link:
             ensemble=model.ensemble,
             feature_names=tuple(model.feature_names),
             sample=tuple(model.sample),
+            ensemble_class_labels=tuple(model.ensemble_class_labels),
         )
 
     async def _carry(self, stream: Any) -> None:
@@ -133,16 +142,17 @@ class Link:
                 free.set_result(None)
 
         stream.add_done_callback(wake)
+        self.wake = lambda: wake(None)
         try:
             while self._roster.is_ready(self._endpoint):
+                if stream.done():
+                    await self._ended(stream)
+                    return
                 batch = self._lane.take()
                 if batch is not None:
                     if not await self._exchange(stream, batch):
                         return
                     continue
-                if stream.done():
-                    await self._ended(stream)
-                    return
                 free = self._lane.work()
                 await free
         finally:
@@ -159,15 +169,14 @@ class Link:
         self._number += 1
         number = self._number
         batch.sent_to(self._endpoint.address)
-        batch.on_abandoned = lambda: self._withdraw(stream, number)
+        timers: list[asyncio.TimerHandle] = []
+        batch.on_abandoned = lambda: timers.append(self._withdraw(stream, number))
         left_s = max(0.0, batch.deadline - self._clock.monotonic())
-        timer = asyncio.get_running_loop().call_later(left_s + OVERDUE_S, self._give_up, stream)
         try:
             async with self._writing:
                 await stream.write(_request(number, batch, left_s))
             reply = await stream.read()
             if reply is aio.EOF:
-                await self._ended(stream)
                 self._give_back(batch, "the predictor's model was unloaded or replaced")
                 return False
             self._settle(batch, number, pb.PredictStreamResponse.FromString(reply))
@@ -175,6 +184,9 @@ class Link:
         except aio.AioRpcError as error:
             self._give_back(batch, f"the connection was lost: {_told(error)}")
             raise LinkBroken(_told(error)) from error
+        except DecodeError as error:
+            self._give_back(batch, "the predictor's answer was no message")
+            raise LinkBroken("answered what is no message") from error
         except asyncio.InvalidStateError as error:
             # The stream had ended before the write began.
             detail = await self._end_of(stream)
@@ -183,14 +195,14 @@ class Link:
                 raise LinkBroken(detail) from error
             return False
         except asyncio.CancelledError:
-            hung = self._overdue
-            self._overdue = False
-            self._give_back(batch, "the predictor hangs" if hung else "the aggregator stops")
-            if not hung:
+            stopping = _is_being_cancelled()
+            self._give_back(batch, "the aggregator stops" if stopping else "the predictor hangs")
+            if stopping:
                 raise
             raise LinkBroken("hangs: it did not answer in time") from None
         finally:
-            timer.cancel()
+            for timer in timers:
+                timer.cancel()
             batch.on_abandoned = lambda: None
 
     def _settle(self, batch: Batch, number: int, reply: pb.PredictStreamResponse) -> None:
@@ -198,7 +210,7 @@ class Link:
             self._give_back(batch, "the predictor answered another request")
             raise LinkBroken(f"answered request {reply.request_number}, not {number}")
         if reply.WhichOneof("outcome") == "error":
-            self._settle_error(batch, Code(reply.error.code), reply.error.message)
+            self._settle_error(batch, code_of(reply.error.code), _short(reply.error.message))
             return
         values = reply.probabilities
         rows = batch.block.row_count
@@ -241,13 +253,14 @@ class Link:
     def _fail_what_has_no_hope(self) -> None:
         label = self._lane.class_label
         if not self._roster.has_hope(label):
-            addresses, detail = self._roster.why_not(label)
-            self._lane.fail_all(detail, addresses)
+            self._lane.fail_all(self._roster.why_not(label), self._roster.addresses(label))
 
-    def _withdraw(self, stream: Any, number: int) -> None:
+    def _withdraw(self, stream: Any, number: int) -> asyncio.TimerHandle:
+        """Tell the predictor that nobody waits; the timer gives up one that hangs."""
         task = asyncio.create_task(self._send_withdrawal(stream, number))
         self._withdrawals.add(task)
         task.add_done_callback(self._withdrawals.discard)
+        return asyncio.get_running_loop().call_later(OVERDUE_S, stream.cancel)
 
     async def _send_withdrawal(self, stream: Any, number: int) -> None:
         message = pb.PredictStreamRequest(request_number=number, cancel=pb.Cancel())
@@ -257,10 +270,6 @@ class Link:
         except (aio.AioRpcError, asyncio.InvalidStateError) as error:
             # The stream is gone, and with it what was to be withdrawn.
             log.debug("withdrawal not sent", extra={**self._facts(), "detail": str(error)})
-
-    def _give_up(self, stream: Any) -> None:
-        self._overdue = True
-        stream.cancel()
 
     async def _ended(self, stream: Any) -> None:
         """Raises LinkBroken unless the stream ended in good order."""
@@ -274,7 +283,7 @@ class Link:
         code = await stream.code()
         if code is grpc.StatusCode.OK:
             return ""
-        return f"{code.name}: {await stream.details()}"
+        return f"{code.name}: {_short(await stream.details())}"
 
     def _facts(self) -> dict[str, str]:
         return {"class_label": self._endpoint.class_label, "address": self._endpoint.address}
@@ -301,4 +310,15 @@ def _told(error: aio.AioRpcError) -> str:
         return "connection refused"
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return f"no answer within {DESCRIBE_S:g} s"
-    return f"{error.code().name}: {details[:200]}"
+    return f"{error.code().name}: {_short(details)}"
+
+
+def _short(text: str) -> str:
+    """What fits into the trailers of a call that tells of several predictors."""
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _is_being_cancelled() -> bool:
+    """Whether this task is to end; grpc.aio raises CancelledError for a cancelled stream, too."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

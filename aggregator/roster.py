@@ -7,7 +7,7 @@ the roster decides whether the models fit together and what the ensemble's metad
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
@@ -48,6 +48,7 @@ class Described:
     ensemble: str = ""
     feature_names: tuple[str, ...] = ()
     sample: tuple[float, ...] = ()
+    ensemble_class_labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,24 +81,55 @@ class Roster:
         *,
         clock: Clock,
         ensemble: str = "",
+        follows: bool = False,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        """The order of classes in `endpoints` is the metadata order. `ensemble`, if given, is the
-        one that every model must be of. `on_change` is called after every change."""
+        """`endpoints` are there for good; the order of their classes is the metadata order.
+        `ensemble`, if given, is the one that every model must be of. With `follows`, further
+        endpoints come and go (`set_watched`), and the classes that the models tell of their
+        ensemble are asked for even if no predictor of theirs was ever seen. `on_change` is called
+        after every change."""
         self._clock = clock
         self._ensemble = ensemble
+        self._follows = follows
         self._on_change = on_change
-        self.class_labels = tuple(dict.fromkeys(each.class_label for each in endpoints))
-        """All classes in metadata order."""
-        place = {label: position for position, label in enumerate(self.class_labels)}
-        ordered = sorted(endpoints, key=lambda each: place[each.class_label])
-        self._entries = {
-            endpoint: Entry(endpoint, State.CONNECTING, clock.now(), "not reached yet")
-            for endpoint in ordered
-        }
-        self._hopeful = set(self.class_labels)
+        self._static = tuple(endpoints)
+        self._positions: dict[str, int] = {}
+        self._entries: dict[Endpoint, Entry] = {}
+        self._hopeful: set[str] = set()
+        self._addresses: dict[str, str] = {}
+        self.class_labels: tuple[str, ...] = ()
+        """All classes in metadata order. A class that was known once is never forgotten: leaving it
+        out would turn the label into a guess."""
+        self._arrange(self._static)
         self.metadata: Metadata | None = None
         """What the ensemble expects, as far as it was ever known; None before the first contact."""
+
+    def set_watched(self, places: Mapping[Endpoint, int]) -> None:
+        """Put these endpoints in the place of those watched before; each with the place of its
+        class in the ensemble's order. Static ones stay."""
+        for endpoint, position in places.items():
+            self._positions[endpoint.class_label] = position
+        self._arrange((*self._static, *places))
+        self._on_change()
+
+    def _arrange(self, endpoints: Sequence[Endpoint]) -> None:
+        """Make the entries those of `endpoints`, in order."""
+        first = dict.fromkeys(each.class_label for each in self._static)
+        others = sorted(self._positions, key=lambda label: (self._positions[label], label))
+        self.class_labels = tuple(dict.fromkeys((*first, *others)))
+        place = {label: position for position, label in enumerate(self.class_labels)}
+        ordered = sorted(dict.fromkeys(endpoints), key=lambda each: place[each.class_label])
+        self._entries = {
+            endpoint: self._entries.get(endpoint)
+            or Entry(endpoint, State.CONNECTING, self._clock.now(), "not reached yet")
+            for endpoint in ordered
+        }
+        self._hopeful = self._labels_in(State.READY, State.CONNECTING)
+        self._addresses = {
+            label: ", ".join(each.endpoint.address for each in self.of(label)) or "no known address"
+            for label in self.class_labels
+        }
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -109,8 +141,13 @@ class Roster:
         return [each for each in self.entries if each.endpoint.class_label == class_label]
 
     def is_ready(self, endpoint: Endpoint) -> bool:
-        """Whether that predictor may be asked."""
-        return self._entries[endpoint].state is State.READY
+        """Whether that predictor may be asked; one that is not known (any more) may not."""
+        entry = self._entries.get(endpoint)
+        return entry is not None and entry.state is State.READY
+
+    def knows(self, endpoint: Endpoint) -> bool:
+        """Whether that predictor is (still) among those known."""
+        return endpoint in self._entries
 
     def all_ready(self) -> bool:
         """Whether every class has a predictor that may be asked."""
@@ -121,31 +158,51 @@ class Roster:
         reached and has not failed since."""
         return class_label in self._hopeful
 
-    def why_not(self, class_label: str) -> tuple[str, str]:
-        """The addresses of a class's predictors, and what is wrong with them."""
-        entries = self.of(class_label)
-        details = dict.fromkeys(each.detail for each in entries if each.detail)
-        addresses = ", ".join(each.endpoint.address for each in entries)
-        return addresses, "; ".join(details) or "not reached"
+    def addresses(self, class_label: str) -> str:
+        """The addresses of a class's predictors, joined by commas."""
+        return self._addresses[class_label]
+
+    def why_not(self, class_label: str) -> str:
+        """What is wrong with a class's predictors."""
+        details = dict.fromkeys(each.detail for each in self.of(class_label) if each.detail)
+        return "; ".join(details) or "there is no predictor"
 
     def connecting(self, endpoint: Endpoint, detail: str) -> None:
         """The predictor is being reached anew, for a harmless reason."""
-        self._update(replace(self._entries[endpoint], state=State.CONNECTING, detail=detail))
+        if self.knows(endpoint):
+            self._update(replace(self._entries[endpoint], state=State.CONNECTING, detail=detail))
 
     def lost(self, endpoint: Endpoint, detail: str) -> bool:
         """The predictor cannot be asked; answers whether that is news."""
-        return self._update(
-            replace(self._entries[endpoint], state=State.UNAVAILABLE, detail=detail)
-        )
+        if not self.knows(endpoint):
+            return False
+        entry = replace(self._entries[endpoint], state=State.UNAVAILABLE, detail=detail)
+        return self._update(entry)
 
     def reached(self, endpoint: Endpoint, described: Described) -> None:
         """The predictor answered and has a model; READY or MISMATCHED follows for it and may
         follow for others."""
+        if not self.knows(endpoint):
+            return
         entry = replace(self._entries[endpoint], state=State.READY, described=described)
         after = self._entries | {endpoint: entry}
         in_contact = [each for each in after.values() if each.state in _IN_CONTACT]
         self.metadata = self._agreed([each.described for each in in_contact if each.described])
         self._update(*(self._judged(each) for each in in_contact))
+        if self._follows and self.is_ready(endpoint):
+            self._learn_classes(described)
+
+    def _learn_classes(self, described: Described) -> None:
+        """Know of every class of the ensemble, whether or not it has a predictor."""
+        new = {
+            label: position
+            for position, label in enumerate(described.ensemble_class_labels)
+            if label not in self.class_labels
+        }
+        if new:
+            self._positions |= new
+            self._arrange(tuple(self._entries))
+            self._on_change()
 
     def _update(self, *entries: Entry) -> bool:
         before = dict(self._entries)
@@ -165,12 +222,14 @@ class Roster:
     def _agreed(self, models: Sequence[Described]) -> Metadata:
         """What most of the reached models say; ties go to the first in order."""
         count = most_common(model.feature_count for model in models) or 0
-        names = most_common(m.feature_names for m in models if m.feature_count == count)
-        samples = (m.sample for m in models if m.sample and m.feature_count == count)
+        ensemble = self._ensemble or most_common(model.ensemble for model in models) or ""
+        fitting = [m for m in models if m.feature_count == count and m.ensemble in ("", ensemble)]
+        names = most_common(model.feature_names for model in fitting) or ()
+        samples = (m.sample for m in fitting if m.sample and m.feature_names in ((), names))
         return Metadata(
-            ensemble=self._ensemble or most_common(model.ensemble for model in models) or "",
+            ensemble=ensemble,
             feature_count=count,
-            feature_names=names or (),
+            feature_names=names,
             sample=next(samples, ()),
         )
 

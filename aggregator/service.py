@@ -36,6 +36,11 @@ T = TypeVar("T")
 RESERVE_SHARE = 0.05
 RESERVE_MOST_S = 0.05
 """Of the caller's time so much is kept, so that the answer that names who was late arrives."""
+ROUNDING_SHARE = 0.01
+"""By so much at most gRPC rounds a call's time up on its way here."""
+
+LONGEST_TIMEOUT_S = 315_576_000_000
+"""The longest google.protobuf.Duration."""
 
 _STATES = {
     State.CONNECTING: pb.PREDICTOR_STATE_CONNECTING,
@@ -82,17 +87,22 @@ class AggregatorServicer:
         )
 
     async def _predict(self, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
-        return await self._predict_by(request, call, self._deadline(call))
+        return await self._predict_within(None, request, call, [])
 
-    async def _predict_by(
-        self, request: pb.PredictRequest, call: Call, deadline: float
+    async def _predict_within(
+        self,
+        timeout_s: float | None,
+        request: pb.PredictRequest,
+        call: Call,
+        wrong: list[Violation],
     ) -> pb.PredictResponse:
-        wrong: list[Violation] = []
+        """Answer `request`, of which `wrong` was found already."""
         _collect(wrong, lambda: self._check_ensemble(request.ensemble))
         labels = _collect(wrong, lambda: self._chosen(request.class_labels))
         block = _collect(wrong, lambda: self._rows(request))
         if wrong or block is None or labels is None:
             raise InvalidRequest(wrong[:MAX_VIOLATIONS])
+        deadline = self._deadline(call, timeout_s)
         scores = await self._scores(block, labels, call, deadline, partial=request.allow_partial)
         response = pb.PredictResponse(
             ensemble=self._ensemble,
@@ -181,9 +191,10 @@ class AggregatorServicer:
     ) -> AsyncGenerator[pb.PredictStreamResponse]:
         async def answer(request: pb.PredictStreamRequest) -> pb.PredictStreamResponse:
             number = request.request_number
+            wrong: list[Violation] = []
+            timeout_s = _collect(wrong, lambda: _timeout_s(request))
             try:
-                deadline = self._deadline(call, _timeout_s(request))
-                response = await self._predict_by(request.request, call, deadline)
+                response = await self._predict_within(timeout_s, request.request, call, wrong)
             except TrilliumError as error:
                 status = to_status(error, call.request_id)
                 return pb.PredictStreamResponse(request_number=number, error=status)
@@ -215,7 +226,7 @@ class AggregatorServicer:
     def _deadline(self, call: Call, timeout_s: float | None = None) -> float:
         """When the predictors must have answered, on the monotonic clock."""
         now = self._clock.monotonic()
-        left_s = call.remaining_s(now)
+        left_s = call.remaining_s(now) * (1 - ROUNDING_SHARE)
         asked_s = self._limits.default_timeout_s if timeout_s is None else timeout_s
         if timeout_s is None and left_s != float("inf"):
             asked_s = left_s
@@ -238,7 +249,7 @@ class AggregatorServicer:
 
     def _check_ensemble(self, name: str) -> None:
         if name and self._ensemble and name != self._ensemble:
-            text = f"is {name[:100]!r}; this aggregator serves {self._ensemble!r}"
+            text = f"is {_shown(name)}; this aggregator serves {self._ensemble!r}"
             raise InvalidRequest.of("ensemble", text)
 
     def _chosen(self, asked: Sequence[str]) -> Sequence[str]:
@@ -249,7 +260,7 @@ class AggregatorServicer:
         wrong = []
         for index, label in enumerate(asked):
             if label not in known:
-                text = f"is {label[:100]!r}; known classes: {', '.join(known)}"
+                text = f"is {_shown(label)}; known classes: {', '.join(known)}"
                 wrong.append(Violation(f"class_labels[{index}]", text))
             elif label in asked[:index]:
                 text = f"is {label!r} again; each class at most once"
@@ -292,9 +303,16 @@ def _timeout_s(request: pb.PredictStreamRequest) -> float | None:
     if not request.HasField("timeout"):
         return None
     timeout_s = request.timeout.seconds + request.timeout.nanos / 1e9
-    if timeout_s <= 0:
-        raise InvalidRequest.of("timeout", f"is {timeout_s:g} s; more than 0 is wanted")
+    if not 0 < timeout_s <= LONGEST_TIMEOUT_S:
+        text = f"is {timeout_s:g} s; more than 0 and at most {LONGEST_TIMEOUT_S} s is wanted"
+        raise InvalidRequest.of("timeout", text)
     return timeout_s
+
+
+def _shown(name: str) -> str:
+    """A name that a caller chose, in quotes and short: twenty of them must fit into trailers."""
+    text = repr(name[:60])
+    return text if len(text) <= 60 and text.isascii() else ascii(name[:60])[:60] + "..."
 
 
 def _packed(matrix: Probabilities) -> tensor_pb2.Float32Matrix:

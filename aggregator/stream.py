@@ -52,6 +52,8 @@ async def answer_side_by_side(
                 continue
             slots.release()
             yield task.result()
+        if not taking.cancelled():
+            taking.result()
     finally:
         leftover = {taking, sated, *running}
         for each in leftover:

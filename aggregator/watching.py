@@ -1,0 +1,89 @@
+"""Follows a controller: has the roster know the predictors that it publishes, and confirms that.
+
+What was known last stays good while no controller answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from grpc import aio
+
+from aggregator.fanout import Fanout
+from aggregator.roster import Endpoint, Roster
+from trillium.controller.v1 import discovery_service_pb2 as pb
+from trillium.controller.v1.discovery_service_pb2_grpc import DiscoveryServiceStub
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 2.0
+
+
+class Watcher:
+    """Keeps a watch on the controller's endpoints."""
+
+    def __init__(
+        self,
+        address: str,
+        roster: Roster,
+        fanout: Fanout,
+        *,
+        ensemble: str,
+        open_channel: Callable[[str], aio.Channel],
+    ) -> None:
+        """`ensemble`, if given, is the only one whose predictors are taken."""
+        self._address = address
+        self._roster = roster
+        self._fanout = fanout
+        self._ensemble = ensemble
+        self._open_channel = open_channel
+        self._id = f"aggregator-{secrets.token_hex(8)}"
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Watch inside the context."""
+        task = asyncio.create_task(self._run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                async with self._open_channel(self._address) as channel:
+                    if await self._watch(channel):
+                        pause_s = FIRST_PAUSE_S
+            except aio.AioRpcError as error:
+                facts = {"address": self._address, "detail": error.details()}
+                log.info("controller lost", extra=facts)
+            except Exception:
+                log.exception("the watch failed")
+            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
+            pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
+
+    async def _watch(self, channel: aio.Channel) -> bool:
+        """Watch until the controller ends it; answers whether anything came."""
+        stream = DiscoveryServiceStub(channel).WatchEndpoints()
+        await stream.write(pb.WatchEndpointsRequest(watcher_id=self._id, ensemble=self._ensemble))
+        came = False
+        async for snapshot in stream:
+            came = True
+            self._roster.set_watched(
+                {
+                    Endpoint(each.class_label, each.address): each.class_position
+                    for each in snapshot.endpoints
+                }
+            )
+            await self._fanout.follow_roster()
+            log.info("endpoints followed", extra={"revision": snapshot.revision})
+            await stream.write(pb.WatchEndpointsRequest(confirmed_revision=snapshot.revision))
+        return came

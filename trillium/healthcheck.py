@@ -1,0 +1,69 @@
+"""`python -m trillium.healthcheck ADDRESS...`: does the server there say that it is SERVING?
+
+For HEALTHCHECK in an image, and for a person. Of several addresses one that serves is enough: the
+image does not know which service its container runs, and only that one's door is open. Prints one
+line. Exit status: 0 when it serves, 1 when not, 2 when the command line is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+
+from grpc import aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from trillium.config import address, seconds
+from trillium.rpc.channels import link_channel
+
+SERVING = "SERVING"
+
+
+async def status_of(address: str, service: str = "", *, deadline_s: float = 3.0) -> str:
+    """What grpc.health.v1 says there of `service` ("" is the whole server): "SERVING" or another
+    name of a ServingStatus; or, where no answer came in time, why, as a sentence."""
+    async with link_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest(service=service)
+        try:
+            answer = await stub.Check(request, timeout=deadline_s)
+        except aio.AioRpcError as error:
+            return f"{error.code().name}: {error.details()}"
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
+
+async def check(addresses: Sequence[str], service: str, deadline_s: float) -> tuple[bool, str]:
+    """Whether one of `addresses` serves, and the line that says so."""
+    asked = (status_of(each, service, deadline_s=deadline_s) for each in addresses)
+    found = dict(zip(addresses, await asyncio.gather(*asked), strict=True))
+    serving = [each for each, status in found.items() if status == SERVING]
+    told = serving[:1] or list(found)
+    return bool(serving), "; ".join(f"{each}: {found[each]}" for each in told)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m trillium.healthcheck",
+        description="Ask a server's grpc.health.v1.Health whether it is SERVING.",
+    )
+    text = "host:port or unix:/path; of several, one that serves is enough"
+    parser.add_argument("addresses", nargs="+", type=address, metavar="ADDRESS", help=text)
+    text = "service to ask for; without it, the whole server"
+    parser.add_argument("--service", default="", help=text)
+    text = "how long to wait for the answer (default 3)"
+    parser.add_argument("--deadline-s", type=seconds(0.01, 3600), default=3.0, help=text)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; answers the exit status."""
+    options = _parser().parse_args(arguments)
+    healthy, line = asyncio.run(check(options.addresses, options.service, options.deadline_s))
+    print(" ".join(line.split()))
+    return 0 if healthy else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
