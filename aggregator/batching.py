@@ -273,7 +273,7 @@ class Lane:
     def work(self) -> asyncio.Future[None]:
         """A future that is done when there may be something to take; done already if there is.
 
-        A predictor that stops waiting cancels it, or sets its result.
+        A predictor that stops waiting gives it to `leave`, or sets its result.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._queue:
@@ -281,6 +281,12 @@ class Lane:
         else:
             self._free.append(future)
         return future
+
+    def leave(self, work: asyncio.Future[None]) -> None:
+        """Forget that somebody waits for `work`, the answer of an earlier call."""
+        work.cancel()
+        if work in self._free:
+            self._free.remove(work)
 
     def fail_all(self, message: str, addresses: str) -> None:
         """Fail everything that waits: there is no predictor to wait for."""

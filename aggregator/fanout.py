@@ -17,7 +17,7 @@ from aggregator.batching import Lane, Outcome, Ticket
 from aggregator.link import Link
 from aggregator.roster import Endpoint, Roster
 from trillium.clock import Clock
-from trillium.errors import DeadlineExceeded, Phase
+from trillium.errors import DeadlineExceeded, Overloaded, Phase
 from trillium.rows import Block
 
 FAREWELL_S = 10.0
@@ -100,14 +100,15 @@ class Fanout:
         """What came of each of `class_labels`, in their order, by `deadline` at the latest.
 
         With `wants_all` the first failure ends the wait and classes that are still out are None.
-        Cancelling it withdraws the request everywhere. Raises Overloaded, DeadlineExceeded; then
-        nothing was asked.
+        Without it, a class whose queue is full fails like any other. Cancelling it withdraws the
+        request everywhere. Raises Overloaded, DeadlineExceeded; then nothing was asked.
         """
         if self._clock.monotonic() >= deadline:
             raise DeadlineExceeded("the deadline had passed before the predictors were asked")
         lanes = [self._lane(label) for label in class_labels]
-        for lane in lanes:
-            lane.check_room(block.row_count)
+        if wants_all:
+            for lane in lanes:
+                lane.check_room(block.row_count)
         ticket = Ticket(
             block,
             class_labels,
@@ -118,10 +119,15 @@ class Fanout:
         )
         for slot, lane in enumerate(lanes):
             part = ticket.part(slot, self._roster.addresses(lane.class_label))
-            if self._roster.has_hope(lane.class_label):
-                lane.put(part)
-            else:
+            if not self._roster.has_hope(lane.class_label):
                 ticket.fail(part, self._roster.why_not(lane.class_label), phase=Phase.CONNECT)
+                continue
+            try:
+                lane.check_room(block.row_count)
+            except Overloaded as error:
+                ticket.fail(part, error.message)
+            else:
+                lane.put(part)
         await ticket.wait()
         return ticket.outcomes
 

@@ -157,7 +157,7 @@ class Link:
                 await free
         finally:
             if free is not None:
-                free.cancel()
+                self._lane.leave(free)
             # This link may have been woken for work that it now leaves to another one.
             self._lane.wake()
 
@@ -177,7 +177,9 @@ class Link:
                 await stream.write(_request(number, batch, left_s))
             reply = await stream.read()
             if reply is aio.EOF:
-                self._give_back(batch, "the predictor's model was unloaded or replaced")
+                self._give_back(
+                    batch, "the predictor's model was unloaded or replaced", alone=False
+                )
                 return False
             self._settle(batch, number, pb.PredictStreamResponse.FromString(reply))
             return True
@@ -237,8 +239,11 @@ class Link:
             part.alone = True
         self._lane.put_back(batch.parts)
 
-    def _give_back(self, batch: Batch, note: str) -> None:
-        """Queue the parts for another try, each once; predictions may be repeated safely."""
+    def _give_back(self, batch: Batch, note: str, *, alone: bool = True) -> None:
+        """Queue the parts for another try, each once; predictions may be repeated safely.
+
+        After trouble each travels `alone`: rows that crash a predictor take nobody with them twice.
+        """
         again = []
         for part in batch.parts:
             part.note = note
@@ -247,6 +252,7 @@ class Link:
                 part.ticket.fail(part, note)
             else:
                 part.retried = True
+                part.alone = part.alone or alone
                 again.append(part)
         self._lane.put_back(again)
 

@@ -205,7 +205,7 @@ class ListDeploymentsRequest(_message.Message):
     STATES_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most deployments in one answer, 1 to 1000; 0 means 100."""
+    """Most deployments in one answer, 1 to 500; 0 means 100."""
     page_token: _builtins.str
     """From the answer before; empty for the first page."""
     model: _builtins.str
@@ -371,7 +371,7 @@ class ListDeploymentEventsRequest(_message.Message):
     name: _builtins.str
     """"deployments/{id}"."""
     page_size: _builtins.int
-    """Most events in one answer, 1 to 1000; 0 means 100."""
+    """Most events in one answer, 1 to 500; 0 means 100."""
     page_token: _builtins.str
     """From the answer before; empty for the first page."""
     def __init__(

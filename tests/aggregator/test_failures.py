@@ -1,0 +1,480 @@
+"""What callers see when predictors fail in all the ways that they can."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import grpc
+import pytest
+from grpc import aio
+
+from aggregator.roster import Endpoint
+from tests.aggregator import fakes
+from tests.aggregator.fakes import FakePredictor, Reaction, after, hangs
+from tests.aggregator.serving import (
+    Aggregated,
+    Failed,
+    aggregating,
+    before_fakes,
+    failure_of,
+    gathered,
+    packed,
+    unpacked,
+)
+from tests.waiting import eventually
+from trillium.aggregator.v1 import aggregator_service_pb2 as pb
+from trillium.errors import Code
+
+ROW = [[0.5, 0.25, 0.125]]
+
+
+def one_missing(failed: Any) -> pb.MissingClass:
+    assert isinstance(failed, Failed), failed
+    assert failed.reason == "PREDICTORS_FAILED"
+    (missing,) = failed.missing
+    return missing
+
+
+async def begun(fake: FakePredictor, call: Any) -> asyncio.Future[Any]:
+    """Start `call` and wait until the fake has its rows."""
+    before = len(fake.requests)
+    task: asyncio.Future[Any] = asyncio.ensure_future(call)
+    await eventually(lambda: len(fake.requests) > before)
+    return task
+
+
+async def queued(served: Aggregated, *calls: Any) -> list[asyncio.Future[Any]]:
+    """Start `calls`, of one row each, one after another, and wait until all are queued."""
+    tasks = []
+    for call in calls:
+        before = served.waiting_rows()
+        tasks.append(asyncio.ensure_future(call))
+        await eventually(lambda before=before: served.waiting_rows() > before)  # type: ignore[misc]
+    return tasks
+
+
+async def test_every_class_that_is_absent_is_named() -> None:
+    present = FakePredictor("b", column=1)
+    async with before_fakes(present):
+        gone = [Endpoint("a", "127.0.0.1:1"), Endpoint("c", "127.0.0.1:2")]
+        async with aggregating(gone[0], present.endpoint, gone[1], ready=False) as served:
+            await eventually(lambda: served.states_are("unavailable", "ready", "unavailable"))
+            failed = await failure_of(served.predict(ROW))
+            assert failed.code is grpc.StatusCode.UNAVAILABLE
+            assert [
+                (each.class_label, each.address, each.phase, each.message)
+                for each in failed.missing
+            ] == [
+                ("a", "127.0.0.1:1", pb.FAILURE_PHASE_CONNECT, "connection refused"),
+                ("c", "127.0.0.1:2", pb.FAILURE_PHASE_CONNECT, "connection refused"),
+            ]
+            assert all(0 <= each.elapsed.ToMilliseconds() < 5000 for each in failed.missing)
+            assert failed.info.metadata["class_label"] == "a"
+            assert served.waiting_rows() == 0
+
+
+async def test_a_predictor_that_dies_is_known_at_once_and_found_again() -> None:
+    fake = FakePredictor()
+    async with before_fakes(fake) as served:
+        await fake.stop()
+        await eventually(lambda: served.states_are("unavailable"))
+        missing = one_missing(await failure_of(served.predict(ROW)))
+        assert (missing.class_label, missing.address) == ("a", fake.address)
+        assert missing.phase == pb.FAILURE_PHASE_CONNECT
+        (listed,) = await served.listed()
+        assert listed.model_digest == "d1"
+        assert listed.detail
+        await fake.start()
+        await eventually(lambda: served.states_are("ready"))
+        assert (await served.scores(ROW)).tolist() == [[0.5]]
+
+
+async def test_a_predictor_may_start_after_the_aggregator() -> None:
+    fake = FakePredictor()
+    await fake.start()
+    await fake.stop()
+    async with aggregating(fake.endpoint, ready=False) as served:
+        await eventually(lambda: served.states_are("unavailable"))
+        await fake.start()
+        await served.until_ready()
+        assert (await served.scores(ROW)).tolist() == [[0.5]]
+        await fake.stop()
+
+
+async def test_a_request_waits_for_a_predictor_that_is_just_being_reached() -> None:
+    fake = FakePredictor()
+    fake.may_describe.clear()
+    async with before_fakes(fake, ready=False) as served:
+        (call,) = await queued(served, served.scores(ROW))
+        fake.may_describe.set()
+        assert (await call).tolist() == [[0.5]]
+
+
+async def test_time_that_runs_out_before_contact_names_the_address() -> None:
+    fake = FakePredictor()
+    fake.may_describe.clear()
+    async with before_fakes(fake, ready=False) as served:
+        missing = one_missing(await failure_of(served.predict(ROW, timeout=0.2)))
+        assert missing.address == fake.address
+        fake.may_describe.set()
+
+
+async def test_a_predictor_that_does_not_describe_itself_is_given_up_for_the_time() -> None:
+    fake = FakePredictor()
+    fake.may_describe.clear()
+    async with before_fakes(fake, ready=False) as served:
+        await eventually(lambda: served.states_are("unavailable"))
+        (listed,) = await served.listed()
+        assert listed.detail == "no answer within 2 s"
+        fake.may_describe.set()
+        await served.until_ready()
+
+
+async def test_a_predictor_without_a_model_is_not_asked() -> None:
+    fake = FakePredictor()
+    model, fake.model = fake.model, None
+    async with before_fakes(fake, ready=False) as served:
+        await eventually(lambda: served.states_are("unavailable"))
+        missing = one_missing(await failure_of(served.predict(ROW)))
+        assert missing.message == "has no model ready: it is empty"
+        fake.model = model
+        await served.until_ready()
+        assert (await served.scores(ROW)).tolist() == [[0.5]]
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        ({"class_label": "z"}, "its model recognises 'z', not 'c'"),
+        ({"feature_count": 2}, "its model takes 2 features, not 3"),
+        ({"ensemble": "other"}, "its model is of ensemble 'other', not 'fake'"),
+    ],
+    ids=["class", "feature count", "ensemble"],
+)
+async def test_a_model_that_does_not_fit_is_not_asked(odd: dict[str, Any], reason: str) -> None:
+    good = [FakePredictor("a"), FakePredictor("b", column=1)]
+    bad = FakePredictor(**{"class_label": "c", "column": 2, **odd})
+    async with fakes.running(*good, bad):
+        endpoints = [*(each.endpoint for each in good), Endpoint("c", bad.address)]
+        async with aggregating(*endpoints, ready=False) as served:
+            await eventually(lambda: served.states_are("ready", "ready", "mismatched"))
+            missing = one_missing(await failure_of(served.predict(ROW)))
+            assert (missing.class_label, missing.message) == ("c", reason)
+            assert not bad.requests
+            assert not await served.is_serving()
+            bad.replace_model(FakePredictor("c", column=2).model)
+            await served.until_ready()
+            assert (await served.scores(ROW)).tolist() == ROW
+
+
+async def test_a_hanging_predictor_is_told_before_the_callers_own_time_is_up() -> None:
+    fake = FakePredictor(script=[hangs])
+    async with before_fakes(fake) as served:
+        started = time.monotonic()
+        failed = await failure_of(served.predict(ROW, timeout=1.0))
+        spent_s = time.monotonic() - started
+        assert failed.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        missing = one_missing(failed)
+        assert (missing.class_label, missing.address) == ("a", fake.address)
+        assert missing.phase == pb.FAILURE_PHASE_RUN
+        assert missing.message == "the deadline passed before the predictor answered"
+        assert 900 <= missing.elapsed.ToMilliseconds() <= 1000
+        assert 0.9 <= spent_s <= 1.0
+
+
+async def test_every_class_that_is_late_is_named() -> None:
+    late = [FakePredictor("a"), FakePredictor("c", column=2)]
+    for fake in late:
+        fake.otherwise = hangs
+    async with before_fakes(late[0], FakePredictor("b", column=1), late[1]) as served:
+        failed = await failure_of(served.predict(ROW, timeout=0.3))
+        assert [each.class_label for each in failed.missing] == ["a", "c"]
+        assert failed.code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_a_call_without_a_deadline_gets_the_default() -> None:
+    fake = FakePredictor(script=[hangs])
+    async with before_fakes(fake, default_timeout_s=0.2) as served:
+        failed = await failure_of(served.stub.Predict(pb.PredictRequest(matrix=packed(ROW))))
+        assert failed.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert fake.requests[0].timeout_us <= 200_000
+
+
+async def test_a_predictor_that_hangs_for_good_is_given_up_and_reached_anew() -> None:
+    fake = FakePredictor(script=[hangs])
+    fake.heeds_withdrawals = False
+    async with before_fakes(fake) as served:
+        await failure_of(served.predict(ROW, timeout=0.2))
+        missing = one_missing(await failure_of(served.predict(ROW)))
+        assert missing.message == "hangs: it did not answer in time"
+        await served.until_ready()
+        assert (await served.scores(ROW)).tolist() == [[0.5]]
+    assert fake.stream_count == 2
+
+
+async def test_a_caller_who_leaves_does_not_chain_others_to_a_predictor_that_hangs() -> None:
+    fake = FakePredictor(script=[hangs])
+    fake.heeds_withdrawals = False
+    async with before_fakes(fake) as served:
+        patient = await begun(fake, served.predict(ROW, timeout=3600))
+        patient.cancel()
+        missing = one_missing(await failure_of(served.predict(ROW, timeout=10)))
+        assert missing.message == "hangs: it did not answer in time"
+        assert missing.elapsed.ToMilliseconds() < 5000
+        await served.until_ready()
+        assert (await served.scores(ROW)).tolist() == [[0.5]]
+
+
+async def test_a_withdrawal_reaches_the_predictor_and_the_stream_goes_on() -> None:
+    fake = FakePredictor(script=[hangs])
+    async with before_fakes(fake) as served:
+        call = await begun(fake, served.predict(ROW))
+        call.cancel()
+        await eventually(lambda: fake.withdrawn == [fake.requests[0].request_number])
+        assert (await served.scores(ROW)).tolist() == [[0.5]]
+        assert fake.stream_count == 1
+        await served.until_idle()
+
+
+async def test_one_failure_withdraws_the_request_from_the_other_classes() -> None:
+    slow = FakePredictor("a", script=[hangs])
+    broken = FakePredictor("b", column=1, script=[fakes.fails(Code.INTERNAL, "no")])
+    async with before_fakes(slow, broken) as served:
+        missing = one_missing(await failure_of(served.predict(ROW)))
+        assert missing.class_label == "b"
+        await eventually(lambda: len(slow.withdrawn) == 1)
+        assert (await served.scores(ROW)).tolist() == [[0.5, 0.25]]
+
+
+async def test_a_cancelled_caller_does_not_disturb_those_in_the_same_batch() -> None:
+    gate, second = asyncio.Event(), asyncio.Event()
+    fake = FakePredictor(script=[after(gate), after(second)])
+    async with before_fakes(fake) as served:
+        first = await begun(fake, served.scores(ROW))
+        others = await queued(
+            served, *(served.scores([[value, 0, 0]]) for value in (0.125, 0.25, 0.75))
+        )
+        gate.set()
+        await eventually(lambda: len(fake.requests) == 2)
+        others[1].cancel()
+        await eventually(lambda: served.aggregator.front.in_flight == 2)
+        second.set()
+        assert (await first).tolist() == [[0.5]]
+        assert (await others[0]).tolist() == [[0.125]]
+        assert (await others[2]).tolist() == [[0.75]]
+    assert not fake.withdrawn
+
+
+async def test_a_shorter_deadline_in_a_batch_is_its_own() -> None:
+    gate, second = asyncio.Event(), asyncio.Event()
+    fake = FakePredictor(script=[after(gate), after(second)])
+    async with before_fakes(fake) as served:
+        first = await begun(fake, served.scores(ROW))
+        hasty, patient = await queued(
+            served,
+            served.scores([[0.125, 0, 0]], timeout=0.5),
+            served.scores([[0.75, 0, 0]], timeout=10),
+        )
+        gate.set()
+        missing = one_missing(await failure_of(hasty))
+        assert missing.phase == pb.FAILURE_PHASE_RUN
+        second.set()
+        assert (await first).tolist() == [[0.5]]
+        assert (await patient).tolist() == [[0.75]]
+    assert fake.requests[1].timeout_us > 5_000_000
+
+
+async def test_what_is_late_in_the_queue_never_reaches_the_predictor() -> None:
+    gate = asyncio.Event()
+    fake = FakePredictor(script=[after(gate)])
+    async with before_fakes(fake) as served:
+        first = await begun(fake, served.scores(ROW))
+        (late,) = await queued(served, served.scores([[0.125, 0, 0]], timeout=0.1))
+        missing = one_missing(await failure_of(late))
+        assert missing.phase == pb.FAILURE_PHASE_QUEUE
+        assert missing.address == fake.address
+        gate.set()
+        assert (await first).tolist() == [[0.5]]
+        assert (await served.scores([[0.75, 0, 0]])).tolist() == [[0.75]]
+    assert [row[0] for row in fake.rows] == [0.5, 0.75]
+
+
+async def test_the_time_left_is_passed_on() -> None:
+    # gRPC rounds a call's time up, to a tenth of a second from 10 s on.
+    fake = FakePredictor()
+    async with before_fakes(fake) as served:
+        await served.predict(ROW, timeout=3)
+        await served.predict(ROW, timeout=60)
+    shorter, longer = (request.timeout_us / 1e6 for request in fake.requests)
+    assert 2 < shorter < 3
+    assert 50 < longer < 60
+
+
+@pytest.mark.parametrize(
+    "reaction",
+    [fakes.breaks, fakes.wrong_number, fakes.too_short, fakes.too_long, fakes.garbage,
+     fakes.nothing_in_it],
+    ids=lambda reaction: reaction.__name__,
+)  # fmt: skip
+async def test_a_predictor_that_breaks_the_protocol_is_replaced_by_another(
+    reaction: Reaction,
+) -> None:
+    gate = asyncio.Event()
+    bad, good = FakePredictor(), FakePredictor()
+    bad.otherwise = good.otherwise = after(gate, reaction)
+    async with before_fakes(bad, good) as served:
+        await eventually(lambda: all(each.stream_count for each in (bad, good)))
+        call = asyncio.ensure_future(served.scores([[0.5, 0, 0], [0.75, 0, 0]]))
+        await eventually(lambda: bool(bad.requests or good.requests))
+        other = good if bad.requests else bad
+        other.otherwise = fakes.scores
+        gate.set()
+        assert (await call).tolist() == [[0.5], [0.75]]
+
+
+@pytest.mark.parametrize(
+    ("reaction", "message"),
+    [
+        (fakes.breaks, "the machine room is on fire"),
+        (fakes.wrong_number, "the predictor answered another request"),
+        (fakes.too_short, "the predictor's answer had another length"),
+        (fakes.too_long, "the predictor's answer had another length"),
+        (fakes.nothing_in_it, "the predictor's answer had another length"),
+        (fakes.garbage, "the predictor's answer was no message"),
+        (fakes.fails(0, "no error at all"), "no error at all"),
+        (fakes.fails(99, "an unknown code"), "an unknown code"),
+        (fakes.fails(Code.INTERNAL, "x" * 100_000), "xxxxxxxxx..."),
+        (fakes.fails(Code.INVALID_ARGUMENT, "wrong"), "wrong"),
+        (fakes.fails(Code.RESOURCE_EXHAUSTED, "full"), "full"),
+        (fakes.nan_for_negative, "the model answered values that are no probabilities"),
+    ],
+)
+async def test_without_another_predictor_the_call_fails_at_once_and_says_why(
+    reaction: Reaction, message: str
+) -> None:
+    fake = FakePredictor(script=[reaction])
+    async with before_fakes(fake) as served:
+        started = time.monotonic()
+        failed = await failure_of(served.predict([[-0.5, 0, 0], [0.5, 0, 0]]))
+        assert time.monotonic() - started < 2
+        assert failed.code is grpc.StatusCode.UNAVAILABLE
+        missing = one_missing(failed)
+        assert message in missing.message
+        assert missing.phase == pb.FAILURE_PHASE_RUN
+        assert missing.address == fake.address
+        await served.until_ready()
+        assert (await served.scores(ROW)).tolist() == [[0.5]]
+        await served.until_idle()
+
+
+async def test_a_replaced_model_is_asked_again_and_callers_notice_nothing() -> None:
+    fake = FakePredictor(script=[fakes.ends])
+    async with before_fakes(fake) as served:
+        assert fake.model is not None
+        fake.model.digest = "d2"
+        assert (await served.scores(ROW)).tolist() == [[0.5]]
+        (listed,) = await served.listed()
+        assert listed.model_digest == "d2"
+    assert fake.stream_count == 2
+
+
+async def test_a_request_is_repeated_once_and_no_more() -> None:
+    fake = FakePredictor(script=[fakes.ends, fakes.ends])
+    async with before_fakes(fake) as served:
+        missing = one_missing(await failure_of(served.predict(ROW)))
+        assert missing.message == "the predictor's model was unloaded or replaced"
+    assert len(fake.requests) == 2
+
+
+async def test_rows_without_an_answer_fail_only_their_own_caller() -> None:
+    await one_bad_caller(fakes.nan_for_negative, "values that are no probabilities")
+
+
+async def test_a_batch_that_fails_is_split_and_only_the_culprit_fails() -> None:
+    await one_bad_caller(fakes.fails_for_negative, "the model could not be run")
+
+
+async def one_bad_caller(reaction: Reaction, message: str) -> None:
+    gate = asyncio.Event()
+    fake = FakePredictor(script=[after(gate)])
+    fake.otherwise = reaction
+    async with before_fakes(fake) as served:
+        first = await begun(fake, served.scores(ROW))
+        calls = await queued(
+            served, *(served.scores([[value, 0, 0]]) for value in (0.125, -1, 0.25, 0.75))
+        )
+        gate.set()
+        assert (await first).tolist() == [[0.5]]
+        good_1, bad, good_2, good_3 = await gathered(*calls)
+        assert [each.tolist() for each in (good_1, good_2, good_3)] == [
+            [[0.125]], [[0.25]], [[0.75]],
+        ]  # fmt: skip
+        assert message in one_missing(bad).message
+        assert fake.stream_count == 1
+        await served.until_idle()
+
+
+async def test_a_full_queue_refuses_and_says_when_to_come_again() -> None:
+    gate = asyncio.Event()
+    fake = FakePredictor(script=[after(gate)])
+    async with before_fakes(fake, max_queued_rows=3) as served:
+        first = await begun(fake, served.scores(ROW))
+        (waiting,) = await queued(served, served.scores([[0.75, 0, 0]] * 2))
+        failed = await failure_of(served.predict(ROW * 2))
+        assert failed.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert failed.reason == "OVERLOADED"
+        assert 0 < failed.retry_s <= 10
+        gate.set()
+        assert (await first).tolist() == [[0.5]]
+        assert (await waiting).tolist() == [[0.75]] * 2
+        assert (await served.scores(ROW * 2)).tolist() == [[0.5]] * 2
+
+
+async def test_the_request_id_goes_with_the_call_and_comes_back_with_its_error() -> None:
+    fake = FakePredictor()
+    fake.otherwise = fakes.fails(Code.INTERNAL, "no")
+    async with before_fakes(fake) as served:
+        failed = await failure_of(served.predict(ROW, metadata=(("x-request-id", "order-66"),)))
+        assert failed.request_id == "order-66"
+        unnamed = await failure_of(served.predict(ROW))
+        assert unnamed.request_id not in ("", "order-66")
+    assert [list(each.request_ids) for each in fake.requests] == [["order-66"], []]
+
+
+async def test_a_stop_is_not_held_up_by_a_predictor_that_hangs() -> None:
+    fake = FakePredictor(script=[hangs])
+    fake.heeds_withdrawals = False
+    started = time.monotonic()
+    async with before_fakes(fake, drain_s=0.1) as served:
+        call = await begun(fake, served.predict(ROW))
+    with pytest.raises((aio.AioRpcError, asyncio.CancelledError)):
+        await call
+    assert time.monotonic() - started < 8
+
+
+async def test_partial_answers_name_those_that_were_late() -> None:
+    slow = FakePredictor("b", column=1, script=[hangs])
+    async with before_fakes(FakePredictor("a"), slow) as served:
+        answer = await served.predict(ROW, allow_partial=True, timeout=0.3)
+        assert unpacked(answer.probabilities).tolist() == [[0.5]]
+        (missing,) = answer.missing
+        assert (missing.class_label, missing.phase) == ("b", pb.FAILURE_PHASE_RUN)
+
+
+async def test_a_predictor_that_becomes_a_misfit_while_idle_is_asked_again_when_it_changes() -> (
+    None
+):
+    odd = FakePredictor("a", feature_count=2)
+    good = [FakePredictor("b", column=1), FakePredictor("c", column=2)]
+    for fake in good:
+        fake.may_describe.clear()
+    async with before_fakes(odd, *good, ready=False) as served:
+        await eventually(lambda: odd.stream_count == 1)
+        for fake in good:
+            fake.may_describe.set()
+        await eventually(lambda: served.states_are("mismatched", "ready", "ready"))
+        odd.replace_model(FakePredictor("a").model)
+        await served.until_ready()
+        assert (await served.scores(ROW)).tolist() == ROW

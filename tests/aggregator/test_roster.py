@@ -1,0 +1,221 @@
+"""What is known of the predictors, and what follows for the ensemble."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from aggregator.roster import Described, Endpoint, Entry, Roster, State, most_common
+
+A, B, C = (Endpoint(label, f"host:{port}") for port, label in enumerate("abc", 1))
+A2 = Endpoint("a", "host:9")
+
+
+class FakeClock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.passed_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.passed_s
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.passed_s)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def roster(clock: FakeClock) -> Roster:
+    return Roster((A, B, C), clock=clock)
+
+
+def model(label: str, **facts: object) -> Described:
+    given = {"digest": "d", "feature_count": 4, "ensemble": "iris", **facts}
+    return Described(class_label=label, **given)  # type: ignore[arg-type]
+
+
+def entry(roster: Roster, endpoint: Endpoint) -> Entry:
+    return next(each for each in roster.entries if each.endpoint == endpoint)
+
+
+def test_nothing_is_known_before_the_first_contact(roster: Roster) -> None:
+    assert roster.metadata is None
+    assert {each.state for each in roster.entries} == {State.CONNECTING}
+    assert not roster.all_ready()
+
+
+def test_classes_keep_the_order_in_which_they_were_first_named(clock: FakeClock) -> None:
+    roster = Roster((B, A, C, A2), clock=clock)
+    assert roster.class_labels == ("b", "a", "c")
+    assert [each.endpoint for each in roster.entries] == [B, A, A2, C]
+
+
+def test_all_ready_needs_one_predictor_of_every_class(clock: FakeClock) -> None:
+    roster = Roster((A, A2, B), clock=clock)
+    roster.reached(A2, model("a"))
+    assert not roster.all_ready()
+    roster.reached(B, model("b"))
+    assert roster.all_ready()
+    roster.lost(A, "gone")
+    assert roster.all_ready()
+    roster.lost(A2, "gone")
+    assert not roster.all_ready()
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        (model("b"), "its model recognises 'b', not 'c'"),
+        (model("c", ensemble="wine"), "its model is of ensemble 'wine', not 'iris'"),
+        (model("c", feature_count=5), "its model takes 5 features, not 4"),
+        (
+            model("c", feature_names=tuple("xyzw")),
+            "its model has features of other names or in another order",
+        ),
+    ],
+    ids=["class", "ensemble", "feature count", "feature names"],
+)
+def test_a_model_that_does_not_fit_is_not_asked_and_the_reason_is_said(
+    roster: Roster, odd: Described, reason: str
+) -> None:
+    roster.reached(A, model("a", feature_names=tuple("wxyz")))
+    roster.reached(B, model("b", feature_names=tuple("wxyz")))
+    roster.reached(C, odd)
+    assert entry(roster, C).state is State.MISMATCHED
+    assert entry(roster, C).detail == reason
+    assert not roster.is_ready(C)
+    assert roster.is_ready(A)
+    assert not roster.has_hope("c")
+    assert roster.why_not("c") == reason
+
+
+def test_what_a_model_does_not_say_fits_everything(roster: Roster) -> None:
+    roster.reached(A, model("a", ensemble="", feature_names=()))
+    roster.reached(B, model("b", feature_names=tuple("wxyz")))
+    roster.reached(C, model("c", ensemble=""))
+    assert roster.all_ready()
+    assert roster.metadata is not None
+    assert roster.metadata.ensemble == "iris"
+    assert roster.metadata.feature_names == tuple("wxyz")
+
+
+def test_the_majority_wins_even_over_who_came_first(roster: Roster) -> None:
+    roster.reached(A, model("a", feature_count=5))
+    assert roster.is_ready(A)
+    roster.reached(B, model("b"))
+    roster.reached(C, model("c"))
+    assert [each.state for each in roster.entries] == [State.MISMATCHED, State.READY, State.READY]
+    assert roster.metadata is not None
+    assert roster.metadata.feature_count == 4
+
+
+def test_of_two_equal_parties_the_first_in_order_wins(roster: Roster) -> None:
+    roster.reached(B, model("b", feature_count=5))
+    roster.reached(A, model("a"))
+    assert [each.state for each in roster.entries[:2]] == [State.READY, State.MISMATCHED]
+
+
+def test_a_misfit_fits_again_when_the_majority_changes(roster: Roster) -> None:
+    roster.reached(A, model("a"))
+    roster.reached(B, model("b", feature_count=5))
+    assert entry(roster, B).state is State.MISMATCHED
+    roster.reached(C, model("c", feature_count=5))
+    assert [each.state for each in roster.entries] == [State.MISMATCHED, State.READY, State.READY]
+    roster.reached(A, model("a", feature_count=5, digest="new"))
+    assert roster.all_ready()
+
+
+def test_a_configured_ensemble_is_stronger_than_any_majority(clock: FakeClock) -> None:
+    roster = Roster((A, B, C), clock=clock, ensemble="wine")
+    for endpoint in (A, B):
+        roster.reached(endpoint, model(endpoint.class_label))
+    roster.reached(C, model("c", ensemble="wine"))
+    states = [each.state for each in roster.entries]
+    assert states == [State.MISMATCHED, State.MISMATCHED, State.READY]
+
+
+def test_metadata_is_kept_when_all_are_lost(roster: Roster) -> None:
+    roster.reached(A, model("a", sample=(1.0, 2.0, 3.0, 4.0)))
+    known = roster.metadata
+    roster.lost(A, "gone")
+    assert roster.metadata is known
+    assert known is not None
+    assert known.sample == (1.0, 2.0, 3.0, 4.0)
+    assert entry(roster, A).described == model("a", sample=(1.0, 2.0, 3.0, 4.0))
+
+
+def test_the_sample_is_that_of_a_model_that_fits(roster: Roster) -> None:
+    roster.reached(A, model("a", ensemble="other", sample=(9.0, 9.0, 9.0, 9.0)))
+    roster.reached(B, model("b", sample=(1.0, 2.0, 3.0, 4.0)))
+    roster.reached(C, model("c"))
+    assert entry(roster, A).state is State.MISMATCHED
+    assert roster.metadata is not None
+    assert roster.metadata.sample == (1.0, 2.0, 3.0, 4.0)
+
+
+def test_the_time_of_a_state_moves_only_when_the_state_does(
+    roster: Roster, clock: FakeClock
+) -> None:
+    start = clock.now()
+    clock.passed_s = 1
+    roster.lost(A, "connection refused")
+    lost = clock.now()
+    assert entry(roster, A).since == lost
+    clock.passed_s = 2
+    roster.lost(A, "timed out")
+    assert entry(roster, A).since == lost
+    assert entry(roster, A).detail == "timed out"
+    clock.passed_s = 3
+    roster.reached(A, model("a"))
+    clock.passed_s = 4
+    roster.reached(A, model("a", digest="e"))
+    roster.reached(B, model("b"))
+    assert entry(roster, A).since == start + timedelta(seconds=3)
+    assert entry(roster, B).since == start + timedelta(seconds=4)
+    assert entry(roster, C).since == start
+
+
+def test_a_class_has_hope_while_one_of_its_predictors_is_ready_or_being_reached(
+    clock: FakeClock,
+) -> None:
+    roster = Roster((A, A2), clock=clock)
+    assert roster.has_hope("a")
+    roster.lost(A, "refused")
+    assert roster.has_hope("a")
+    roster.lost(A2, "timed out")
+    assert not roster.has_hope("a")
+    assert roster.why_not("a") == "refused; timed out"
+    assert roster.addresses("a") == "host:1, host:9"
+    roster.connecting(A, "its model was replaced")
+    assert roster.has_hope("a")
+
+
+def test_the_same_trouble_of_two_predictors_is_said_once(clock: FakeClock) -> None:
+    roster = Roster((A, A2), clock=clock)
+    roster.lost(A, "refused")
+    roster.lost(A2, "refused")
+    assert roster.why_not("a") == "refused"
+
+
+def test_listeners_hear_of_changes_and_of_nothing_else(clock: FakeClock) -> None:
+    heard: list[bool] = []
+    known = Roster((A,), clock=clock, on_change=lambda: heard.append(known.all_ready()))
+    known.reached(A, model("a"))
+    known.reached(A, model("a"))
+    assert known.lost(A, "gone")
+    assert not known.lost(A, "gone")
+    assert heard == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("values", "answer"),
+    [([], None), (["", ""], None), (["x", "y", "y"], "y"), (["x", "y"], "x"), (["", "", "x"], "x")],
+)
+def test_most_common(values: list[str], answer: str | None) -> None:
+    assert most_common(values) == answer
