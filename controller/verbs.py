@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
-from controller.deployment import Deployment, Event, Slot, Spec, Target
+from controller.deployment import Deployment, Event, Slot, Spec, State, Target
 from trillium.errors import DeploymentExists, DeploymentNotFound, IllegalStep
 
 REMEMBERED_REQUESTS = 64
@@ -83,6 +83,8 @@ def carried_out(wish: Wish, deployment: Deployment | None, now: datetime) -> Dep
 
 
 def _check_legal(wish: Wish, deployment: Deployment | None) -> None:
+    if deployment is not None and wish.verb is not Verb.TERMINATE:
+        _check_owner(wish, deployment)
     if deployment is None and wish.verb in (Verb.UNLOAD, Verb.TERMINATE):
         raise DeploymentNotFound(f"there is no deployment {wish.deployment!r}; create it first")
     legal = LEGAL[None if deployment is None else deployment.spec.target]
@@ -91,6 +93,16 @@ def _check_legal(wish: Wish, deployment: Deployment | None) -> None:
         steps = ", ".join(verb.value for verb in legal)
         text = f"cannot {wish.verb.value} deployment {wish.deployment!r}, which is {state}"
         raise IllegalStep(f"{text}; legal: {steps}")
+
+
+def _check_owner(wish: Wish, deployment: Deployment) -> None:
+    """A run's deployment is the run's alone, but that anybody may terminate it."""
+    if wish.run == deployment.run or deployment.state is State.TERMINATED:
+        return
+    text = f"deployment {wish.deployment!r} belongs to"
+    if deployment.run:
+        raise IllegalStep(f"{text} run {deployment.run!r}; legal: terminate")
+    raise IllegalStep(f"{text} no run, so run {wish.run!r} cannot have it")
 
 
 def _check_same(wish: Wish, deployment: Deployment) -> None:

@@ -15,7 +15,8 @@ class Clock(Protocol):
         ...
 
     def now(self) -> datetime:
-        """The wall clock's time in UTC; for people and records."""
+        """The wall clock's time in UTC, to the millisecond: as precise as stores keep it. For people
+        and records."""
         ...
 
 
@@ -26,4 +27,5 @@ class SystemClock:
         return time.monotonic()
 
     def now(self) -> datetime:
-        return datetime.now(UTC)
+        now = datetime.now(UTC)
+        return now.replace(microsecond=now.microsecond // 1000 * 1000)

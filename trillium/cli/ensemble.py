@@ -62,8 +62,8 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
-async def describe(address: str) -> Described:
-    """Ask the predictor at `address`, which serves. Raises StartFailed if it does not answer."""
+async def describe(address: str) -> Described | None:
+    """Ask the predictor at `address` what it serves; None if nobody there says that."""
     # Not needed to find artifacts, which is done before anything can start.
     import grpc
 
@@ -76,8 +76,10 @@ async def describe(address: str) -> Described:
             answer = await ModelServiceStub(channel).GetModel(
                 model_pb.GetModelRequest(), timeout=_ASK_S
             )
-        except grpc.RpcError as error:
-            raise StartFailed(f"the predictor at {address} does not say what it serves") from error
+        except grpc.RpcError:
+            return None
+    if answer.state != model_pb.MODEL_STATE_READY:
+        return None
     model = answer.model
     return Described(
         address=address,
@@ -97,12 +99,11 @@ def in_class_order(ensemble: str, models: Path, found: Sequence[Described]) -> l
     first = found[0]
     wanted = first.ensemble_class_labels or tuple(each.class_label for each in found)
     by_label = {each.class_label: each for each in found}
-    names = {each.ensemble for each in found}
     lacking = [label for label in wanted if label not in by_label]
     again = f"delete {models / ensemble}-*.onnx and train them anew: {how_to_train(ensemble)}"
     if lacking:
         raise StartFailed(f"{models} has no model of {ensemble} for {', '.join(lacking)}; {again}")
-    if len(by_label) != len(found) or len(found) != len(wanted) or len(names) > 1:
+    if len(by_label) != len(found) or len(found) != len(wanted):
         text = f"{models / ensemble}-*.onnx are not one model for each of {', '.join(wanted)}"
         raise StartFailed(f"{text}; move what does not belong, or {again}")
     return [by_label[label] for label in wanted]

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -21,13 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 from trillium.answers import Metadata, PredictorState, PredictorStatus
+from trillium.cli.calling import calls, digits
 from trillium.cli.ensemble import Example
 
 PLAIN_WIDTH = 100
 """Columns of output that goes to no terminal."""
 _MOST_FEATURE_COLUMNS = 5
 _MOST_CLASS_COLUMNS = 10
-_METHOD = "trillium.aggregator.v1.AggregatorService/Classify"
 _STATE_STYLES = {
     PredictorState.READY: "green",
     PredictorState.CONNECTING: "yellow",
@@ -84,10 +80,10 @@ class Screen:
             if score.error:
                 self._print(Text(f"no answer: {score.error}", style="red"))
 
-    def how_to_call(self, address: str, examples: Sequence[Example]) -> None:
-        """Print how to call the aggregator at `address`, to be copied."""
+    def how_to_call(self, aggregator: str, controller: str, examples: Sequence[Example]) -> None:
+        """Print how to call what listens at these addresses, to be copied."""
         features = examples[0].features if examples else ()
-        for title, lines in calls(address, features).items():
+        for title, lines in calls(aggregator, controller, features).items():
             self._print("", Text(title, style="bold"))
             for line in lines:
                 self._print(Text(f"  {line}"))
@@ -160,7 +156,7 @@ def _feature_cells(features: Sequence[float], number: int) -> list[str]:
     """What stands below `feature_headings`."""
     if not 0 < len(features) <= _MOST_FEATURE_COLUMNS:
         return [str(number)]
-    return [str(float(_digits(value))) for value in features]
+    return [str(float(digits(value))) for value in features]
 
 
 def _probability_cells(score: Score, labels: Sequence[str]) -> list[Text]:
@@ -259,32 +255,3 @@ def _plain(value: object) -> str:
             return value.isoformat()
         case _:
             raise TypeError(f"{value!r} has no form in JSON")
-
-
-def calls(address: str, features: Sequence[float]) -> dict[str, list[str]]:
-    """How to classify one row: lines by the name of the tool, ready to be copied."""
-    values = [_digits(value) for value in features]
-    elsewhere = "" if address == "127.0.0.1:50051" else f" --address {address}"
-    request = f'{{"instances":[{{"features":[{",".join(values)}]}}]}}'
-    return {
-        "grpcurl": [f"{_tool('grpcurl')} -plaintext -d '{request}' {address} {_METHOD}"],
-        "Python" if _tool("python") == "python" else f"Python ({_tool('python')})": [
-            "from trillium import Client",
-            f'with Client("{address}") as client:',
-            f"    print(client.classify([{', '.join(values)}]).labels)",
-        ],
-        "Command line": [f"{_tool('trillium')} classify {' '.join(values)}{elsewhere}"],
-    }
-
-
-def _digits(value: float) -> str:
-    """A feature with the digits that a float32 has, and no zeros after them."""
-    return f"{value:.7g}"
-
-
-def _tool(name: str) -> str:
-    """How to call a tool: by its name if it is on the path, else by where it is installed."""
-    if shutil.which(name):
-        return name
-    beside = Path(sys.executable).with_name(name)
-    return os.path.relpath(beside) if beside.exists() else name

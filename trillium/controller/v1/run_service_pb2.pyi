@@ -217,7 +217,7 @@ class CreateRunRequest(_message.Message):
     model: _builtins.str
     """Name of a registered model."""
     model_version: _builtins.int
-    """Version of the model; 0 means the newest."""
+    """Version of the model; 0 means the newest, or the one that `deployment` serves."""
     dataset: _builtins.str
     """Name of a registered dataset."""
     dataset_version: _builtins.int

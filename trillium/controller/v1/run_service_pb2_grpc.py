@@ -88,7 +88,8 @@ class RunServiceServicer(object):
         By default the run has a predictor of its own, which is created, loaded, used and removed
         (TEMP). With `deployment` it uses that one's predictors, which must be loaded.
 
-        Errors: FAILED_PRECONDITION/ILLEGAL_STEP when the deployment is not loaded;
+        Errors: ALREADY_EXISTS/RUN_EXISTS when there is a run of that id with another order;
+        FAILED_PRECONDITION/ILLEGAL_STEP when the deployment is not loaded;
         INVALID_ARGUMENT/INVALID_REQUEST when the dataset's columns do not fit the model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -125,6 +126,8 @@ class RunServiceServicer(object):
 
     def ListResults(self, request, context):
         """Lists the result of a run, row by row.
+
+        Errors: FAILED_PRECONDITION/ILLEGAL_STEP unless the run has succeeded. StreamResults likewise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

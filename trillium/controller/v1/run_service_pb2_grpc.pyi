@@ -43,7 +43,8 @@ class RunServiceStub:
     By default the run has a predictor of its own, which is created, loaded, used and removed
     (TEMP). With `deployment` it uses that one's predictors, which must be loaded.
 
-    Errors: FAILED_PRECONDITION/ILLEGAL_STEP when the deployment is not loaded;
+    Errors: ALREADY_EXISTS/RUN_EXISTS when there is a run of that id with another order;
+    FAILED_PRECONDITION/ILLEGAL_STEP when the deployment is not loaded;
     INVALID_ARGUMENT/INVALID_REQUEST when the dataset's columns do not fit the model.
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.Run]
@@ -55,7 +56,10 @@ class RunServiceStub:
     CancelRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.Run]
     """Ends a run. One that has ended already is left as it is."""
     ListResults: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListResultsRequest, _run_service_pb2.ListResultsResponse]
-    """Lists the result of a run, row by row."""
+    """Lists the result of a run, row by row.
+
+    Errors: FAILED_PRECONDITION/ILLEGAL_STEP unless the run has succeeded. StreamResults likewise.
+    """
     StreamResults: _grpc.UnaryStreamMultiCallable[_run_service_pb2.StreamResultsRequest, _run_service_pb2.StreamResultsResponse]
     """The same as one stream."""
 
@@ -74,7 +78,8 @@ class RunServiceAsyncStub(RunServiceStub):
     By default the run has a predictor of its own, which is created, loaded, used and removed
     (TEMP). With `deployment` it uses that one's predictors, which must be loaded.
 
-    Errors: FAILED_PRECONDITION/ILLEGAL_STEP when the deployment is not loaded;
+    Errors: ALREADY_EXISTS/RUN_EXISTS when there is a run of that id with another order;
+    FAILED_PRECONDITION/ILLEGAL_STEP when the deployment is not loaded;
     INVALID_ARGUMENT/INVALID_REQUEST when the dataset's columns do not fit the model.
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.Run]  # type: ignore[assignment]
@@ -86,7 +91,10 @@ class RunServiceAsyncStub(RunServiceStub):
     CancelRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.Run]  # type: ignore[assignment]
     """Ends a run. One that has ended already is left as it is."""
     ListResults: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListResultsRequest, _run_service_pb2.ListResultsResponse]  # type: ignore[assignment]
-    """Lists the result of a run, row by row."""
+    """Lists the result of a run, row by row.
+
+    Errors: FAILED_PRECONDITION/ILLEGAL_STEP unless the run has succeeded. StreamResults likewise.
+    """
     StreamResults: _aio.UnaryStreamMultiCallable[_run_service_pb2.StreamResultsRequest, _run_service_pb2.StreamResultsResponse]  # type: ignore[assignment]
     """The same as one stream."""
 
@@ -108,7 +116,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         By default the run has a predictor of its own, which is created, loaded, used and removed
         (TEMP). With `deployment` it uses that one's predictors, which must be loaded.
 
-        Errors: FAILED_PRECONDITION/ILLEGAL_STEP when the deployment is not loaded;
+        Errors: ALREADY_EXISTS/RUN_EXISTS when there is a run of that id with another order;
+        FAILED_PRECONDITION/ILLEGAL_STEP when the deployment is not loaded;
         INVALID_ARGUMENT/INVALID_REQUEST when the dataset's columns do not fit the model.
         """
 
@@ -150,7 +159,10 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.ListResultsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.ListResultsResponse, _abc.Awaitable[_run_service_pb2.ListResultsResponse]]:
-        """Lists the result of a run, row by row."""
+        """Lists the result of a run, row by row.
+
+        Errors: FAILED_PRECONDITION/ILLEGAL_STEP unless the run has succeeded. StreamResults likewise.
+        """
 
     @_abc_1.abstractmethod
     def StreamResults(

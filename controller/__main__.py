@@ -1,0 +1,33 @@
+"""`python -m controller`: one controller process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from controller.config import PROGRAM, from_command_line
+from controller.failpoints import Failpoints
+from trillium import logs
+from trillium.process import end_with_parent, run, stop_requested
+
+
+async def main() -> None:
+    """Serve until SIGTERM or SIGINT, then drain."""
+    config = from_command_line(sys.argv[1:], os.environ)
+    # Not above: --help and wrong flags are answered at once, and gRPC heeds what `run` settles.
+    from controller.app import running_controller
+
+    logs.configure(PROGRAM, config.log_level)
+    stopped = stop_requested()
+    if config.parent_pid is not None:
+        end_with_parent(config.parent_pid)
+    failpoints = Failpoints(os.environ)
+    async with running_controller(config, failpoints=failpoints) as controller:
+        logging.getLogger(PROGRAM).info("serving", extra={"address": controller.address})
+        await stopped.wait()
+        logging.getLogger(PROGRAM).info("draining")
+
+
+if __name__ == "__main__":
+    sys.exit(run(PROGRAM, main))

@@ -1,0 +1,1 @@
+"""The models that can be deployed and the datasets that can be scored."""

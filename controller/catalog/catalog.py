@@ -1,0 +1,257 @@
+"""The catalog: models that can be deployed and datasets that can be scored, by name and version.
+
+The bytes are written first and the record that names them afterwards, so that what a record names
+is always there. Versions are only ever added.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from controller.catalog.datasets import Dataset, Format, parse
+from controller.catalog.gathering import DatasetLimits
+from controller.catalog.registered import (
+    DatasetVersion,
+    Described,
+    ModelVersion,
+    RegisteredDataset,
+    RegisteredModel,
+    Said,
+    dataset_body,
+    dataset_of,
+    model_body,
+    model_of,
+)
+from controller.catalog.shelf import Shelf
+from controller.store.codec import to_milliseconds
+from controller.store.port import Kind, Store
+from trillium.clock import Clock
+from trillium.errors import DatasetNotFound, InvalidRequest, ModelNotFound
+from trillium.rpc.uploads import wrong_name
+
+
+class ModelTrial(Protocol):
+    """Who opens and tries a model before it is registered."""
+
+    async def describe(self, name: str, artifact: bytes, digest: str, said: Said) -> Described:
+        """What a predictor says of the model. Raises what a predictor refuses it with:
+        ModelRejected, InvalidRequest."""
+        ...
+
+
+_NO_LIMITS_SAID = DatasetLimits()
+
+
+class Catalog:
+    """Models and datasets of one store. Every method may raise StoreUnavailable or StoreError;
+    registering may safely be repeated then."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        trial: ModelTrial,
+        *,
+        limits: DatasetLimits = _NO_LIMITS_SAID,
+    ) -> None:
+        """`limits` are for datasets; the store stays its owner's to open and close."""
+        self._store = store
+        self._clock = clock
+        self._trial = trial
+        self._limits = limits
+        self._models = Shelf(store, Kind.MODEL, model_of, model_body)
+        self._datasets = Shelf(store, Kind.DATASET, dataset_of, dataset_body)
+
+    async def models(self, *, after: str = "", limit: int = 1000) -> Sequence[RegisteredModel]:
+        """At most `limit` (1 to 1000) models whose names come after `after`, in their order."""
+        return await self._models.page(after, limit)
+
+    async def model(self, name: str) -> RegisteredModel:
+        """The model of that name. Raises ModelNotFound, which tells what there is."""
+        model = await self._models.get(name)
+        if model is None:
+            there = await self._models.names()
+            raise ModelNotFound(f"no model {name[:140]!r}; there: {there}")
+        return model
+
+    async def model_version(
+        self, name: str, version: int = 0
+    ) -> tuple[RegisteredModel, ModelVersion]:
+        """A version of a model, 0 meaning the newest. Raises ModelNotFound, which tells what
+        there is."""
+        model = await self.model(name)
+        if 0 <= version <= len(model.versions):
+            return model, model.versions[version - 1]
+        text = f"model {name!r} has no version {version}; there: 1 to {len(model.versions)}"
+        raise ModelNotFound(text)
+
+    async def artifact(self, digest: str) -> bytes:
+        """The bytes of a version's artifact; raises ModelNotFound."""
+        artifact = await self._store.get_blob(digest)
+        if artifact is None:
+            raise ModelNotFound(f"the store has no artifact with the SHA-256 {digest}")
+        return artifact
+
+    async def register_model(
+        self, name: str, artifact: bytes, said: Said
+    ) -> tuple[RegisteredModel, int]:
+        """Make an artifact the next version of a model; answers the model and that version.
+
+        An artifact that is the newest version already, with the same said of it, stays that
+        version. Raises InvalidRequest for another class than that of earlier versions, and what
+        the trial raises; nothing is registered then.
+        """
+        _check_name(name)
+        digest = await _sha256(artifact)
+        before = await self._models.get(name)
+        if before is not None:
+            newest = before.versions[-1]
+            if (newest.digest, newest.said) == (digest, said):
+                return before, newest.version
+            _check_class(before, said.class_label)
+        described = await self._trial.describe(name, artifact, digest, said)
+        fresh = self._fresh_version(artifact, digest, described, said)
+        await self._store.put_blob(digest, artifact)
+        after = await self._models.change(name, _with_model(name, fresh, described, said))
+        return after, after.versions[-1].version
+
+    async def datasets(self, *, after: str = "", limit: int = 1000) -> Sequence[RegisteredDataset]:
+        """At most `limit` (1 to 1000) datasets whose names come after `after`, in their order."""
+        return await self._datasets.page(after, limit)
+
+    async def dataset(self, name: str) -> RegisteredDataset:
+        """The dataset of that name. Raises DatasetNotFound, which tells what there is."""
+        dataset = await self._datasets.get(name)
+        if dataset is None:
+            there = await self._datasets.names()
+            raise DatasetNotFound(f"no dataset {name[:140]!r}; there: {there}")
+        return dataset
+
+    async def dataset_version(
+        self, name: str, version: int = 0
+    ) -> tuple[RegisteredDataset, DatasetVersion]:
+        """A version of a dataset, 0 meaning the newest. Raises DatasetNotFound, which tells what
+        there is."""
+        dataset = await self.dataset(name)
+        if 0 <= version <= len(dataset.versions):
+            return dataset, dataset.versions[version - 1]
+        text = f"dataset {name!r} has no version {version}; there: 1 to {len(dataset.versions)}"
+        raise DatasetNotFound(text)
+
+    async def rows(self, digest: str, format: Format) -> Dataset:
+        """What a version's file holds; raises DatasetNotFound."""
+        content = await self._store.get_blob(digest)
+        if content is None:
+            raise DatasetNotFound(f"the store has no file with the SHA-256 {digest}")
+        return await asyncio.to_thread(parse, content, format, self._limits)
+
+    async def register_dataset(
+        self, name: str, content: bytes, format: Format | None
+    ) -> tuple[RegisteredDataset, int]:
+        """Make a file the next version of a dataset; answers the dataset and that version.
+
+        None has the format told by the content. A file that is the newest version already stays
+        that version. Raises InvalidRequest with every violation; nothing is registered then.
+        """
+        _check_name(name)
+        digest = await _sha256(content)
+        before = await self._datasets.get(name)
+        if before is not None:
+            newest = before.versions[-1]
+            if newest.digest == digest and format in (None, newest.format):
+                return before, newest.version
+        dataset = await asyncio.to_thread(parse, content, format, self._limits)
+        fresh = DatasetVersion(
+            version=1,
+            digest=digest,
+            size_bytes=len(content),
+            row_count=len(dataset.rows),
+            feature_names=dataset.feature_names,
+            labelled=dataset.labels is not None,
+            created=to_milliseconds(self._clock.now()),
+            format=dataset.format,
+        )
+        await self._store.put_blob(digest, content)
+        after = await self._datasets.change(name, _with_dataset(name, fresh))
+        return after, after.versions[-1].version
+
+    def _fresh_version(
+        self, artifact: bytes, digest: str, described: Described, said: Said
+    ) -> ModelVersion:
+        names = said.feature_names or described.feature_names
+        if len(names) not in (0, described.feature_count):
+            text = f"are {len(names)}; the model takes {described.feature_count}"
+            raise InvalidRequest.of("feature_names", text)
+        return ModelVersion(
+            version=1,
+            digest=digest,
+            size_bytes=len(artifact),
+            feature_count=described.feature_count,
+            feature_names=names,
+            class_label=described.class_label,
+            created=to_milliseconds(self._clock.now()),
+            said=said,
+        )
+
+
+def _with_model(
+    name: str, fresh: ModelVersion, described: Described, said: Said
+) -> Callable[[RegisteredModel | None], RegisteredModel]:
+    """Adds a version to a model, unless it is the newest one."""
+    ensemble = said.ensemble or described.ensemble
+    class_labels = said.class_labels or described.class_labels
+
+    def change(before: RegisteredModel | None) -> RegisteredModel:
+        if before is None:
+            return RegisteredModel(name, ensemble, fresh.class_label, class_labels, (fresh,))
+        _check_class(before, fresh.class_label)
+        newest = before.versions[-1]
+        if (newest.digest, newest.said) == (fresh.digest, fresh.said):
+            return before
+        added = replace(fresh, version=newest.version + 1)
+        return replace(
+            before,
+            ensemble=ensemble or before.ensemble,
+            class_labels=class_labels or before.class_labels,
+            versions=(*before.versions, added),
+        )
+
+    return change
+
+
+def _with_dataset(
+    name: str, fresh: DatasetVersion
+) -> Callable[[RegisteredDataset | None], RegisteredDataset]:
+    """Adds a version to a dataset, unless it is the newest one."""
+
+    def change(before: RegisteredDataset | None) -> RegisteredDataset:
+        if before is None:
+            return RegisteredDataset(name, (fresh,))
+        newest = before.versions[-1]
+        if (newest.digest, newest.format) == (fresh.digest, fresh.format):
+            return before
+        added = replace(fresh, version=newest.version + 1)
+        return replace(before, versions=(*before.versions, added))
+
+    return change
+
+
+def _check_name(name: str) -> None:
+    wrong = wrong_name(name)
+    if wrong:
+        raise InvalidRequest(wrong)
+
+
+def _check_class(before: RegisteredModel, class_label: str) -> None:
+    """Raises InvalidRequest if that is another class; "" is not said yet."""
+    if class_label not in ("", before.class_label):
+        text = f"is {class_label[:140]!r}, but {before.name!r} recognises {before.class_label!r}"
+        raise InvalidRequest.of("header.class_label", f"{text}; use another name for it")
+
+
+async def _sha256(content: bytes) -> str:
+    return (await asyncio.to_thread(hashlib.sha256, content)).hexdigest()

@@ -1,0 +1,185 @@
+"""Tries a model as it will be used: a real predictor loads it, from the same messages.
+
+The predictor is a child process that has nothing to lose, so whatever happens it is killed in the
+end; an artifact that makes it crash or hang harms nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from grpc import aio
+
+from controller.catalog.registered import Described, Said
+from controller.predictors import Artifact, Predictors
+from trillium.errors import DeadlineExceeded, ModelRejected, Unreachable
+from trillium.predictor.v1 import model_service_pb2 as model_pb
+from trillium.predictor.v1.model_service_pb2_grpc import ModelServiceStub
+from trillium.rpc.channels import link_channel
+from trillium.wire import error_of
+
+START_S = 60.0
+"""How long a predictor may take until it answers: long enough for a machine that is busy."""
+LOAD_S = 120.0
+_ANSWER_S = 10.0
+_ENDING_S = 1.0
+"""How long after its connection broke a predictor may take to be seen as dead."""
+_POLL_S = 0.02
+_LOG_BYTES = 2000
+_FOREIGN = "TRILLIUM_PREDICTOR_"
+"""Variables that may be meant for other predictors on this machine begin so."""
+
+
+class TrialFailed(Exception):
+    """No predictor could be had; it says nothing of the model."""
+
+
+class Trial:
+    """Implements the catalog's `ModelTrial` with a predictor process for each model."""
+
+    def __init__(
+        self,
+        *,
+        at_once: int = 2,
+        start_s: float = START_S,
+        load_s: float = LOAD_S,
+        python: str = sys.executable,
+    ) -> None:
+        """At most `at_once` models are tried at a time, others wait; a model that is not loaded
+        after `load_s` is refused."""
+        self._turns = asyncio.Semaphore(at_once)
+        self._start_s = start_s
+        self._load_s = load_s
+        self._python = python
+
+    async def describe(self, name: str, artifact: bytes, digest: str, said: Said) -> Described:
+        """What a predictor says of the model that it has just loaded.
+
+        Cancelling ends the predictor, too. Raises what the predictor refuses the model with
+        (ModelRejected, InvalidRequest), ModelRejected if that was its end, and TrialFailed.
+        """
+        given = Artifact(
+            name=name,
+            digest=digest,
+            content=artifact,
+            class_label=said.class_label,
+            positive_column=said.positive_column,
+            output_name=said.output_name,
+        )
+        async with self._turns:
+            with TemporaryDirectory(prefix="trial-") as folder:
+                async with _child(Path(folder), self._python) as child:
+                    return await self._ask(child, given)
+
+    async def _ask(self, child: _Child, given: Artifact) -> Described:
+        predictors = Predictors()
+        try:
+            await self._until_answering(child, predictors)
+            await self._load(child, predictors, given)
+            return await _description(child.address)
+        finally:
+            await predictors.close()
+
+    async def _until_answering(self, child: _Child, predictors: Predictors) -> None:
+        try:
+            async with asyncio.timeout(self._start_s):
+                # A channel that finds nobody backs off; so it is used when somebody listens.
+                while not child.socket.exists() or await predictors.look(child.address) is None:
+                    if child.process.returncode is not None:
+                        raise TrialFailed(f"the predictor {child.ending()}")
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError as error:
+            text = f"the predictor did not answer within {self._start_s:g} s"
+            raise TrialFailed(text) from error
+
+    async def _load(self, child: _Child, predictors: Predictors, given: Artifact) -> None:
+        try:
+            await predictors.load(child.address, given, timeout_s=self._load_s)
+        except DeadlineExceeded as error:
+            text = f"a predictor that tried it had not loaded it after {self._load_s:g} s"
+            raise ModelRejected(text) from error
+        except Unreachable as error:
+            try:
+                await asyncio.wait_for(child.process.wait(), _ENDING_S)
+            except TimeoutError:
+                raise ModelRejected("a predictor that tried it no longer answered") from error
+            raise ModelRejected(f"a predictor that tried it {child.ending()}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    """A predictor process."""
+
+    process: asyncio.subprocess.Process
+    socket: Path
+    log: Path
+
+    @property
+    def address(self) -> str:
+        return f"unix:{self.socket}"
+
+    def ending(self) -> str:
+        """How it ended, and what it said last."""
+        status = self.process.returncode or 0
+        how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+        last = self.log.read_bytes()[-_LOG_BYTES:].decode(errors="replace").strip()
+        return f"{how}: {last or 'it said nothing'}"
+
+
+@asynccontextmanager
+async def _child(folder: Path, python: str) -> AsyncIterator[_Child]:
+    """A predictor that listens in `folder`, which must be nobody else's; killed at the end.
+
+    Raises TrialFailed.
+    """
+    socket, log = folder / "p.sock", folder / "log"
+    command = (python, "-m", "predictor", "--listen", f"unix:{socket}", "--log-level", "error")
+    try:
+        process = await _started((*command, "--parent-pid", str(os.getpid())), log)
+    except OSError as error:
+        raise TrialFailed(f"no predictor can be started with {python}: {error}") from error
+    try:
+        yield _Child(process, socket, log)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def _started(command: Sequence[str], log: Path) -> asyncio.subprocess.Process:
+    with log.open("wb") as output:
+        return await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={name: text for name, text in os.environ.items() if not name.startswith(_FOREIGN)},
+            start_new_session=True,
+        )
+
+
+async def _description(address: str) -> Described:
+    async with link_channel(address) as channel:
+        stub = ModelServiceStub(channel)
+        try:
+            answer = await stub.GetModel(model_pb.GetModelRequest(), timeout=_ANSWER_S)
+        except aio.AioRpcError as error:
+            text = (
+                f"the predictor did not describe the model: {error_of(error, address, _ANSWER_S)}"
+            )
+            raise TrialFailed(text) from error
+    model = answer.model
+    return Described(
+        feature_count=model.feature_count,
+        class_label=model.class_label,
+        feature_names=tuple(model.feature_names),
+        ensemble=model.ensemble,
+        class_labels=tuple(model.ensemble_class_labels),
+    )

@@ -1,0 +1,139 @@
+"""Settings of a controller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from controller.runtime.docker_settings import DockerSettings, DockerTls, Reach
+from trillium.config import (
+    ConfigError,
+    Setting,
+    address,
+    nonempty,
+    one_of,
+    read,
+    seconds,
+    whole_number,
+)
+
+MIB = 1024 * 1024
+PROGRAM = "controller"
+
+
+def store_uri(text: str) -> str:
+    """Parses `sqlite:PATH` or a MongoDB URI."""
+    if text.startswith("sqlite:") and len(text) > len("sqlite:"):
+        return text
+    if text.startswith(("mongodb://", "mongodb+srv://")):
+        return text
+    raise ValueError("sqlite:PATH, mongodb://... or mongodb+srv://... is wanted")
+
+
+SETTINGS = (
+    Setting("listen", address, "127.0.0.1:50052", "where to listen; port 0 takes any"),
+    Setting(
+        "store",
+        store_uri,
+        "sqlite:.trillium/controller.db",
+        "where all state is kept",
+        metavar="URI",
+    ),
+    Setting("database", nonempty, "trillium", "name of the MongoDB database"),
+    Setting(
+        "models_dir",
+        nonempty,
+        None,
+        "folder whose artifacts are registered at start",
+        metavar="DIR",
+    ),
+    Setting("runtime", one_of("process", "docker"), "process", "what runs predictors"),
+    Setting("docker_url", nonempty, "unix:///var/run/docker.sock", "the engine", metavar="URL"),
+    Setting("docker_tls_ca", nonempty, None, "authority of an engine behind TLS", metavar="FILE"),
+    Setting("docker_tls_cert", nonempty, None, "our certificate for the engine", metavar="FILE"),
+    Setting("docker_tls_key", nonempty, None, "key of our certificate", metavar="FILE"),
+    Setting("image", nonempty, "trillium:latest", "image of the predictors' containers"),
+    Setting("network", nonempty, "bridge", "network of the predictors' containers"),
+    Setting(
+        "reach",
+        one_of("loopback", "network"),
+        "loopback",
+        "how predictors in containers are reached: by a port on 127.0.0.1, or by name on the "
+        "network, when controller and aggregators are in containers there",
+    ),
+    Setting("owner", nonempty, "default", "tells our containers from other controllers' ones"),
+    Setting("max_model_bytes", whole_number(1, 2**31), 1024 * MIB, "largest artifact"),
+    Setting("max_dataset_bytes", whole_number(1, 2**31), 256 * MIB, "largest dataset file"),
+    Setting("max_runs", whole_number(1, 64), 2, "runs that are carried out at once"),
+    Setting("drain_s", seconds(0, 3600), 10.0, "how long a stop waits for calls in flight"),
+    Setting("parent_pid", whole_number(1, 2**31), None, "stop when this parent process dies"),
+    Setting("log_level", one_of("debug", "info", "warning", "error"), "info", "what to log from"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerConfig:
+    """Everything that a controller is told."""
+
+    listen: str = "127.0.0.1:50052"
+    store: str = "sqlite:.trillium/controller.db"
+    """May hold a password: never logged."""
+    database: str = "trillium"
+    models_dir: Path | None = None
+    docker: DockerSettings | None = None
+    """None runs predictors as child processes."""
+    max_model_bytes: int = 1024 * MIB
+    max_dataset_bytes: int = 256 * MIB
+    max_runs: int = 2
+    drain_s: float = 10.0
+    parent_pid: int | None = None
+    log_level: str = "info"
+
+
+def from_command_line(arguments: Sequence[str], environment: Mapping[str, str]) -> ControllerConfig:
+    """The config that flags and environment make; raises ConfigError with every problem."""
+    values: dict[str, Any] = read(
+        PROGRAM,
+        SETTINGS,
+        arguments,
+        environment,
+        description="Create, load, unload and terminate predictors, and run scoring jobs.",
+    )
+    problems = []
+    models_dir = values.pop("models_dir")
+    if models_dir is not None and not Path(models_dir).is_dir():
+        problems.append(f"--models-dir={models_dir}: is no folder")
+    docker = None
+    try:
+        docker = _docker(values)
+    except ValueError as error:
+        problems.append(str(error))
+    if problems:
+        raise ConfigError(problems)
+    return ControllerConfig(
+        models_dir=None if models_dir is None else Path(models_dir), docker=docker, **values
+    )
+
+
+def _docker(values: dict[str, Any]) -> DockerSettings | None:
+    """The engine's settings, taken out of `values`; raises ValueError."""
+    ca, certificate, key = (
+        None if path is None else Path(path)
+        for path in (values.pop(f"docker_tls_{part}") for part in ("ca", "cert", "key"))
+    )
+    url, image, network = values.pop("docker_url"), values.pop("image"), values.pop("network")
+    reach, owner = Reach(values.pop("reach")), values.pop("owner")
+    if values.pop("runtime") == "process":
+        return None
+    if ca is None and (certificate or key):
+        raise ValueError("--docker-tls-cert and --docker-tls-key go with --docker-tls-ca")
+    return DockerSettings(
+        base_url=url,
+        image=image,
+        owner=owner,
+        reach=reach,
+        network=network,
+        tls=None if ca is None else DockerTls(ca, certificate, key),
+    )

@@ -1,0 +1,1 @@
+"""One-shot scoring jobs: scored once, and the result kept."""

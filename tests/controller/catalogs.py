@@ -1,0 +1,116 @@
+"""A catalog on a store of its own, and callers of its service with the generated stubs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from grpc import aio
+
+from controller.catalog.catalog import Catalog, ModelTrial
+from controller.catalog.registered import Described, Said
+from controller.catalog.service import CatalogServicer
+from controller.outages import telling_outages
+from controller.store.sqlite import SqliteStore
+from trillium.clock import SystemClock
+from trillium.controller.v1 import catalog_service_pb2 as pb
+from trillium.controller.v1 import catalog_service_pb2_grpc
+from trillium.errors import TrilliumError
+from trillium.rpc.front import AioFront
+from trillium.rpc.methods import Limits
+
+
+@dataclass(slots=True)
+class FakeTrial:
+    """Says the same of every model, or what is said of it, and remembers which it was asked."""
+
+    description: Described = field(default_factory=lambda: Described(4, "setosa"))
+    error: TrilliumError | None = None
+    asked: list[str] = field(default_factory=list)
+
+    async def describe(self, name: str, artifact: bytes, digest: str, said: Said) -> Described:
+        assert digest == digest_of(artifact)
+        self.asked.append(name)
+        if self.error is not None:
+            raise self.error
+        known = self.description
+        return Described(
+            feature_count=known.feature_count,
+            class_label=said.class_label or known.class_label,
+            feature_names=known.feature_names,
+            ensemble=known.ensemble,
+            class_labels=known.class_labels,
+        )
+
+
+@asynccontextmanager
+async def opened(path: Path) -> AsyncIterator[SqliteStore]:
+    """A store in the file `path`."""
+    store = SqliteStore(path)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A CatalogService that is up."""
+
+    catalog: Catalog
+    stub: catalog_service_pb2_grpc.CatalogServiceAsyncStub
+
+
+@asynccontextmanager
+async def serving(store: SqliteStore, trial: ModelTrial, **limits: int) -> AsyncIterator[Served]:
+    """The service on a free port."""
+    catalog = Catalog(store, SystemClock(), trial)
+    service = telling_outages(CatalogServicer(catalog, **limits).service())
+    front = AioFront((service,), ("127.0.0.1:0",), Limits())
+    await front.start()
+    try:
+        async with aio.insecure_channel(front.addresses[0]) as channel:
+            yield Served(catalog, catalog_service_pb2_grpc.CatalogServiceStub(channel))
+    finally:
+        await front.stop(1.0)
+
+
+def digest_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def model_upload(
+    artifact: bytes, chunk_bytes: int = 65536, **header: Any
+) -> Iterator[pb.RegisterModelRequest]:
+    """The messages that register `artifact`; `header` overrides what is sound."""
+    facts = {
+        "name": "setosa",
+        "sha256": digest_of(artifact),
+        "size_bytes": len(artifact),
+        "class_label": "setosa",
+        "positive_column": 1,
+        **header,
+    }
+    yield pb.RegisterModelRequest(header=pb.RegisterModelHeader(**facts))
+    for start in range(0, len(artifact), chunk_bytes):
+        yield pb.RegisterModelRequest(chunk=artifact[start : start + chunk_bytes])
+
+
+def dataset_upload(
+    content: bytes, chunk_bytes: int = 65536, **header: Any
+) -> Iterator[pb.RegisterDatasetRequest]:
+    """The messages that register `content`; `header` overrides what is sound."""
+    facts = {
+        "name": "flowers",
+        "sha256": digest_of(content),
+        "size_bytes": len(content),
+        **header,
+    }
+    yield pb.RegisterDatasetRequest(header=pb.RegisterDatasetHeader(**facts))
+    for start in range(0, len(content), chunk_bytes):
+        yield pb.RegisterDatasetRequest(chunk=content[start : start + chunk_bytes])

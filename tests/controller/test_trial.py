@@ -1,0 +1,203 @@
+"""Models tried by real predictor processes, which never outlive their trial."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from controller.catalog.registered import Described, Said
+from controller.catalog.trial import Trial, TrialFailed
+from controller.predictors import Predictors
+from tests import artifacts
+from tests.controller.catalogs import digest_of
+from tests.waiting import eventually
+from trillium.errors import ModelRejected
+
+SETOSA = Said(class_label="setosa", positive_column=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A Python that writes down its process id and where its predictor listens."""
+
+    folder: Path
+    python: str
+
+    @property
+    def children(self) -> dict[int, str]:
+        """Address by process id of all that were started."""
+        files = (self.folder / "children").iterdir()
+        return {int(each.name): each.read_text().strip() for each in files}
+
+    @property
+    def alive(self) -> list[int]:
+        return [pid for pid in self.children if is_alive(pid)]
+
+    @property
+    def overlapped(self) -> bool:
+        """Whether one was started while another one ran."""
+        return (self.folder / "overlap").exists()
+
+
+def is_alive(pid: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+SCRIPT = """#!/bin/sh
+cd "$(dirname "$0")/children" || exit 1
+echo "$4" > $$
+for other in *; do
+    if [ "$other" != $$ ] && kill -0 "$other" 2>/dev/null; then touch ../overlap; fi
+done
+cd "$OLDPWD" || exit 1
+exec PYTHON "$@"
+"""
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    (tmp_path / "children").mkdir()
+    script = tmp_path / "python"
+    script.write_text(SCRIPT.replace("PYTHON", f"'{sys.executable}'"))
+    script.chmod(0o700)
+    return Watched(tmp_path, str(script))
+
+
+async def described(trial: Trial, artifact: bytes, said: Said = SETOSA) -> Described:
+    return await trial.describe("m", artifact, digest_of(artifact), said)
+
+
+async def test_predictor_says_what_the_model_is_and_is_gone(watched: Watched) -> None:
+    trial = Trial(python=watched.python)
+    assert await described(trial, artifacts.renamed_opset(13)) == Described(4, "setosa")
+    artifact = artifacts.with_trillium_metadata(
+        artifacts.two_column_tensor(),
+        ensemble="iris",
+        class_label="virginica",
+        class_labels='["setosa", "virginica"]',
+        positive_column="1",
+        feature_names='["a", "b", "c", "d"]',
+    )
+    names = ("a", "b", "c", "d")
+    labels = ("setosa", "virginica")
+    wanted = Described(4, "virginica", names, "iris", labels)
+    assert await described(trial, artifact, Said()) == wanted
+    assert (len(watched.children), watched.alive) == (2, [])
+    for address in watched.children.values():
+        assert not Path(address.removeprefix("unix:")).parent.exists()
+
+
+DEFECTIVE = {
+    "regression": (artifacts.regressor, "probabilities lie in"),
+    "two outputs": (artifacts.two_probability_outputs, "could all be the probabilities"),
+    "NaN": (artifacts.nan_output, "is NaN or infinite"),
+    "truncated": (artifacts.truncated, "cannot open it"),
+    "external data": (artifacts.external_data, "another file"),
+}
+
+
+async def test_what_a_predictor_refuses_is_refused_in_its_words(watched: Watched) -> None:
+    trial = Trial(python=watched.python)
+    tries = [described(trial, build()) for build, _ in DEFECTIVE.values()]
+    outcomes = await asyncio.gather(*tries, return_exceptions=True)
+    for (name, (_, words)), outcome in zip(DEFECTIVE.items(), outcomes, strict=True):
+        assert isinstance(outcome, ModelRejected), name
+        assert words in str(outcome), name
+    assert watched.alive == []
+
+
+async def test_options_that_were_said_are_tried(watched: Watched) -> None:
+    trial = Trial(python=watched.python)
+    with pytest.raises(ModelRejected, match="which class it recognises is not said"):
+        await described(trial, artifacts.renamed_opset(13), Said(positive_column=1))
+    said = Said(class_label="setosa", positive_column=1, output_name="calibrated")
+    answer = await described(trial, artifacts.two_probability_outputs(), said)
+    assert answer == Described(4, "setosa")
+
+
+async def test_settings_for_other_predictors_do_not_reach_it(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRILLIUM_PREDICTOR_MODEL", "nowhere.onnx")
+    trial = Trial(python=watched.python)
+    assert await described(trial, artifacts.renamed_opset(13)) == Described(4, "setosa")
+
+
+async def test_cancelling_ends_the_predictor(watched: Watched) -> None:
+    trial = Trial(python=watched.python)
+    task = asyncio.create_task(described(trial, artifacts.slow(60_000)))
+    await until_loading(watched)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert watched.alive == []
+
+
+async def test_model_that_ends_its_predictor_is_refused(watched: Watched) -> None:
+    trial = Trial(python=watched.python)
+    task = asyncio.create_task(described(trial, artifacts.slow(60_000)))
+    await until_loading(watched)
+    os.kill(watched.alive[0], 9)
+    with pytest.raises(ModelRejected, match="a predictor that tried it was ended by signal 9"):
+        await task
+    assert watched.alive == []
+
+
+async def test_model_that_takes_too_long_is_refused(watched: Watched) -> None:
+    trial = Trial(python=watched.python, load_s=0.2)
+    with pytest.raises(ModelRejected, match=r"had not loaded it after 0\.2 s"):
+        await described(trial, artifacts.slow(60_000))
+    assert watched.alive == []
+
+
+@pytest.mark.parametrize(("at_once", "count"), [(1, 2), (3, 3)])
+async def test_no_more_than_allowed_are_tried_at_once(
+    watched: Watched, at_once: int, count: int
+) -> None:
+    trial = Trial(python=watched.python, at_once=at_once)
+    await asyncio.gather(*(described(trial, artifacts.renamed_opset(13)) for _ in range(count)))
+    assert len(watched.children) == count
+    assert watched.overlapped == (at_once > 1)
+
+
+async def test_predictor_that_cannot_be_had_says_nothing_of_the_model(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(TrialFailed, match="no predictor can be started"):
+        await described(Trial(python=str(tmp_path / "nothing")), b"artifact")
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho out of order >&2\nexit 3\n")
+    broken.chmod(0o700)
+    with pytest.raises(TrialFailed, match="ended with status 3: out of order"):
+        await described(Trial(python=str(broken)), b"artifact")
+    mute = tmp_path / "mute"
+    mute.write_text("#!/bin/sh\nexec sleep 60\n")
+    mute.chmod(0o700)
+    with pytest.raises(TrialFailed, match=r"did not answer within 0\.2 s"):
+        await described(Trial(python=str(mute), start_s=0.2), b"artifact")
+
+
+def is_there(address: str) -> bool:
+    return address != "" and Path(address.removeprefix("unix:")).exists()
+
+
+async def until_loading(watched: Watched) -> None:
+    """Wait until the one predictor is at its model."""
+    predictors = Predictors()
+
+    async def is_loading() -> bool:
+        addresses = [each for each in watched.children.values() if is_there(each)]
+        seen = await predictors.look(addresses[0]) if addresses else None
+        return seen is not None and seen.busy
+
+    await eventually(is_loading)
+    await predictors.close()

@@ -1,0 +1,139 @@
+"""Has a controller serve every model of an ensemble, one deployment for each."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from trillium.cli.controller import ControllerClient, Deployed
+from trillium.cli.ensemble import Described, describe, how_to_train
+from trillium.cli.processes import POLL_S, START_S
+from trillium.errors import TrilliumError
+from trillium.process import StartFailed
+
+_LONGEST_ID = 40
+_NOT_REGISTERED = "model not registered"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An artifact that is served, as the deployment of its model."""
+
+    deployed: Deployed
+    described: Described
+
+
+def deployment_id(model: str) -> str:
+    """The id of a model's deployment: its name, as far as ids allow that.
+
+    Names that had to be changed get a digest, so that two models never share an id.
+    """
+    plain = re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")
+    plain = plain if plain[:1].isalpha() else f"m-{plain}".rstrip("-")
+    if plain == model and len(plain) <= _LONGEST_ID:
+        return plain
+    digest = hashlib.sha256(model.encode()).hexdigest()[:8]
+    return f"{plain[: _LONGEST_ID - 9].rstrip('-')}-{digest}"
+
+
+def check_registered(log: Path, artifacts: Sequence[Path], ensemble: str) -> None:
+    """Raises StartFailed for the first artifact that the controller with that log refused."""
+    refusals = _refusals(log)
+    for artifact in artifacts:
+        if artifact.name in refusals:
+            reason = refusals[artifact.name].rstrip(".")
+            again = f"if it is damaged, delete it and run: {how_to_train(ensemble)}"
+            raise StartFailed(f"{artifact} is refused: {reason}; {again}")
+
+
+def _refusals(log: Path) -> Mapping[str, str]:
+    """Why files were not registered, by their names."""
+    found = {}
+    for line in log.read_text(errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+            if entry["message"] == _NOT_REGISTERED:
+                found[str(entry["file"])] = str(entry["detail"])
+        except (ValueError, TypeError, KeyError):
+            continue
+    return found
+
+
+async def load_all(
+    controller: ControllerClient, models: Sequence[str], say: Callable[[str], None]
+) -> list[Member]:
+    """Have the newest version of each model served; answers them as they came.
+
+    A deployment that is there already is kept. Raises StartFailed.
+    """
+    try:
+        there = {each.id: each for each in await controller.deployments() if each.wanted}
+        ids = {model: deployment_id(model) for model in models}
+        say(_announcement(ids, there))
+        ensembles = await controller.ensembles()
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(_load(controller, ids[model], model, there)) for model in models
+            ]
+    except TrilliumError as error:
+        raise StartFailed(f"the controller cannot be asked: {error}") from error
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    members = [task.result() for task in tasks]
+    return [_of_ensemble(each, ensembles) for each in members]
+
+
+def _announcement(ids: Mapping[str, str], there: Mapping[str, Deployed]) -> str:
+    wanted = ids.values()
+    new = [id for id in wanted if id not in there]
+    others = [id for id in there if id not in wanted]
+    what = "loading" if not new else "creating and loading" if len(new) == len(ids) else "loading"
+    line = f"{what} {_deployments(list(wanted))} ..."
+    kept = f" (also there from before: {', '.join(others[:5])}" if others else ""
+    more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+    return f"{line}{kept}{more}{')' if others else ''}"
+
+
+def _deployments(ids: Sequence[str]) -> str:
+    return f"{len(ids)} deployments: {', '.join(ids)}" if len(ids) > 1 else f"deployment {ids[0]}"
+
+
+async def _load(
+    controller: ControllerClient, id: str, model: str, there: Mapping[str, Deployed]
+) -> Member:
+    before = there.get(id)
+    if before is not None and before.model != model:
+        text = f"deployment {id} serves {before.model}, and {model} is wanted"
+        raise StartFailed(f"{text}; terminate it, or choose another --state")
+    try:
+        if before is None:
+            await controller.create(id, model)
+        async with asyncio.timeout(START_S):
+            return await _serving(controller, id)
+    except TrilliumError as error:
+        raise StartFailed(f"deployment {id} of {model} cannot be loaded: {error}") from error
+    except TimeoutError:
+        raise StartFailed(f"deployment {id} did not serve within {START_S:g} s") from None
+
+
+async def _serving(controller: ControllerClient, id: str) -> Member:
+    while True:
+        # What an earlier controller wrote stands until this one has looked, so that "loaded" may
+        # be said of a predictor that ended with it: loading is asked for until one answers.
+        deployed = await controller.load(id)
+        for address in deployed.addresses:
+            described = await describe(address)
+            if described is not None:
+                return Member(deployed, described)
+        await asyncio.sleep(POLL_S)
+
+
+def _of_ensemble(member: Member, ensembles: Mapping[str, str]) -> Member:
+    """`member` with the ensemble that the catalog knows, which an artifact need not say."""
+    ensemble = ensembles.get(member.deployed.model, "")
+    return replace(member, described=replace(member.described, ensemble=ensemble))

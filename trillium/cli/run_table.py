@@ -1,0 +1,37 @@
+"""What a person sees of a run."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from trillium.cli.controller import Evaluation, Run
+
+
+def run_line(run: Run) -> Text:
+    """One line on a run that has ended."""
+    what = f"{run.name}: {run.model} on the dataset {run.dataset}"
+    if run.failure:
+        return Text(f"{what}: no result: {run.failure}", style="red")
+    done = f"{what}: {run.row_count} rows in {run.took_s:.1f} s"
+    if run.evaluation is None:
+        return Text(done)
+    return Text.assemble(f"{done}, accuracy ", (f"{run.evaluation.accuracy:.3f}", "bold green"))
+
+
+def confusion_table(evaluation: Evaluation) -> Table:
+    """How many rows of each true class were told to be which."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("true class")
+    for label in evaluation.labels:
+        table.add_column(f"told {label}", justify="right")
+    for place, (label, counts) in enumerate(
+        zip(evaluation.labels, evaluation.confusion, strict=True)
+    ):
+        cells = [
+            Text(str(count), style="bold green" if told == place else "red" if count else "dim")
+            for told, count in enumerate(counts)
+        ]
+        table.add_row(label, *cells)
+    return table
