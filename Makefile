@@ -73,7 +73,7 @@ requirements: | $(VENV)/pyvenv.cfg ## Pin requirements/*.txt anew (ALL=1: everyt
 ##@ Check it
 
 .PHONY: check
-check: lint types layers proto-check test ## All that CI checks on one Python
+check: lint types layers proto-check test ## All that CI checks on one Python without an engine
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Is it formatted and free of lint?
@@ -95,15 +95,29 @@ proto-check: $(VENV)/.dev ## Are the protos clean and compatible, the stubs up t
 	@$(BIN)/python scripts/generate_protos.py --check
 
 .PHONY: test
-test: $(VENV)/.dev ## All tests, with coverage
-	@$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+test: $(VENV)/.dev ## All tests that need no container engine, with coverage
+	@$(BIN)/python -m pytest -m "not engine" --cov --cov-report=term $(ARGS)
+	@echo "left out: the tests that need a container engine; make test-all runs them, too"
+
+.PHONY: test-all
+test-all: $(VENV)/.dev engine-image ## All tests, on a container engine, too (needs root or an engine)
+	@DOCKER_HOST="$$(scripts/engine/start_engine.sh)" \
+	    $(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+.PHONY: engine-image
+engine-image: ## Make sure that there is a container engine, and build the image on it
+	@scripts/engine/build_image.sh >/dev/null
+
+.PHONY: engine-stop
+engine-stop: ## Stop the engine that test-all started, if it did
+	@scripts/engine/stop_engine.sh
 
 .PHONY: test-pythons
 test-pythons: $(PYTHONS:%=test-python-%) ## All tests on every other supported Python
 
 .PHONY: test-plain
 test-plain: $(VENV)/.dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -m "not engine and not packaging" $(ARGS)
 
 # An interpreter counts only if it runs: a version manager's shim may stand for one that is not on.
 test-python-%:

@@ -15,8 +15,8 @@ class Clock(Protocol):
         ...
 
     def now(self) -> datetime:
-        """The wall clock's time in UTC, to the millisecond: as precise as stores keep it. For people
-        and records."""
+        """The wall clock's time in UTC, to the millisecond, as precise as stores keep it; for
+        people and records."""
         ...
 
 
