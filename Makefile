@@ -7,6 +7,9 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
+# ONNX Runtime sends telemetry otherwise, from a thread of its own.
+export ORT_DISABLE_TELEMETRY := 1
+
 PYTHON ?= python3
 PYTHONS ?= 3.12 3.13
 VENV ?= .venv

@@ -1,0 +1,82 @@
+"""Fixtures of the runtime tests. What they start, they end."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, closing
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import docker
+import pytest
+
+from controller.runtime.docker import DockerRuntime
+from controller.runtime.process import ProcessRuntime, ProcessSettings
+from tests.runtime.engine import ApartEngine, client_of, engine_apart, find_engine, remove_all
+from tests.runtime.engine import settings_for as settings_of
+from tests.runtime.serving import pids_with
+
+OpenDocker: TypeAlias = Callable[..., Awaitable[DockerRuntime]]
+
+
+@pytest.fixture(scope="session")
+def engine() -> str:
+    """The address of an engine that has the image."""
+    return find_engine()
+
+
+@pytest.fixture
+def api(engine: str) -> Iterator[docker.APIClient]:
+    """A client of the engine, for what the port does not show."""
+    with closing(client_of(engine)) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def apart(engine: str) -> Iterator[ApartEngine]:
+    """An engine that may be stopped and killed."""
+    # Not pytest's own folder: its path is too long for sockets.
+    folder = Path(tempfile.mkdtemp(prefix="engine-"))
+    with engine_apart(folder, engine) as started:
+        yield started
+    assert pids_with(str(folder)) == []
+
+
+@pytest.fixture
+async def open_docker(engine: str) -> AsyncIterator[OpenDocker]:
+    """Opens runtimes with the given settings; closes them and removes their containers."""
+    async with AsyncExitStack() as stack:
+
+        async def open_runtime(
+            base_url: str = engine, *, door: str | None = None, **others: Any
+        ) -> DockerRuntime:
+            """`door` is another address of the same engine."""
+            settings = settings_of(door or base_url, **others)
+            runtime = DockerRuntime(settings)
+            # Last in, first out: the containers go when the runtime is closed.
+            stack.callback(remove_all, base_url, settings.owner)
+            stack.push_async_callback(runtime.close)
+            await runtime.open()
+            return runtime
+
+        yield open_runtime
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A new folder with a path short enough for sockets; it must be empty afterwards, and no
+    process may listen in it."""
+    folder = Path(tempfile.mkdtemp(prefix="t-"))
+    yield folder
+    assert pids_with(f"--listen=unix:{folder}") == []
+    folder.rmdir()
+
+
+@pytest.fixture
+async def processes(short_path: Path) -> AsyncIterator[ProcessRuntime]:
+    """An open process runtime."""
+    runtime = ProcessRuntime(ProcessSettings(folder=short_path, close_grace_s=5.0))
+    await runtime.open()
+    yield runtime
+    await runtime.close()

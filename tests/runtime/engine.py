@@ -1,0 +1,121 @@
+"""The engines that tests use: one that is in use, and one of their own to do harm to."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.errors
+
+from controller.runtime.docker_engine import check_listening
+from controller.runtime.docker_settings import DockerSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ROOT / "scripts/engine"
+IMAGE = os.environ.get("TRILLIUM_IMAGE", "trillium:local")
+HOW = "run scripts/engine/start_engine.sh and scripts/engine/build_image.sh (make test-all does)"
+
+
+def client_of(base_url: str) -> docker.APIClient:
+    """A client for what the tests look at themselves; the caller closes it."""
+    check_listening(base_url)
+    return docker.APIClient(base_url=base_url, version="auto", timeout=30)
+
+
+def find_engine() -> str:
+    """The engine to test on. Fails, and never skips, when there is none with the image."""
+    folder = Path(os.environ.get("TRILLIUM_ENGINE_DIR", ROOT / ".engine")).resolve()
+    candidates = (
+        os.environ.get("DOCKER_HOST", ""),
+        "unix:///var/run/docker.sock",
+        f"unix://{folder}/docker.sock",
+    )
+    problems = []
+    for base_url in filter(None, candidates):
+        try:
+            with closing(client_of(base_url)) as client:
+                client.inspect_image(IMAGE)  # type: ignore[no-untyped-call]
+            return base_url
+        except (docker.errors.DockerException, OSError) as error:
+            problems.append(f"{base_url}: {error}")
+    raise AssertionError(f"no engine has the image {IMAGE}: {HOW}; " + "; ".join(problems))
+
+
+def settings_for(base_url: str, **others: Any) -> DockerSettings:
+    """Settings with an owner that nobody else has."""
+    values = {"image": IMAGE, "owner": f"test{secrets.token_hex(6)}", **others}
+    return DockerSettings(base_url=base_url, **values)
+
+
+def ours(client: docker.APIClient, owner: str) -> list[dict[str, Any]]:
+    """What the engine lists with that owner's label."""
+    return list(client.containers(all=True, filters={"label": [f"trillium.owner={owner}"]}))
+
+
+def remove_all(base_url: str, owner: str) -> None:
+    """Remove that owner's containers, and see that none is left."""
+    with closing(client_of(base_url)) as client:
+        for entry in ours(client, owner):
+            with suppress(docker.errors.NotFound):
+                client.remove_container(entry["Id"], v=True, force=True)
+        assert ours(client, owner) == []
+
+
+@dataclass(frozen=True, slots=True)
+class ApartEngine:
+    """An engine in a network namespace of its own, with the image, and no bridge."""
+
+    folder: Path
+
+    @property
+    def base_url(self) -> str:
+        return f"unix://{self.folder}/docker.sock"
+
+    def start(self) -> None:
+        """Start it, if it does not run."""
+        without = ("--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false")
+        script = SCRIPTS / "start_engine.sh"
+        subprocess.run(
+            [script, "--apart", self.folder, "--", *without],
+            check=True,
+            timeout=100,
+            stdout=subprocess.DEVNULL,
+        )
+
+    @property
+    def pid(self) -> int:
+        """Of dockerd."""
+        return int((self.folder / "dockerd.pid").read_text())
+
+    def send(self, number: signal.Signals) -> None:
+        """Send dockerd a signal."""
+        os.kill(self.pid, number)
+
+    def hangs(self) -> bool:
+        """Whether a SIGSTOP has reached the last of its threads."""
+        threads = Path(f"/proc/{self.pid}/task").glob("*/status")
+        return all("\nState:\tT" in each.read_text() for each in threads)
+
+
+@contextmanager
+def engine_apart(folder: Path, image_from: str) -> Iterator[ApartEngine]:
+    """Such an engine, ended and deleted afterwards. Its image is copied from another engine."""
+    engine = ApartEngine(folder)
+    try:
+        engine.start()
+        with (
+            closing(client_of(image_from)) as source,
+            closing(client_of(engine.base_url)) as target,
+        ):
+            target.load_image(source.get_image(IMAGE))  # type: ignore[no-untyped-call]
+        yield engine
+    finally:
+        subprocess.run([SCRIPTS / "stop_engine.sh", "--purge", folder], check=True, timeout=100)

@@ -1,0 +1,95 @@
+"""The image itself, on a real engine: what it holds, and how its services start and stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import docker
+import pytest
+
+from tests.runtime.engine import IMAGE
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.engine
+
+MODEL = "models/iris-setosa.onnx"
+HARDENED: dict[str, Any] = {
+    "read_only": True,
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges"],
+    "tmpfs": {"/tmp": "size=16m"},
+}
+
+
+@contextmanager
+def running(
+    api: docker.APIClient, command: list[str], *, entrypoint: list[str] | None = None
+) -> Iterator[str]:
+    """The id of a started container with a read-only root, which is removed afterwards."""
+    host: Any = api.create_host_config(network_mode="none", **HARDENED)
+    made = api.create_container(IMAGE, command, entrypoint=entrypoint, host_config=host)["Id"]
+    try:
+        api.start(made)
+        yield made
+    finally:
+        api.remove_container(made, force=True)
+
+
+def output_of(api: docker.APIClient, *command: str) -> str:
+    """What a command in the image prints; it must succeed."""
+    with running(api, list(command[1:]), entrypoint=[command[0]]) as container:
+        status = api.wait(container, timeout=30)["StatusCode"]
+        output = bytes(api.logs(container)).decode()
+    assert status == 0, output
+    return output
+
+
+async def test_a_predictor_is_healthy_on_a_read_only_root_and_drains_at_a_sigterm(
+    api: docker.APIClient,
+) -> None:
+    with running(api, ["predictor", "--model", MODEL]) as container:
+
+        def is_healthy() -> bool:
+            state = api.inspect_container(container)["State"]
+            return bool(state["Health"]["Status"] == "healthy")
+
+        await eventually(is_healthy, 60)
+        api.stop(container, timeout=20)
+        assert api.inspect_container(container)["State"]["ExitCode"] == 0
+        assert b'"draining"' in api.logs(container)
+
+
+async def test_a_predictor_without_a_model_is_not_healthy(api: docker.APIClient) -> None:
+    probe = ["trillium.healthcheck", "127.0.0.1:50061"]
+    with running(api, ["predictor"]) as container:
+
+        def says(word: str) -> bool:
+            made = api.exec_create(container, ["python", "-m", *probe])["Id"]
+            return word in bytes(api.exec_start(made)).decode()
+
+        await eventually(lambda: says("NOT_SERVING"), 30)
+
+
+def test_it_runs_as_nobody_in_particular(api: docker.APIClient) -> None:
+    assert output_of(api, "python", "-c", "import os; print(os.getuid(), os.getgid())") == (
+        "10001 10001\n"
+    )
+    assert api.inspect_image(IMAGE)["Config"]["User"] == "10001:10001"  # type: ignore[no-untyped-call]
+
+
+def test_it_holds_the_models_and_not_what_made_them(api: docker.APIClient) -> None:
+    names = "('sklearn', 'skl2onnx', 'scipy', 'pip', 'setuptools', 'pytest')"
+    there = f"import importlib.util as u; print([n for n in {names} if u.find_spec(n)])"
+    assert output_of(api, "python", "-c", there) == "[]\n"
+    models = output_of(api, "python", "-c", "import os; print(sorted(os.listdir('models')))")
+    assert models.count(".onnx") == 3
+    which = "import shutil; print([c for c in ('gcc', 'cc', 'g++', 'make') if shutil.which(c)])"
+    assert output_of(api, "python", "-c", which) == "[]\n"
+
+
+def test_all_services_can_be_imported_where_nothing_can_be_written(api: docker.APIClient) -> None:
+    assert output_of(api, "python", "-m", "predictor", "--help")
+    assert output_of(api, "python", "-m", "aggregator", "--help")
+    assert output_of(api, "python", "-m", "trillium", "--help")

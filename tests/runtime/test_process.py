@@ -1,0 +1,219 @@
+"""The process runtime: what the contract does not say of every runtime."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from controller.runtime.port import (
+    Container,
+    ContainerRefused,
+    ContainerSpec,
+    ContainerState,
+    RuntimeUnreachable,
+)
+from controller.runtime.process import ProcessRuntime, ProcessSettings
+from controller.runtime.process_child import Child
+from tests.runtime.engine import ROOT
+from tests.runtime.serving import pids_with, status_of_process, until_waiting_for_a_model
+from tests.waiting import eventually
+
+A1 = ContainerSpec("a1", slot=0, attempt=1)
+
+
+async def made(runtime: ProcessRuntime, spec: ContainerSpec = A1) -> Container:
+    await runtime.create(spec)
+    return next(each for each in await runtime.look() if each.slot == spec.slot)
+
+
+async def pid_of(container: Container) -> int:
+    # A process that has just begun has no command yet.
+    await eventually(lambda: len(pids_with(f"--listen={container.address}")) == 1)
+    (pid,) = pids_with(f"--listen={container.address}")
+    return pid
+
+
+def zombies() -> list[int]:
+    """Children of this process that have ended and were not reaped."""
+    children = Path("/proc/self/task").glob("*/children")
+    pids = [int(pid) for path in children for pid in path.read_text().split()]
+    return [pid for pid in pids if status_of_process(pid)["State"].startswith("Z")]
+
+
+async def test_children_end_when_their_parent_is_killed(short_path: Path) -> None:
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "tests.runtime.parent", str(short_path)),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert parent.stdout is not None
+    addresses = (await asyncio.wait_for(parent.stdout.readline(), 30)).decode().split()
+    assert len(addresses) == 2
+    for address in addresses:
+        await until_waiting_for_a_model(address)
+    parent.kill()
+    await parent.communicate()
+    await eventually(lambda: pids_with(f"--listen=unix:{short_path}") == [])
+    # The next controller deletes what that one left.
+    assert len(os.listdir(short_path)) == 1
+    runtime = ProcessRuntime(ProcessSettings(folder=short_path))
+    await runtime.open()
+    assert await runtime.look() == []
+    assert len(os.listdir(short_path)) == 1
+    await runtime.close()
+    assert os.listdir(short_path) == []
+
+
+async def test_a_child_whose_parent_died_before_it_began_does_not_serve(short_path: Path) -> None:
+    child = Child("0" * 64, A1, short_path)
+    await child.start(
+        (sys.executable, "-m", "predictor", f"--listen={child.address}", "--parent-pid=1"), None
+    )
+    await child.ended()
+    assert child.seen("here").exit_code == 1
+    assert "the parent process 1 is gone" in child.last_lines(5, 4096)
+    child.delete()
+
+
+async def test_a_folder_in_use_is_not_swept(processes: ProcessRuntime, short_path: Path) -> None:
+    container = await made(processes)
+    other = ProcessRuntime(ProcessSettings(folder=short_path))
+    await other.open()
+    await other.close()
+    await until_waiting_for_a_model(container.address)
+
+
+async def test_a_child_has_a_session_of_its_own(processes: ProcessRuntime) -> None:
+    pid = await pid_of(await made(processes))
+    assert os.getsid(pid) == os.getpgid(pid) == pid
+
+
+async def test_only_this_user_may_enter_the_folder(processes: ProcessRuntime) -> None:
+    container = await made(processes)
+    folder = os.path.dirname(container.address.removeprefix("unix:"))
+    assert os.stat(folder).st_mode & 0o777 == 0o700
+
+
+async def test_a_child_that_does_not_react_is_killed_after_its_grace(
+    processes: ProcessRuntime,
+) -> None:
+    container = await made(processes)
+    await until_waiting_for_a_model(container.address)
+    pid = await pid_of(container)
+    os.kill(pid, signal.SIGSTOP)
+    async with asyncio.timeout(10):
+        await processes.remove(container.id, grace_s=0.2)
+    assert not Path(f"/proc/{pid}").exists()  # noqa: ASYNC240
+
+
+async def test_a_child_ends_in_order_within_its_grace(processes: ProcessRuntime) -> None:
+    container = await made(processes)
+    await until_waiting_for_a_model(container.address)
+    os.kill(await pid_of(container), signal.SIGTERM)
+
+    async def has_exited() -> bool:
+        return (await processes.look())[0].state is ContainerState.EXITED
+
+    await eventually(has_exited)
+    assert (await processes.look())[0].exit_code == 0
+    assert '"draining"' in await processes.logs(container.id)
+
+
+async def test_fifty_starts_and_stops_leave_no_zombie_no_file_and_no_thread(
+    processes: ProcessRuntime,
+) -> None:
+    async def start_and_stop(attempt: int) -> None:
+        container = await made(processes, replace(A1, attempt=attempt))
+        await processes.remove(container.id, grace_s=0)
+
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    for attempt in (1, 2):
+        await start_and_stop(attempt)
+    before = open_files()
+    for attempt in range(3, 53):
+        await start_and_stop(attempt)
+    assert zombies() == []
+    assert await processes.look() == []
+    await eventually(lambda: open_files() <= before)
+    # The event loop's own watcher keeps a thread for each process until it ends.
+    await eventually(lambda: len(os.listdir("/proc/self/task")) < 50)
+
+
+async def test_only_the_last_part_of_the_output_is_kept(short_path: Path) -> None:
+    child = Child("0" * 64, A1, short_path)
+    words = "for n in range(100_000): print('line', n)"
+    await child.start((sys.executable, "-c", words), None)
+    await child.ended()
+    limit = 64 * 1024
+    child.trim_output(limit)
+    (kept,) = list(short_path.iterdir())  # noqa: ASYNC240
+    assert limit / 4 < kept.stat().st_size <= limit / 2
+    assert child.last_lines(2, limit) == "line 99998\nline 99999"
+    assert kept.read_text().startswith("line ")
+    child.trim_output(limit)
+    assert child.last_lines(1, limit) == "line 99999"
+    child.delete()
+    child.trim_output(limit)
+    assert child.last_lines(1, limit) == ""
+
+
+async def test_output_grows_on_after_it_was_cut(short_path: Path) -> None:
+    child = Child("0" * 64, A1, short_path)
+    # Whole lines, so that a cut falls between two.
+    endless = "import os\nfor n in range(10**9): os.write(1, b'line %d\\n' % n)"
+    await child.start((sys.executable, "-c", endless), None)
+    for _ in range(5):
+        await eventually(lambda: len(child.last_lines(10_000, 64 * 1024)) > 32 * 1024)
+        await asyncio.to_thread(child.trim_output, 16 * 1024)
+    child.kill()
+    await child.ended()
+    lines = child.last_lines(50, 64 * 1024).splitlines()
+    numbers = [int(line.removeprefix("line ")) for line in lines]
+    assert numbers == sorted(numbers)
+    child.delete()
+
+
+async def test_a_share_of_the_processors_is_refused(processes: ProcessRuntime) -> None:
+    with pytest.raises(ContainerRefused, match=r"0\.5 cpus.*engine"):
+        await processes.create(replace(A1, cpus=0.5))
+    assert await processes.look() == []
+
+
+async def test_a_python_that_cannot_be_started_is_refused_and_leaves_nothing(
+    processes: ProcessRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with pytest.raises(ContainerRefused, match="/no/such/python"):
+        await processes.create(A1)
+    assert await processes.look() == []
+
+
+async def test_a_folder_whose_path_is_too_long_for_sockets_is_refused(tmp_path: Path) -> None:
+    runtime = ProcessRuntime(ProcessSettings(folder=tmp_path / ("x" * 100)))
+    with pytest.raises(RuntimeUnreachable, match="too long"):
+        await runtime.open()
+    await runtime.close()
+
+
+async def test_settings_reach_the_predictor(short_path: Path) -> None:
+    settings = ProcessSettings(folder=short_path, arguments=("--log-level=loud",))
+    runtime = ProcessRuntime(settings)
+    await runtime.open()
+    container = await made(runtime)
+
+    async def has_exited() -> bool:
+        return (await runtime.look())[0].state is ContainerState.EXITED
+
+    await eventually(has_exited)
+    assert (await runtime.look())[0].exit_code == 2
+    assert "--log-level" in await runtime.logs(container.id)
+    await runtime.close()
