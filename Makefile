@@ -15,6 +15,8 @@ PYTHONS ?= 3.12 3.13
 VENV ?= .venv
 MODELS ?= models
 ENSEMBLE ?= iris
+# What takes long and does not depend on the version of Python: searches, crash matrices, endurance.
+LONG := tests/controller/test_model.py tests/acceptance tests/cli
 # More for pytest, for example: make test ARGS="-k drain -x"
 ARGS ?=
 
@@ -116,11 +118,12 @@ engine-stop: ## Stop the engine that test-all started, if it did
 	@scripts/engine/stop_engine.sh
 
 .PHONY: test-pythons
-test-pythons: $(PYTHONS:%=test-python-%) ## All tests on every other supported Python
+test-pythons: $(PYTHONS:%=test-python-%) ## The tests but for the longest, and the demo, on other Pythons
 
 .PHONY: test-plain
-test-plain: $(VENV)/.dev
-	@$(BIN)/python -m pytest -m "not engine and not packaging" $(ARGS)
+test-plain: $(VENV)/.dev ready-models
+	@$(BIN)/python -m pytest -m "not engine and not packaging" $(LONG:%=--ignore=%) $(ARGS)
+	@$(BIN)/trillium up --models $(MODELS) --ensemble $(ENSEMBLE) --demo
 
 # An interpreter counts only if it runs: a version manager's shim may stand for one that is not on.
 test-python-%:

@@ -150,8 +150,8 @@ class Roster:
         return endpoint in self._entries
 
     def all_ready(self) -> bool:
-        """Whether every class has a predictor that may be asked."""
-        return self._labels_in(State.READY) == set(self.class_labels)
+        """Whether every class has a predictor that may be asked, and there is any class."""
+        return bool(self.class_labels) and self._labels_in(State.READY) == set(self.class_labels)
 
     def has_hope(self, class_label: str) -> bool:
         """Whether a request for the class may be answered soon: a predictor is ready, or is being

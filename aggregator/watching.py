@@ -6,11 +6,13 @@ What was known last stays good while no controller answers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from grpc import aio
 
@@ -23,6 +25,8 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
+FAREWELL_S = 1.0
+"""How long the controller may take to note that we have left."""
 
 
 class Watcher:
@@ -44,16 +48,27 @@ class Watcher:
         self._ensemble = ensemble
         self._open_channel = open_channel
         self._id = f"aggregator-{secrets.token_hex(8)}"
+        self._stream: Any = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Watch inside the context."""
+        """Watch inside the context; leave it when no predictor is asked any more."""
         task = asyncio.create_task(self._run())
         try:
             yield
         finally:
+            await self._leave()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    async def _leave(self) -> None:
+        """End the watch in good order: then no unload waits for our confirmation."""
+        stream = self._stream
+        if stream is not None:
+            with contextlib.suppress(aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
+                async with asyncio.timeout(FAREWELL_S):
+                    await stream.done_writing()
+                    await stream.code()
 
     async def _run(self) -> None:
         pause_s = FIRST_PAUSE_S
@@ -65,6 +80,9 @@ class Watcher:
             except aio.AioRpcError as error:
                 facts = {"address": self._address, "detail": error.details()}
                 log.info("controller lost", extra=facts)
+            except asyncio.InvalidStateError:
+                # Confirming after the leave was taken, or to a controller that just went away.
+                log.info("controller lost", extra={"address": self._address})
             except Exception:
                 log.exception("the watch failed")
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
@@ -72,7 +90,7 @@ class Watcher:
 
     async def _watch(self, channel: aio.Channel) -> bool:
         """Watch until the controller ends it; answers whether anything came."""
-        stream = DiscoveryServiceStub(channel).WatchEndpoints()
+        self._stream = stream = DiscoveryServiceStub(channel).WatchEndpoints()
         await stream.write(pb.WatchEndpointsRequest(watcher_id=self._id, ensemble=self._ensemble))
         came = False
         async for snapshot in stream:

@@ -89,12 +89,11 @@ async def running_controller(
             runs, deployments, predictors, source, clock, failpoints, at_once=config.max_runs
         )
         orders = RunOrders(runs, deployments, source)
+        controlling = ControllerServicer(deployments, requests, library, reconciler.looker, runtime)
         discovering = DiscoveryServicer(discovery)
         health = Health(SERVICES)
         services = (
-            ControllerServicer(
-                deployments, requests, library, reconciler.looker, runtime
-            ).service(),
+            controlling.service(),
             RunServicer(orders, runs, requests).service(),
             CatalogServicer(catalog, config.max_model_bytes, config.max_dataset_bytes).service(),
             discovering.service(),
@@ -115,6 +114,7 @@ async def running_controller(
             yield RunningController(front.addresses[0], health, deployments)
         finally:
             health.end()
+            controlling.draining.set()
             discovering.draining.set()
             await front.stop(config.drain_s)
 

@@ -47,10 +47,12 @@ class DiscoveryServicer:
                     told = snapshot.revision
                     yield _message(snapshot, opening.ensemble)
                 waiting = asyncio.create_task(changed.wait())
-                await asyncio.wait(
-                    (waiting, confirming, draining), return_when=asyncio.FIRST_COMPLETED
-                )
-                waiting.cancel()
+                try:
+                    await asyncio.wait(
+                        (waiting, confirming, draining), return_when=asyncio.FIRST_COMPLETED
+                    )
+                finally:
+                    waiting.cancel()
             if confirming.done():
                 confirming.result()
         finally:

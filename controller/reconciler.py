@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from controller import lifecycle
-from controller.deployment import Deployment, Phase, Slot, State
+from controller.deployment import Deployment, Phase, Slot, State, Target, wanted
 from controller.deployments import Deployments, Stored
 from controller.failpoints import Failpoints
 from controller.lifecycle import Change, Create, Load, Remove, Rest, Seen, SeenContainer, Unload
@@ -148,13 +148,14 @@ class Reconciler:
             self._kicks[key].set()
             return
         self._kicks[key] = asyncio.Event()
-        task = asyncio.create_task(self._tend(id, index))
-        self._tending[key] = task
+        self._tending[key] = asyncio.create_task(self._tend_to_the_end(id, index))
 
-        def ended(_: asyncio.Task[None]) -> None:
-            del self._tending[key], self._kicks[key]
-
-        task.add_done_callback(ended)
+    async def _tend_to_the_end(self, id: str, index: int) -> None:
+        try:
+            await self._tend(id, index)
+        finally:
+            # At once, and not when the task is seen to be done: a kick in between would be lost.
+            del self._tending[id, index], self._kicks[id, index]
 
     async def _tend(self, id: str, index: int) -> None:
         """Take one action after the other until there is nothing to do."""
@@ -276,7 +277,7 @@ class Reconciler:
             while not loading.done():
                 kick.clear()
                 await _any_of(LONGEST_REST_S, asyncio.wait((loading,)), kick.wait())
-                if not loading.done() and not await self._still_meant(deployment.id, index, slot):
+                if not loading.done() and not await self._still_meant(stored, index, load):
                     return
             await loading
         except TrilliumError as error:
@@ -291,9 +292,15 @@ class Reconciler:
             await asyncio.gather(loading, return_exceptions=True)
         self._failpoints.passed("after-load")
 
-    async def _still_meant(self, id: str, index: int, slot: Slot) -> bool:
-        stored = await self._deployments.get(id)
-        return stored is not None and stored.deployment.slots[index] == slot
+    async def _still_meant(self, began: Stored, index: int, load: Load) -> bool:
+        """Whether the model is still wanted where it was to go when the load began."""
+        stored = await self._deployments.get(began.deployment.id)
+        if stored is None:
+            return False
+        now = stored.deployment
+        is_wanted = wanted(now.spec, index) is Target.LOADED
+        same = now.slots[index] == began.deployment.slots[index]
+        return is_wanted and same and now.spec.digest == load.digest
 
     async def _unload(self, address: str) -> None:
         self._failpoints.passed("before-unload")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from typing import Protocol
 
 from controller import names
@@ -23,6 +25,7 @@ from trillium.controller.v1 import deployment_pb2 as deployment_pb
 from trillium.errors import (
     DeploymentFailed,
     DeploymentNotFound,
+    Draining,
     InvalidRequest,
     Superseded,
     Violation,
@@ -66,6 +69,8 @@ class ControllerServicer:
         self._specs = specs
         self._looker = looker
         self._runtime = runtime
+        self.draining = asyncio.Event()
+        """Set when the server is about to stop: watches then end."""
 
     def service(self) -> Service:
         """The gRPC service that answers for this."""
@@ -186,6 +191,8 @@ class ControllerServicer:
     ) -> AsyncGenerator[pb.WatchDeploymentsResponse]:
         only = _deployment_id(request.name) if request.name else ""
         told = dict(request.known_revisions)
+        if only:
+            told = {name: rev for name, rev in told.items() if name == request.name}
         complete = False
         while True:
             changed = self._deployments.changed()
@@ -205,7 +212,11 @@ class ControllerServicer:
             if not complete:
                 complete = True
                 yield pb.WatchDeploymentsResponse(snapshot_end=pb.SnapshotEnd())
-            await changed.wait()
+            await _any_of(changed, self.draining)
+            if self.draining.is_set():
+                raise Draining(
+                    "the controller stops; watch again with the revisions that are known"
+                )
 
     async def _events(
         self, request: pb.ListDeploymentEventsRequest, call: Call
@@ -213,7 +224,7 @@ class ControllerServicer:
         id = _deployment_id(request.name)
         size = names.page_size(request.page_size, 100, MOST_IN_PAGE)
         after = names.after_of(request.page_token)
-        if after and not after.isdecimal():
+        if after and not (after.isascii() and after.isdecimal() and len(after) < 16):
             raise InvalidRequest.of("page_token", "is none of this history")
         events = await self._deployments.history(id, after=int(after or 0), limit=size + 1)
         token = names.page_token(str(events[size - 1].number)) if len(events) > size else ""
@@ -240,13 +251,23 @@ async def reached(deployments: Deployments, asked: Stored) -> Stored:
         if stored is None:
             raise DeploymentNotFound(f"deployment {asked.deployment.id!r} is gone")
         now = stored.deployment
-        if now.spec.generation != spec.generation:
+        if replace(now.spec, generation=spec.generation) != spec:
             raise Superseded(f"meanwhile {now.spec.target.name} was asked of {now.id!r}")
         if now.state is _REACHED[spec.target]:
             return stored
         if now.state is State.FAILED:
             raise DeploymentFailed(f"deployment {now.id!r} failed: {now.detail}")
         await changed.wait()
+
+
+async def _any_of(*events: asyncio.Event) -> None:
+    """Wait until one of `events` is set."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
 
 
 def _deployment_id(name: str) -> str:

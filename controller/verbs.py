@@ -78,8 +78,17 @@ def carried_out(wish: Wish, deployment: Deployment | None, now: datetime) -> Dep
     spec = replace(spec, target=target)
     failed = any(slot.reason for slot in deployment.slots)
     if spec == deployment.spec and not (failed and target > Target.ABSENT):
-        return deployment
+        # Remembered all the same: should it come again late, it must not change what came after it.
+        return _remembering(wish, deployment)
     return _respecified(wish, deployment, spec, now)
+
+
+def _remembering(wish: Wish, deployment: Deployment) -> Deployment:
+    """The deployment that knows the wish's request id; the same object if there is none."""
+    if not wish.request_id:
+        return deployment
+    requests = (*deployment.requests, wish.request_id)[-REMEMBERED_REQUESTS:]
+    return replace(deployment, requests=requests)
 
 
 def _check_legal(wish: Wish, deployment: Deployment | None) -> None:
@@ -134,9 +143,6 @@ def _begun(wish: Wish, before: Deployment | None, target: Target, now: datetime)
 
 def _respecified(wish: Wish, before: Deployment, spec: Spec, now: datetime) -> Deployment:
     slots = before.slots + (Slot(),) * max(0, spec.replicas - len(before.slots))
-    requests = before.requests
-    if wish.request_id:
-        requests = (*requests, wish.request_id)[-REMEMBERED_REQUESTS:]
     event = Event(
         number=before.event_count + 1,
         time=now,
@@ -145,10 +151,9 @@ def _respecified(wish: Wish, before: Deployment, spec: Spec, now: datetime) -> D
         after=spec.target.name,
     )
     return replace(
-        before,
+        _remembering(wish, before),
         spec=replace(spec, generation=before.spec.generation + 1),
         slots=slots,
-        requests=requests,
         updated=now,
         event_count=event.number,
         unannounced=(*before.unannounced, event),

@@ -6,11 +6,12 @@ import contextlib
 import io
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -67,18 +68,39 @@ def _stat(pid: int) -> str | None:
         return None
 
 
+def descendants(pid: int) -> dict[int, str]:
+    """Command line by process id of every process that runs and descends from `pid`."""
+    parents, commands = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            child = int(folder.name)
+            parents[child] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            commands[child] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+    found: dict[int, str] = {}
+    generation = {pid}
+    while generation:
+        generation = {child for child, parent in parents.items() if parent in generation}
+        found |= {child: commands[child] for child in generation if alive(child)}
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Up:
     """A `trillium up` that was started."""
 
     process: subprocess.Popen[bytes]
     port: int
+    controller_port: int
     folder: Path
-    """Where it runs; its logs are below."""
+    """Where it runs; its state is below."""
 
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def controller_address(self) -> str:
+        return f"127.0.0.1:{self.controller_port}"
 
     @property
     def said(self) -> str:
@@ -90,69 +112,135 @@ class Up:
         """Everything on standard error so far."""
         return (self.folder / "stderr").read_text()
 
-    def children(self) -> dict[int, str]:
-        """Command line by process id of every process that it has started and that runs."""
-        found = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-                if parent == self.process.pid and alive(int(folder.name)):
-                    command = (folder / "cmdline").read_bytes().replace(b"\0", b" ")
-                    found[int(folder.name)] = command.decode()
-        return found
+    def processes(self, module: str = "") -> dict[int, str]:
+        """Command line by process id of all that runs for it, or of all such servers."""
+        every = descendants(self.process.pid)
+        return {pid: command for pid, command in every.items() if f"-m {module}" in command}
 
-    def child(self, word: str) -> int:
-        """Process id of the one child whose command line has `word`."""
-        (pid,) = [pid for pid, command in self.children().items() if word in command]
+    def server(self, module: str) -> int:
+        """Process id of the one such server."""
+        (pid,) = self.processes(module)
         return pid
 
-    async def until(self, text: str) -> None:
-        """Wait until it has said `text`."""
-        await eventually(lambda: text in self.said or self.process.poll() is not None, UP_S)
-        assert text in self.said, self.complained
+    async def until(self, text: str, times: int = 1) -> None:
+        """Wait until it has said `text` so many times."""
+
+        def has_said() -> bool:
+            return self.said.count(text) >= times or self.process.poll() is not None
+
+        await eventually(has_said, UP_S)
+        assert self.said.count(text) >= times, self.said + self.complained
 
     async def until_up(self) -> None:
-        """Wait until it has shown its table and how to call it."""
+        """Wait until it has shown everything, and only what is to stay is there."""
         await self.until("Ctrl-C stops everything")
+        # The predictor of the run is removed after the run has ended.
+        await eventually(lambda: len(self.processes()) == 5)
 
     async def ended(self) -> int:
         """Its exit status, once it has one."""
         await eventually(lambda: self.process.poll() is not None, UP_S)
         return int(self.process.returncode)
 
+    async def ended_with_all(self) -> int:
+        """The same; everything that it has ever started has ended then, too."""
+        seen: set[int] = set()
 
-@pytest.fixture
-def start_up(
-    models: Path, environment: dict[str, str], tmp_path: Path
-) -> Iterator[Callable[..., Up]]:
-    """Starts `trillium up` with further words on its command line; ends what a test leaves."""
-    started: list[Up] = []
+        def has_ended() -> bool:
+            seen.update(self.processes())
+            return self.process.poll() is not None
 
-    def start(*words: str, folder: Path = models, port: int | None = None) -> Up:
-        first = free_ports(4)
-        here = tmp_path / str(len(started))
+        await eventually(has_ended, UP_S)
+        assert not any(map(alive, seen))
+        return int(self.process.returncode)
+
+    def end(self) -> None:
+        """Have nothing left of it."""
+        for pid in (*self.processes(), self.process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@dataclass(slots=True)
+class Starter:
+    """Starts `trillium up`, each in a folder of its own."""
+
+    models: Path
+    environment: dict[str, str]
+    folder: Path
+    started: list[Up] = field(default_factory=list)
+
+    def __call__(
+        self,
+        *words: str,
+        models: Path | None = None,
+        state: Path | None = None,
+        ports: tuple[int, int] | None = None,
+    ) -> Up:
+        """Start it with further words on its command line, and a copy of an earlier state."""
+        here = self.folder / str(len(self.started))
         here.mkdir()
-        chosen = first if port is None else port
-        ports = ["--port", str(chosen), "--predictor-port", str(first + 1)]
+        if state is not None:
+            shutil.copytree(state, here / ".trillium")
+        first = free_ports(2)
+        port, controller_port = ports or (first, first + 1)
+        listen = ["--port", str(port), "--controller-port", str(controller_port)]
         with (here / "stdout").open("wb") as out, (here / "stderr").open("wb") as error:
             process = subprocess.Popen(
-                [*COMMAND, "up", "--models", str(folder), *ports, *words],
+                [*COMMAND, "up", "--models", str(models or self.models), *listen, *words],
                 cwd=here,
-                env=environment,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=error,
                 start_new_session=True,
             )
-        started.append(Up(process, chosen, here))
-        return started[-1]
+        self.started.append(Up(process, port, controller_port, here))
+        return self.started[-1]
 
-    yield start
-    for each in started:
-        for pid in (*each.children(), each.process.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        each.process.wait()
+
+@pytest.fixture
+def start_up(models: Path, environment: dict[str, str], tmp_path: Path) -> Iterator[Starter]:
+    """Starts `trillium up`; ends what a test leaves."""
+    starter = Starter(models, environment, tmp_path)
+    yield starter
+    for each in starter.started:
+        each.end()
+
+
+@pytest.fixture(scope="session")
+def first_demo(
+    models: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Up]:
+    """The first `trillium up --demo` ever; by its end it has left a state to resume."""
+    demo = Starter(models, environment, tmp_path_factory.mktemp("first"))("--demo")
+    yield demo
+    demo.end()
+
+
+@pytest.fixture
+async def state(first_demo: Up) -> Path:
+    """The state that an earlier `trillium up` has left."""
+    assert await first_demo.ended_with_all() == 0, first_demo.complained
+    return first_demo.folder / ".trillium"
+
+
+@pytest.fixture(scope="session")
+def ensemble(
+    models: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Up]:
+    """One that is started once for all tests that leave it whole."""
+    shared = Starter(models, environment, tmp_path_factory.mktemp("shared"))()
+    yield shared
+    shared.end()
+
+
+@pytest.fixture
+async def running(ensemble: Up) -> Up:
+    """The shared one, once it is up."""
+    await ensemble.until_up()
+    return ensemble
 
 
 COMMAND = (sys.executable, "-m", "trillium")
@@ -175,3 +263,10 @@ def trillium(environment: dict[str, str]) -> Callable[..., subprocess.CompletedP
         )
 
     return run
+
+
+@pytest.fixture
+def unused() -> tuple[int, int]:
+    """Two ports that nobody listens on."""
+    first = free_ports(2)
+    return first, first + 1

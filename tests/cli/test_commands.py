@@ -21,17 +21,14 @@ NOBODY = ("--address", "127.0.0.1:1")
 
 
 @pytest.fixture
-async def at(start_up: Callable[..., Up]) -> tuple[str, str]:
+async def at(running: Up) -> tuple[str, str]:
     """The option that names a running ensemble."""
-    running = start_up()
-    await running.until_up()
     return ("--address", running.address)
 
 
 async def test_every_way_to_ask_answers(
     trillium: Command, at: tuple[str, str], tmp_path: Path
 ) -> None:
-    # One test, since every start of an ensemble takes seconds.
     shown = trillium("classify", *FLOWER, *at)
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.split()[-1] == "setosa"
@@ -58,6 +55,7 @@ async def test_every_way_to_ask_answers(
 
     status = trillium("status", *at)
     assert "iris at" in status.stdout
+    assert "\u2026" not in status.stdout
     assert status.stdout.count(" ready ") == 3
     facts = json.loads(trillium("status", "--json", *at).stdout)
     assert facts["serving"] is True
@@ -105,6 +103,7 @@ def test_nobody_there_is_one_sentence_and_a_next_step(
         (("status", "--address", "here"), "host:port"),
         (("status", "--timeout", "0"), "above 0"),
         (("up", "--port", "0"), "--port"),
+        (("up", "--controller-port", "65536"), "--controller-port"),
         (("dance",), "dance"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +13,13 @@ import pytest
 from rich.console import Console
 
 from trillium.cli import ports
+from trillium.cli.calling import calls
 from trillium.cli.ensemble import Described, Example, artifacts, in_class_order
+from trillium.cli.loading import deployment_id
 from trillium.cli.processes import how_it_ended, last_words, restart_delay_s
 from trillium.cli.rows import from_csv, from_words
-from trillium.cli.show import Score, calls, score_json, score_table
+from trillium.cli.run import Evaluation, Run, confusion_table, run_line
+from trillium.cli.show import Score, score_json, score_table
 from trillium.process import StartFailed
 
 
@@ -64,14 +68,14 @@ def test_words_make_one_row() -> None:
 
 def test_wanted_ports_must_differ() -> None:
     first = ports.Wanted(20001, "the aggregator", "--port")
-    second = ports.Wanted(20001, "a predictor", "--predictor-port")
-    with pytest.raises(StartFailed, match="wanted for the aggregator and for a predictor"):
+    second = ports.Wanted(20001, "the controller", "--controller-port")
+    with pytest.raises(StartFailed, match="wanted for the aggregator and for the controller"):
         ports.check([first, second])
 
 
 def test_wanted_ports_must_exist() -> None:
-    with pytest.raises(StartFailed, match="choose a lower --predictor-port"):
-        ports.check([ports.Wanted(65536, "a predictor", "--predictor-port")])
+    with pytest.raises(StartFailed, match="choose a lower --controller-port"):
+        ports.check([ports.Wanted(65536, "the controller", "--controller-port")])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
@@ -91,7 +95,7 @@ def test_artifacts_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
 
 
 def described(label: str, ensemble: str = "e", labels: tuple[str, ...] = ("b", "a")) -> Described:
-    return Described("here:1", ensemble, label, labels, (), ())
+    return Described(f"e-{label}", ensemble, label, labels, (), ())
 
 
 def test_predictors_are_put_in_class_order() -> None:
@@ -110,7 +114,8 @@ def test_without_a_known_class_order_they_stay_as_they_are() -> None:
         ([described("a")], "no model of e for b"),
         ([described("a"), described("b"), described("b")], "not one model for each"),
         ([described("a"), described("b"), described("c")], "not one model for each"),
-        ([described("a"), described("b", "other")], "not one model for each"),
+        ([described("a"), described("b", "other")], "is of the ensemble other, and e is wanted"),
+        ([described("a", "")], r'of no ensemble, .* write \{"ensemble": "e"\} into m/e-a.json'),
     ],
 )
 def test_artifacts_that_make_no_ensemble_are_refused(found: list[Described], what: str) -> None:
@@ -119,7 +124,7 @@ def test_artifacts_that_make_no_ensemble_are_refused(found: list[Described], wha
 
 
 def test_restarts_slow_down_to_half_a_minute() -> None:
-    assert [restart_delay_s(deaths) for deaths in (1, 2, 3, 4, 5, 1000)] == [3, 6, 12, 24, 30, 30]
+    assert [restart_delay_s(deaths) for deaths in (1, 2, 3, 4, 5, 1000)] == [0.5, 1, 2, 4, 8, 30]
 
 
 def test_an_end_is_told_in_words() -> None:
@@ -133,7 +138,7 @@ def test_an_end_is_told_in_words() -> None:
     [
         ("", "it said nothing"),
         ("first\nlast\n\n", "last"),
-        ("predictor: no such model\n", "no such model"),
+        ("controller: no such model\n", "no such model"),
         (json.dumps({"message": "broken", "level": "ERROR"}), "broken"),
         ("[1]", "[1]"),
     ],
@@ -181,7 +186,43 @@ def test_a_score_as_json_names_its_probability() -> None:
 
 
 def test_calls_can_be_copied() -> None:
-    lines = calls("127.0.0.1:7", Example((5.1, 1234567.0), "").features)
-    (grpcurl,) = lines["grpcurl"]
-    assert '\'{"instances":[{"features":[5.1,1234567]}]}\' 127.0.0.1:7 trillium.' in grpcurl
+    lines = calls("127.0.0.1:7", "127.0.0.1:8", Example((5.1, 1234567.0), "").features)
+    (classify,) = lines["Aggregator at 127.0.0.1:7"]
+    assert '\'{"instances":[{"features":[5.1,1234567]}]}\' 127.0.0.1:7 trillium.' in classify
     assert lines["Command line"][0].endswith("classify 5.1 1234567 --address 127.0.0.1:7")
+    (list_deployments,) = lines["Controller at 127.0.0.1:8"]
+    assert list_deployments.endswith(
+        "127.0.0.1:8 trillium.controller.v1.ControllerService/ListDeployments"
+    )
+
+
+@pytest.mark.parametrize("model", ["iris-setosa", "digits-0", "a"])
+def test_a_name_that_is_an_id_stays_as_it_is(model: str) -> None:
+    assert deployment_id(model) == model
+
+
+@pytest.mark.parametrize(
+    "model", ["Iris-Setosa", "iris_setosa", "iris.setosa", "0-a", "-", "x" * 41, "a-", "\u00e4"]
+)
+def test_a_name_that_is_no_id_is_made_one(model: str) -> None:
+    id = deployment_id(model)
+    assert re.fullmatch(r"[a-z][a-z0-9-]{0,38}[a-z0-9]", id)
+    assert id not in {deployment_id(other) for other in ("iris-setosa", "a", "x" * 42)}
+
+
+def test_a_run_is_told_with_its_confusion() -> None:
+    evaluation = Evaluation(0.75, ("a", "rest"), ((1, 1), (0, 2)))
+    text = io.StringIO()
+    console = Console(file=text, width=100)
+    console.print(run_line(Run("runs/r", "e-a", "e", 4, 1.25, "", evaluation)))
+    console.print(confusion_table(evaluation))
+    first, *rest = text.getvalue().splitlines()
+    assert first == "runs/r: e-a on the dataset e: 4 rows in 1.2 s, accuracy 0.750"
+    cells = [line.split() for line in rest]
+    assert ["a", "1", "1"] in cells
+    assert ["rest", "0", "2"] in cells
+
+
+def test_a_run_that_failed_is_told_with_the_reason() -> None:
+    line = run_line(Run("runs/r", "e-a", "e", 0, 1.0, "no room", None))
+    assert line.plain == "runs/r: e-a on the dataset e: no result: no room"

@@ -2,70 +2,104 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
 import signal
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
 import pytest
 
-from tests.cli.conftest import UP_S, Up, alive
+from tests.cli.conftest import Starter, Up, alive
 from tests.waiting import eventually
 from trillium import AsyncClient, PredictorState
+from trillium.cli.controller import ControllerClient
 from trillium.cli.ports import is_free
 
-StartUp = Callable[..., Up]
 LABELS = ("setosa", "versicolor", "virginica")
+IDS = [f"iris-{label}" for label in LABELS]
 
 
-async def test_the_demo_shows_the_right_labels_and_leaves_nothing(start_up: StartUp) -> None:
-    demo = start_up("--demo")
-    children: set[int] = set()
-
-    def ended() -> bool:
-        children.update(demo.children())
-        return demo.process.poll() is not None
-
-    await eventually(ended, UP_S)
-    assert demo.process.returncode == 0, demo.complained
-    assert len(children) == 4
-    assert not any(map(alive, children))
+async def test_the_first_demo_shows_labels_and_a_run_and_leaves_nothing(first_demo: Up) -> None:
+    assert await first_demo.ended_with_all() == 0, first_demo.complained
+    assert first_demo.complained == ""
+    said = first_demo.said
+    assert f"creating and loading 3 deployments: {', '.join(IDS)} ..." in said
     for label in LABELS:
-        assert len(re.findall(rf"  {label} .*\u2713 {label} ", demo.said)) == 2, demo.said
-    assert demo.complained == ""
+        assert len(re.findall(rf"  {label} .*\u2713 {label} ", said)) == 2, said
+    assert re.search(
+        r"runs/\w+: iris-virginica on the dataset iris: 150 rows in .* s, accuracy 0\.9\d\d", said
+    )
+    confusion = re.findall(r"^ *(?:virginica|rest) +(\d+) +(\d+) *$", said, re.MULTILINE)
+    assert sum(int(count) for row in confusion for count in row) == 150, said
 
 
-async def test_ctrl_c_stops_everything_and_is_a_success(start_up: StartUp) -> None:
-    running = start_up()
+async def test_a_restart_resumes_and_ctrl_c_stops_everything(
+    start_up: Starter, state: Path
+) -> None:
+    running = start_up(state=state)
     await running.until_up()
-    children = running.children()
-    assert len(children) == 4
+    assert f"\nloading 3 deployments: {', '.join(IDS)} ..." in running.said
+    async with ControllerClient(running.controller_address) as controller:
+        assert [each.id for each in await controller.deployments() if each.wanted] == IDS
+    children = running.processes()
     running.process.send_signal(signal.SIGINT)
     assert await running.ended() == 0
     assert not any(map(alive, children))
     assert running.complained == ""
-    for log in (running.folder / ".trillium" / "logs").iterdir():
+    logs = list((running.folder / ".trillium" / "logs").glob(f"*-{running.port}.log"))
+    logs += (running.folder / ".trillium" / "logs").glob(f"*-{running.controller_port}.log")
+    assert len(logs) == 2
+    for log in logs:
         assert "draining" in log.read_text()
 
 
-async def test_ctrl_c_during_the_start_stops_everything(start_up: StartUp) -> None:
-    running = start_up()
-    await eventually(lambda: len(running.children()) == 3, UP_S)
-    children = running.children()
-    running.process.send_signal(signal.SIGINT)
-    assert await running.ended() == 0
-    assert not any(map(alive, children))
+async def test_how_to_call_it_can_be_copied(running: Up) -> None:
+    grpcurl = [line.strip() for line in running.said.splitlines() if "grpcurl -plaintext" in line]
+    classify, list_deployments = grpcurl
+    assert " -d '{" in classify
+    assert running.address in classify
+    asked = list_deployments.endswith("trillium.controller.v1.ControllerService/ListDeployments")
+    assert asked, list_deployments
+    assert f" {running.controller_address} " in list_deployments
 
 
-async def test_a_second_ctrl_c_ends_all_at_once(start_up: StartUp) -> None:
-    running = start_up()
+async def test_a_retrained_model_is_rolled_out_at_the_next_start(
+    start_up: Starter, state: Path, models: Path, tmp_path: Path
+) -> None:
+    retrained = tmp_path / "models"
+    shutil.copytree(models, retrained)
+    artifact = retrained / "iris-setosa.onnx"
+    model = onnx.load(artifact)
+    model.doc_string = "trained again"
+    onnx.save(model, artifact)
+    running = start_up(models=retrained, state=state)
     await running.until_up()
-    children = running.children()
-    stuck = running.child("aggregator")
-    os.kill(stuck, signal.SIGSTOP)
+    async with ControllerClient(running.controller_address) as controller:
+        versions = {each.id: each.version for each in await controller.deployments()}
+    assert [versions[id] for id in IDS] == [2, 1, 1]
+    running.process.send_signal(signal.SIGTERM)
+    assert await running.ended_with_all() == 0
+
+
+async def test_ctrl_c_during_the_start_stops_everything(start_up: Starter, state: Path) -> None:
+    starting = start_up(state=state)
+    await eventually(lambda: len(starting.processes("predictor")) > 0)
+    starting.process.send_signal(signal.SIGINT)
+    assert await starting.ended_with_all() == 0
+    assert "stopping" in starting.said
+
+
+async def test_a_second_ctrl_c_ends_all_at_once(start_up: Starter, state: Path) -> None:
+    running = start_up(state=state)
+    await running.until_up()
+    children = running.processes()
+    os.kill(running.server("aggregator"), signal.SIGSTOP)
     running.process.send_signal(signal.SIGINT)
     await running.until("stopping")
     running.process.send_signal(signal.SIGINT)
@@ -73,105 +107,142 @@ async def test_a_second_ctrl_c_ends_all_at_once(start_up: StartUp) -> None:
     await eventually(lambda: not any(map(alive, children)))
 
 
-async def test_children_end_when_up_itself_is_killed(start_up: StartUp) -> None:
-    running = start_up()
+async def test_everything_ends_when_up_itself_is_killed(start_up: Starter, state: Path) -> None:
+    running = start_up(state=state)
     await running.until_up()
-    children = running.children()
+    children = running.processes()
     running.process.kill()
     await running.ended()
     await eventually(lambda: not any(map(alive, children)))
 
 
-async def test_a_killed_predictor_is_started_again(start_up: StartUp) -> None:
-    running = start_up()
-    await running.until_up()
-    killed = running.child("versicolor.onnx")
-    os.kill(killed, signal.SIGKILL)
-    await running.until(f"predictor iris-versicolor (pid {killed}) was ended by SIGKILL")
+async def test_a_killed_predictor_is_brought_back_by_the_controller(
+    running: Up, trillium: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    before = running.processes("predictor")
     async with AsyncClient(running.address) as client:
-
-        async def lost() -> bool:
-            return (await client.predictors())[1].state is not PredictorState.READY
-
-        await eventually(lost)
-        await running.until("predictor iris-versicolor started again")
-        await eventually(client.is_serving)
-        assert {each.state for each in await client.predictors()} == {PredictorState.READY}
+        victim = (await client.predictors())[1]
+        socket_path = victim.address.removeprefix("unix:")
+        (killed,) = [pid for pid, command in before.items() if socket_path in command]
+        os.kill(killed, signal.SIGKILL)
+        await running.until("deployment iris-versicolor is not loaded: its container ended")
+        await running.until("deployment iris-versicolor is loaded again")
+        await eventually(lambda: is_whole(client))
         assert (await client.classify([7.0, 3.2, 4.7, 1.4])).labels.tolist() == ["versicolor"]
-    assert len(running.children()) == 4
+    status = await asyncio.to_thread(trillium, "status", "--address", running.address)
+    assert status.stdout.count(" ready ") == 3
+    assert len(set(running.processes("predictor")) - set(before)) == 1
 
 
-async def test_a_port_that_somebody_took_meanwhile_is_left_to_him(start_up: StartUp) -> None:
-    running = start_up()
-    await running.until_up()
-    port = running.port + 1
-    os.kill(running.child("setosa.onnx"), signal.SIGKILL)
-    await eventually(lambda: is_free(port))
-    with socket.create_server(("127.0.0.1", port)):
-        await running.until(f"port {port} has been taken by another process")
-    await running.until("predictor iris-setosa started again")
+async def test_a_killed_controller_is_started_again_and_resumes(running: Up) -> None:
+    before = running.processes("predictor")
+    killed, said = running.server("controller"), running.said
+    os.kill(killed, signal.SIGKILL)
+    await running.until(f"the controller (pid {killed}) was ended by SIGKILL; starting it again")
+    await running.until("the controller started again")
+    for id in IDS:
+        again = f"deployment {id} is loaded again"
+        await running.until(again, said.count(again) + 1)
+    async with AsyncClient(running.address) as client:
+        await eventually(lambda: is_whole(client))
+        assert (await client.classify([7.0, 3.2, 4.7, 1.4])).labels.tolist() == ["versicolor"]
+    now = running.processes("predictor")
+    assert len(now) == 3
+    assert not set(now) & set(before)
+    assert not any(map(alive, before))
 
 
-async def test_a_taken_port_is_named_with_the_option_to_change(start_up: StartUp) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        running = start_up(port=port)
-        assert await running.ended() == 1
-    assert running.complained == (
-        f"trillium: port {port}, wanted for the aggregator, is in use or not allowed; stop what "
-        "listens there or choose another --port\n"
+async def test_a_port_that_somebody_took_meanwhile_is_left_to_him(running: Up) -> None:
+    said = running.said
+    os.kill(running.server("aggregator"), signal.SIGKILL)
+    await eventually(lambda: is_free(running.port))
+    with socket.create_server(("127.0.0.1", running.port)):
+        await running.until(f"port {running.port} has been taken by another process")
+    again = "the aggregator started again"
+    await running.until(again, said.count(again) + 1)
+    async with AsyncClient(running.address) as client:
+        await eventually(lambda: is_whole(client), 30)
+
+
+async def is_whole(client: AsyncClient) -> bool:
+    if not await client.is_serving():
+        return False
+    return [each.state for each in await client.predictors()] == [PredictorState.READY] * 3
+
+
+@pytest.mark.parametrize(
+    ("place", "what", "option"),
+    [(0, "aggregator", "--port"), (1, "controller", "--controller-port")],
+)
+async def test_a_taken_port_is_named_with_the_option_to_change(
+    start_up: Starter, unused: tuple[int, int], place: int, what: str, option: str
+) -> None:
+    with socket.create_server(("127.0.0.1", unused[place])):
+        refused = start_up(ports=unused)
+        assert await refused.ended_with_all() == 1
+    assert refused.complained == (
+        f"trillium: port {unused[place]}, wanted for the {what}, is in use or not allowed; stop "
+        f"what listens there or choose another {option}\n"
     )
 
 
 async def test_missing_models_are_told_with_the_way_to_them(
-    start_up: StartUp, tmp_path: Path
+    start_up: Starter, tmp_path: Path
 ) -> None:
-    running = start_up("--ensemble", "wine", folder=tmp_path)
-    assert await running.ended() == 1
-    assert running.complained == (
+    refused = start_up("--ensemble", "wine", models=tmp_path)
+    assert await refused.ended_with_all() == 1
+    assert refused.complained == (
         f"trillium: there are no models of wine in {tmp_path}; train them first: "
         "make models ENSEMBLE=wine (or scripts/train_models.py --ensemble wine)\n"
     )
 
 
-@pytest.mark.parametrize("label", ["setosa", "virginica"])
 async def test_a_corrupt_artifact_is_told_in_a_sentence(
-    start_up: StartUp, models: Path, tmp_path: Path, label: str
+    start_up: Starter, state: Path, models: Path, tmp_path: Path
 ) -> None:
     damaged = tmp_path / "models"
     shutil.copytree(models, damaged)
-    (damaged / f"iris-{label}.onnx").write_bytes(b"no model")
-    running = start_up(folder=damaged)
-    children: set[int] = set()
-
-    def ended() -> bool:
-        children.update(running.children())
-        return running.process.poll() is not None
-
-    await eventually(ended, UP_S)
-    assert running.process.returncode == 1
-    sentence = running.complained
+    (damaged / "iris-virginica.onnx").write_bytes(b"no model")
+    refused = start_up(models=damaged, state=state)
+    assert await refused.ended_with_all() == 1
+    sentence = refused.complained
     assert sentence.count("\n") == 1
-    assert f"iris-{label}.onnx is refused" in sentence
-    assert "delete it and run: make models" in sentence
-    assert children
-    assert not any(map(alive, children))
+    assert sentence.startswith(f"trillium: {damaged}/iris-virginica.onnx is refused: ")
+    assert sentence.endswith("if it is damaged, delete it and run: make models\n")
 
 
 async def test_a_class_without_an_artifact_is_named(
-    start_up: StartUp, models: Path, tmp_path: Path
+    start_up: Starter, models: Path, tmp_path: Path
 ) -> None:
     partial = tmp_path / "models"
     shutil.copytree(models, partial)
     (partial / "iris-versicolor.onnx").unlink()
-    running = start_up(folder=partial)
-    assert await running.ended() == 1
-    assert "no model of iris for versicolor" in running.complained
-    assert not running.children()
+    refused = start_up(models=partial)
+    assert await refused.ended_with_all() == 1
+    assert "no model of iris for versicolor" in refused.complained
 
 
-async def test_logs_that_cannot_be_written_are_told(start_up: StartUp, tmp_path: Path) -> None:
+async def test_a_store_that_cannot_be_used_is_told_in_a_sentence(
+    start_up: Starter, tmp_path: Path
+) -> None:
+    broken = tmp_path / "state"
+    broken.mkdir()
+    (broken / "controller.db").write_bytes(b"no database" * 100)
+    refused = start_up(state=broken)
+    assert await refused.ended_with_all() == 1
+    sentence = refused.complained
+    assert sentence.count("\n") == 1
+    assert "the controller ended with exit status 1 while starting: the store" in sentence
+
+
+async def test_a_state_that_cannot_be_written_is_told(start_up: Starter, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    running = start_up("--logs", str(tmp_path / "file"))
-    assert await running.ended() == 1
-    assert "choose another folder with --logs" in running.complained
+    refused = start_up("--state", str(tmp_path / "file"))
+    assert await refused.ended_with_all() == 1
+    assert "choose another folder with --state" in refused.complained
+
+
+async def test_two_never_share_a_state(start_up: Starter, running: Up) -> None:
+    refused = start_up("--state", str(running.folder / ".trillium"))
+    assert await refused.ended_with_all() == 1
+    assert "another `trillium up` keeps its state in" in refused.complained

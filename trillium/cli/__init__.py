@@ -63,25 +63,24 @@ CsvFile = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port of the aggregator.")]
-PredictorPort = Annotated[
-    int, typer.Option(min=1, max=65535, help="Port of the first predictor; the others follow.")
-]
+ControllerPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of the controller.")]
+State = Annotated[Path, typer.Option(help="Folder for what a restart resumes, and for logs.")]
 
 
 @app.command("up")
 def start(
     ensemble: Annotated[str, typer.Option(help="Which ensemble to serve.")] = "iris",
     models: Annotated[Path, typer.Option(help="Folder of the artifacts.")] = Path("models"),
-    demo: Annotated[bool, typer.Option("--demo", help="Stop after the table.")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="Stop after the run.")] = False,
     port: Port = 50051,
-    predictor_port: PredictorPort = 50061,
-    logs: Annotated[Path, typer.Option(help="Folder for the logs.")] = Path(".trillium/logs"),
+    controller_port: ControllerPort = 50052,
+    state: State = Path(".trillium"),
 ) -> None:
-    """Start an ensemble's predictors and its aggregator, score a few rows, stay up until Ctrl-C."""
+    """Start a controller and an aggregator, load an ensemble, score rows, stay up until Ctrl-C."""
     from trillium.cli.show import Screen
     from trillium.cli.up import Plan, up
 
-    plan = Plan(ensemble, models, demo, port, predictor_port, logs)
+    plan = Plan(ensemble, models, demo, port, controller_port, state)
     with _sentences():
         status = asyncio.run(up(plan, Screen()))
     raise typer.Exit(status)

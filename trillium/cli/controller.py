@@ -9,6 +9,7 @@ from typing import Any, Self
 import grpc
 
 from trillium import wire
+from trillium.cli.run import Evaluation, Run
 from trillium.controller.v1 import catalog_service_pb2 as catalog_pb
 from trillium.controller.v1 import controller_service_pb2 as pb
 from trillium.controller.v1 import deployment_pb2 as deployment_pb
@@ -38,31 +39,6 @@ class Deployed:
     """Why it is not what is wanted; empty when all is well."""
     addresses: tuple[str, ...]
     """Of its predictors."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """How well a model did on a labelled dataset."""
-
-    accuracy: float
-    labels: tuple[str, ...]
-    """The class first, then the rest."""
-    confusion: tuple[tuple[int, ...], ...]
-    """Rows by true label (outer) and told label (inner), in the order of `labels`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run that has ended."""
-
-    name: str
-    model: str
-    dataset: str
-    row_count: int
-    took_s: float
-    failure: str
-    """Why it did not succeed; empty if it did."""
-    evaluation: Evaluation | None
 
 
 class ControllerClient:

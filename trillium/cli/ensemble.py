@@ -26,10 +26,12 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What one predictor says of its model."""
+    """What is known of a model that is served."""
 
-    address: str
+    model: str
+    """Its name in the catalog."""
     ensemble: str
+    """Empty if unknown."""
     class_label: str
     ensemble_class_labels: tuple[str, ...]
     """In metadata order; empty if unknown."""
@@ -82,7 +84,7 @@ async def describe(address: str) -> Described | None:
         return None
     model = answer.model
     return Described(
-        address=address,
+        model=model.name,
         ensemble=model.ensemble,
         class_label=model.class_label,
         ensemble_class_labels=tuple(model.ensemble_class_labels),
@@ -94,8 +96,9 @@ async def describe(address: str) -> Described | None:
 def in_class_order(ensemble: str, models: Path, found: Sequence[Described]) -> list[Described]:
     """`found` in the order of the ensemble's classes; as they came if nobody knows that.
 
-    Raises StartFailed unless there is exactly one for each class of one ensemble.
+    Raises StartFailed unless there is exactly one for each class of the ensemble.
     """
+    _check_ensemble(ensemble, models, found)
     first = found[0]
     wanted = first.ensemble_class_labels or tuple(each.class_label for each in found)
     by_label = {each.class_label: each for each in found}
@@ -104,9 +107,21 @@ def in_class_order(ensemble: str, models: Path, found: Sequence[Described]) -> l
     if lacking:
         raise StartFailed(f"{models} has no model of {ensemble} for {', '.join(lacking)}; {again}")
     if len(by_label) != len(found) or len(found) != len(wanted):
-        text = f"{models / ensemble}-*.onnx are not one model for each of {', '.join(wanted)}"
+        text = f"{models / ensemble}-*.onnx are not one model for each class of {ensemble}"
         raise StartFailed(f"{text}; move what does not belong, or {again}")
     return [by_label[label] for label in wanted]
+
+
+def _check_ensemble(ensemble: str, models: Path, found: Sequence[Described]) -> None:
+    for each in found:
+        if each.ensemble == ensemble:
+            continue
+        if each.ensemble:
+            what, hint = f"of the ensemble {each.ensemble}", "move its file elsewhere"
+        else:
+            beside = models / f"{each.model}.json"
+            what, hint = "of no ensemble", f'write {{"ensemble": "{ensemble}"}} into {beside}'
+        raise StartFailed(f"the model {each.model} is {what}, and {ensemble} is wanted; {hint}")
 
 
 def _examples(text: str) -> tuple[Example, ...]:

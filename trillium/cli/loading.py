@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from trillium.cli.controller import ControllerClient, Deployed
@@ -18,14 +18,6 @@ from trillium.process import StartFailed
 
 _LONGEST_ID = 40
 _NOT_REGISTERED = "model not registered"
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """An artifact that is served, as the deployment of its model."""
-
-    deployed: Deployed
-    described: Described
 
 
 def deployment_id(model: str) -> str:
@@ -66,15 +58,15 @@ def _refusals(log: Path) -> Mapping[str, str]:
 
 async def load_all(
     controller: ControllerClient, models: Sequence[str], say: Callable[[str], None]
-) -> list[Member]:
-    """Have the newest version of each model served; answers them as they came.
+) -> list[Described]:
+    """Have the newest version of each model served; tells of them in the same order.
 
     A deployment that is there already is kept. Raises StartFailed.
     """
     try:
         there = {each.id: each for each in await controller.deployments() if each.wanted}
         ids = {model: deployment_id(model) for model in models}
-        say(_announcement(ids, there))
+        say(_announcement(list(ids.values()), there))
         ensembles = await controller.ensembles()
         async with asyncio.TaskGroup() as group:
             tasks = [
@@ -84,28 +76,22 @@ async def load_all(
         raise StartFailed(f"the controller cannot be asked: {error}") from error
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
-    members = [task.result() for task in tasks]
-    return [_of_ensemble(each, ensembles) for each in members]
+    found = zip(models, (task.result() for task in tasks), strict=True)
+    return [replace(each, model=model, ensemble=ensembles[model]) for model, each in found]
 
 
-def _announcement(ids: Mapping[str, str], there: Mapping[str, Deployed]) -> str:
-    wanted = ids.values()
-    new = [id for id in wanted if id not in there]
-    others = [id for id in there if id not in wanted]
-    what = "loading" if not new else "creating and loading" if len(new) == len(ids) else "loading"
-    line = f"{what} {_deployments(list(wanted))} ..."
-    kept = f" (also there from before: {', '.join(others[:5])}" if others else ""
-    more = f" and {len(others) - 5} more" if len(others) > 5 else ""
-    return f"{line}{kept}{more}{')' if others else ''}"
-
-
-def _deployments(ids: Sequence[str]) -> str:
-    return f"{len(ids)} deployments: {', '.join(ids)}" if len(ids) > 1 else f"deployment {ids[0]}"
+def _announcement(ids: Sequence[str], there: Mapping[str, Deployed]) -> str:
+    new = [id for id in ids if id not in there]
+    others = [id for id in there if id not in ids]
+    verb = "creating and loading" if new else "loading"
+    what = f"{len(ids)} deployments" if len(ids) > 1 else "deployment"
+    also = f" (also there from before: {len(others)} more)" if others else ""
+    return f"{verb} {what}{also}: {', '.join(ids)} ..."
 
 
 async def _load(
     controller: ControllerClient, id: str, model: str, there: Mapping[str, Deployed]
-) -> Member:
+) -> Described:
     before = there.get(id)
     if before is not None and before.model != model:
         text = f"deployment {id} serves {before.model}, and {model} is wanted"
@@ -121,7 +107,7 @@ async def _load(
         raise StartFailed(f"deployment {id} did not serve within {START_S:g} s") from None
 
 
-async def _serving(controller: ControllerClient, id: str) -> Member:
+async def _serving(controller: ControllerClient, id: str) -> Described:
     while True:
         # What an earlier controller wrote stands until this one has looked, so that "loaded" may
         # be said of a predictor that ended with it: loading is asked for until one answers.
@@ -129,11 +115,5 @@ async def _serving(controller: ControllerClient, id: str) -> Member:
         for address in deployed.addresses:
             described = await describe(address)
             if described is not None:
-                return Member(deployed, described)
+                return described
         await asyncio.sleep(POLL_S)
-
-
-def _of_ensemble(member: Member, ensembles: Mapping[str, str]) -> Member:
-    """`member` with the ensemble that the catalog knows, which an artifact need not say."""
-    ensemble = ensembles.get(member.deployed.model, "")
-    return replace(member, described=replace(member.described, ensemble=ensemble))

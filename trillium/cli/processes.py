@@ -11,20 +11,24 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 from trillium.cli.ports import HOST, is_free
 from trillium.process import StartFailed
 
+T = TypeVar("T")
+
 START_S = 60.0
 """How long a server may take until it serves: long enough for a machine that is busy."""
-GRACE_S = 12.0
-"""How long a server may take to stop: its drain of 10 s, and some."""
-FIRST_DELAY_S = 3.0
+GRACE_S = 25.0
+"""How long a server may take to stop: its drain of 10 s, that of its predictors, and some."""
+FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
 EARLY_S = 30.0
 """A process that lived for less than this died early."""
-_POLL_S = 0.02
+POLL_S = 0.02
+_ENDING_S = 0.2
+"""How long after its connection broke a child may take to be seen as dead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,44 +95,31 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    async def until_serving(self) -> None:
-        """Wait until health says SERVING. Raises StartFailed if it ends or takes too long."""
-        # Imported while the processes that it asks are starting themselves.
-        from trillium.async_client import AsyncClient
+    async def until_listening(self) -> None:
+        """Wait until a connection to it can be made.
 
-        try:
-            async with asyncio.timeout(START_S):
-                await self._listening()
-                async with AsyncClient(self.program.address) as client:
-                    while not await client.is_serving():
-                        await self._pause()
-        except TimeoutError:
-            text = f"{self.program.name} did not serve within {START_S:g} s"
-            raise StartFailed(f"{text}; its log: {self.program.log}") from None
-
-    async def _listening(self) -> None:
-        # A channel that finds nobody backs off; a bare connection is tried again at once.
+        A channel that finds nobody backs off; a bare connection is tried again at once.
+        """
         while True:
             try:
                 _, writer = await asyncio.open_connection(HOST, self.program.port)
             except OSError:
-                await self._pause()
+                await asyncio.sleep(POLL_S)
                 continue
             writer.close()
             return
 
-    async def _pause(self) -> None:
-        if self.status is not None:
-            ending = f"{self.program.name} {how_it_ended(self.status)} while starting"
-            raise StartFailed(f"{ending}: {last_words(self.program.log)}")
-        await asyncio.sleep(_POLL_S)
+    async def only_while_up(self) -> NoReturn:
+        """Wait for the end of the process. Raises StartFailed, with what it said last."""
+        ending = f"{self.program.name} {how_it_ended(await self.ended())} while starting"
+        raise StartFailed(f"{ending}: {last_words(self.program.log)}")
 
 
 async def keep(child: Child, say: Callable[[str], None]) -> None:
     """Start `child` again whenever it dies, for ever.
 
-    It waits 3 s first, and twice as long, up to 30 s, each time that it died early. While somebody
-    else listens on its port, a predictor started by hand for example, it leaves the port to them.
+    It waits half a second first, and twice as long, up to 30 s, each time that it died early. While
+    somebody else listens on its port, it leaves the port to them.
     """
     deaths = 0
     while True:
@@ -175,7 +166,7 @@ def last_words(log: Path) -> str:
     try:
         return str(json.loads(lines[-1])["message"])
     except (ValueError, TypeError, KeyError):
-        return lines[-1].removeprefix("predictor: ").removeprefix("aggregator: ")
+        return lines[-1].removeprefix("controller: ").removeprefix("aggregator: ")
 
 
 async def together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -188,6 +179,18 @@ async def together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
         raise failures.exceptions[0] from None
 
 
-async def stop_all(children: Sequence[Child]) -> None:
-    """Stop all of them at once; answers when none is left."""
-    await together(child.stop() for child in children)
+async def unless_one_ends(children: Sequence[Child], work: Coroutine[Any, Any, T]) -> T:
+    """What `work` answers. The end of a child ends it, as StartFailed."""
+    tasks = [asyncio.create_task(work)]
+    tasks += [asyncio.create_task(child.only_while_up()) for child in children]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if tasks[0] in done and tasks[0].exception():
+            # A child's end says more than the error that it made of the work.
+            await asyncio.wait(tasks[1:], timeout=_ENDING_S, return_when=asyncio.FIRST_COMPLETED)
+        ended = [task for task in tasks[1:] if task.done()]
+        return await (ended or tasks)[0]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

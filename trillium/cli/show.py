@@ -19,6 +19,7 @@ from rich.text import Text
 from trillium.answers import Metadata, PredictorState, PredictorStatus
 from trillium.cli.calling import calls, digits
 from trillium.cli.ensemble import Example
+from trillium.cli.run import Run, confusion_table, run_line
 
 PLAIN_WIDTH = 100
 """Columns of output that goes to no terminal."""
@@ -78,7 +79,17 @@ class Screen:
         self._print("", table)
         for score in scores:
             if score.error:
-                self._print(Text(f"no answer: {score.error}", style="red"))
+                self.problem(f"no answer: {score.error}")
+
+    def run(self, run: Run) -> None:
+        """Print a run that has ended, with how well the model did."""
+        self._print("", run_line(run))
+        if run.evaluation is not None:
+            self._print(confusion_table(run.evaluation))
+
+    def problem(self, line: str) -> None:
+        """Print what went wrong."""
+        self._print(Text(line, style="red"))
 
     def how_to_call(self, aggregator: str, controller: str, examples: Sequence[Example]) -> None:
         """Print how to call what listens at these addresses, to be copied."""
@@ -187,17 +198,25 @@ def predictor_table(statuses: Sequence[PredictorStatus]) -> Table:
     """Every predictor: class, address, state, the model's digest, since when, and why."""
     table = _plain_table()
     for heading in ("class", "address", "state", "model digest", "since", "detail"):
-        table.add_column(heading, no_wrap=heading != "detail")
+        whole = heading not in ("address", "detail")
+        table.add_column(heading, no_wrap=whole, overflow="fold")
     for each in statuses:
         table.add_row(
             each.class_label,
             each.address,
             Text(each.state.value, style=_STATE_STYLES.get(each.state, "")),
             each.model_digest[:12],
-            each.since.astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+            _moment(each.since),
             Text(each.detail),
         )
     return table
+
+
+def _moment(when: datetime) -> str:
+    """The local time, with the day unless that is today."""
+    local = when.astimezone()
+    today = local.date() == datetime.now(local.tzinfo).date()
+    return local.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
 
 
 def metadata_line(address: str, serving: bool, metadata: Metadata | None) -> Text:

@@ -14,21 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trillium.cli import ports
-from trillium.cli.ensemble import (
-    Described,
-    Example,
-    artifacts,
-    describe,
-    how_to_train,
-    in_class_order,
-)
-from trillium.cli.processes import Child, Program, keep, stop_all, together
-from trillium.cli.show import Score, Screen
-from trillium.errors import TrilliumError
+from trillium.cli.ensemble import Described, artifacts, in_class_order
+from trillium.cli.processes import Child, Program, keep, together, unless_one_ends
+from trillium.cli.show import Screen
+from trillium.cli.state import emptied, held
 from trillium.process import EXIT_FAILED, EXIT_OK, StartFailed
 
 if TYPE_CHECKING:
-    from trillium.async_client import AsyncClient
+    from trillium.cli.controller import ControllerClient
+
+REGISTERING_S = 300.0
+"""How long a controller may take until it serves: it tries every new artifact of the folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,35 +35,38 @@ class Plan:
     models: Path
     """Folder of the artifacts."""
     demo: bool
-    """End after the table."""
+    """End after the table and the run."""
     port: int
     """Of the aggregator."""
-    predictor_port: int
-    """Of the first predictor; the others count up from it."""
-    logs: Path
-    """Folder for the logs."""
+    controller_port: int
+    state: Path
+    """Folder for what a restart resumes, and for the logs below it."""
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "logs"
 
 
 class Fleet:
-    """All processes of an ensemble: the predictors, and the aggregator before them."""
+    """The processes of a plan: the controller, which has the predictors, and the aggregator."""
 
-    def __init__(self) -> None:
-        self.predictors: list[Child] = []
-        self.aggregator: Child | None = None
+    def __init__(self, plan: Plan) -> None:
+        self.began = time.monotonic()
+        self.controller = Child(_controller_program(plan))
+        self.aggregator = Child(_aggregator_program(plan))
 
     @property
-    def children(self) -> list[Child]:
-        """All of them, the aggregator first."""
-        return [*([self.aggregator] if self.aggregator else []), *self.predictors]
+    def children(self) -> tuple[Child, Child]:
+        """Both; the controller first, for which the aggregator can wait."""
+        return (self.controller, self.aggregator)
 
     async def stop(self) -> None:
         """Stop them: the aggregator first, so that what it still answers has whom to ask."""
-        if self.aggregator:
-            await self.aggregator.stop()
-        await stop_all(self.predictors)
+        await self.aggregator.stop()
+        await self.controller.stop()
 
     def kill(self) -> None:
-        """End them at once."""
+        """End them at once; the predictors end with the controller."""
         for child in self.children:
             child.kill()
 
@@ -78,10 +77,12 @@ async def up(plan: Plan, screen: Screen) -> int:
     The first signal (Ctrl-C, SIGTERM, SIGHUP) stops everything in order, which is a success; a
     second one kills. No process is left in either case. Raises StartFailed.
     """
-    fleet = Fleet()
-    with _interruptible(fleet):
+    found = artifacts(plan.models, plan.ensemble)
+    fleet = Fleet(plan)
+    ports.check(_wanted_ports(plan))
+    with held(plan.state), _interruptible(fleet):
         try:
-            return await _serve(plan, fleet, screen)
+            return await _serve(plan, found, fleet, screen)
         except asyncio.CancelledError:
             screen.say("stopping ...")
             return EXIT_OK
@@ -109,49 +110,102 @@ def _interruptible(fleet: Fleet) -> Iterator[None]:
     yield
 
 
-async def _serve(plan: Plan, fleet: Fleet, screen: Screen) -> int:
-    programs = _predictor_programs(plan)
-    ports.check(_wanted_ports(plan, programs))
-    _empty_logs(plan, programs)
-    screen.say(f"starting {plan.ensemble}: {len(programs)} predictors, then the aggregator ...")
-    fleet.predictors = [Child(program) for program in programs]
-    await together(_start(child, plan) for child in fleet.predictors)
-    found = [await describe(program.address) for program in programs]
-    members = in_class_order(plan.ensemble, plan.models, found)
-    fleet.aggregator = Child(_aggregator_program(plan, members))
-    await _start(fleet.aggregator, plan)
-    scores = await _score(fleet.aggregator.program.address, members)
-    screen.scores(plan.ensemble, members[0].feature_names, scores)
+async def _serve(plan: Plan, found: Sequence[Path], fleet: Fleet, screen: Screen) -> int:
+    where = f"controller ({fleet.controller.program.address})"
+    screen.say(f"starting {where} and aggregator ({fleet.aggregator.program.address}) ...")
+    for child in fleet.children:
+        emptied(child.program.log)
+        await child.start()
+    status = await unless_one_ends(fleet.children, _shown(plan, found, fleet, screen))
     if plan.demo:
-        return EXIT_FAILED if any(score.error for score in scores) else EXIT_OK
-    screen.how_to_call(fleet.aggregator.program.address, members[0].examples)
+        return status
+    from trillium.cli.events import tell_changes
+    from trillium.cli.loading import deployment_id
+
     screen.say(f"logs are in {plan.logs}/; Ctrl-C stops everything")
-    await together(keep(child, screen.event) for child in fleet.children)
+    ids = [deployment_id(artifact.stem) for artifact in found]
+    work = [keep(child, screen.event) for child in fleet.children]
+    await together([*work, tell_changes(fleet.controller.program.address, ids, screen.event)])
     raise AssertionError("children are kept for ever")
 
 
-def _predictor_programs(plan: Plan) -> list[Program]:
-    programs = []
-    for offset, artifact in enumerate(artifacts(plan.models, plan.ensemble)):
-        port = plan.predictor_port + offset
-        command = _command("predictor", port, "--model", str(artifact))
-        log = plan.logs / f"{artifact.stem}-{port}.log"
-        programs.append(Program(f"predictor {artifact.stem}", command, port, log))
-    return programs
+async def _shown(plan: Plan, found: Sequence[Path], fleet: Fleet, screen: Screen) -> int:
+    """Load everything and show that it works; answers the exit status of a demo."""
+    # Imported while the processes that these ask are starting themselves.
+    from trillium.async_client import AsyncClient
+    from trillium.cli.controller import ControllerClient
+    from trillium.cli.scoring import score, until_whole
+
+    await _until_registered(plan, found, fleet.controller)
+    addresses = [child.program.address for child in fleet.children]
+    async with ControllerClient(addresses[0]) as controller, AsyncClient(addresses[1]) as client:
+        members = await _loaded(plan, found, controller, screen)
+        await fleet.aggregator.until_listening()
+        await until_whole(client, [member.class_label for member in members])
+        scores = await score(client, members[0].examples)
+        screen.say(f"{plan.ensemble} is up after {time.monotonic() - fleet.began:.1f} s")
+        screen.scores(plan.ensemble, members[0].feature_names, scores)
+        ran = await _run(plan, members[-1].model, controller, screen)
+    if not plan.demo:
+        screen.how_to_call(addresses[1], addresses[0], members[0].examples)
+    return EXIT_OK if ran and not any(score.error for score in scores) else EXIT_FAILED
 
 
-def _aggregator_program(plan: Plan, members: Sequence[Described]) -> Program:
-    predictors = [
-        word
-        for member in members
-        for word in ("--predictor", f"{member.class_label}={member.address}")
-    ]
-    command = _command("aggregator", plan.port, *predictors)
-    return Program("the aggregator", command, plan.port, _aggregator_log(plan))
+async def _until_registered(plan: Plan, found: Sequence[Path], controller: Child) -> None:
+    """Wait until the controller serves and has the models. Raises StartFailed."""
+    from trillium.cli.loading import check_registered
+
+    try:
+        async with asyncio.timeout(REGISTERING_S):
+            await controller.until_listening()
+    except TimeoutError:
+        text = f"the controller did not serve within {REGISTERING_S:g} s"
+        raise StartFailed(f"{text}; its log: {controller.program.log}") from None
+    check_registered(controller.program.log, found, plan.ensemble)
 
 
-def _aggregator_log(plan: Plan) -> Path:
-    return plan.logs / f"{plan.ensemble}-aggregator-{plan.port}.log"
+async def _loaded(
+    plan: Plan, found: Sequence[Path], controller: ControllerClient, screen: Screen
+) -> list[Described]:
+    """The ensemble's models in the order of its classes, once all are loaded."""
+    from trillium.cli.loading import load_all
+
+    models = [artifact.stem for artifact in found]
+    members = await load_all(controller, models, screen.say)
+    return in_class_order(plan.ensemble, plan.models, members)
+
+
+async def _run(plan: Plan, model: str, controller: ControllerClient, screen: Screen) -> bool:
+    """Run a model over the dataset of the ensemble's name, if there is one; False if it failed."""
+    from trillium.errors import TrilliumError
+
+    try:
+        if not await controller.has_dataset(plan.ensemble):
+            return True
+        screen.say(
+            f"running {model} on the dataset {plan.ensemble} with a predictor of its own ..."
+        )
+        run = await controller.run(model, plan.ensemble)
+    except TrilliumError as error:
+        screen.problem(f"{model} was not run on the dataset {plan.ensemble}: {error}")
+        return False
+    screen.run(run)
+    return not run.failure
+
+
+def _controller_program(plan: Plan) -> Program:
+    store = ("--store", f"sqlite:{plan.state / 'controller.db'}")
+    models = ("--models-dir", str(plan.models))
+    command = _command("controller", plan.controller_port, *store, *models)
+    log = plan.logs / f"controller-{plan.controller_port}.log"
+    return Program("the controller", command, plan.controller_port, log)
+
+
+def _aggregator_program(plan: Plan) -> Program:
+    controller = ("--controller", f"{ports.HOST}:{plan.controller_port}")
+    command = _command("aggregator", plan.port, *controller, "--ensemble", plan.ensemble)
+    log = plan.logs / f"{plan.ensemble}-aggregator-{plan.port}.log"
+    return Program("the aggregator", command, plan.port, log)
 
 
 def _command(module: str, port: int, *words: str) -> tuple[str, ...]:
@@ -160,61 +214,8 @@ def _command(module: str, port: int, *words: str) -> tuple[str, ...]:
     return (sys.executable, "-m", module, *words, *listen)
 
 
-def _wanted_ports(plan: Plan, programs: Sequence[Program]) -> list[ports.Wanted]:
+def _wanted_ports(plan: Plan) -> list[ports.Wanted]:
     return [
         ports.Wanted(plan.port, "the aggregator", "--port"),
-        *(ports.Wanted(each.port, each.name, "--predictor-port") for each in programs),
+        ports.Wanted(plan.controller_port, "the controller", "--controller-port"),
     ]
-
-
-def _empty_logs(plan: Plan, programs: Sequence[Program]) -> None:
-    try:
-        plan.logs.mkdir(parents=True, exist_ok=True)
-        for log in (_aggregator_log(plan), *(program.log for program in programs)):
-            log.write_bytes(b"")
-    except OSError as error:
-        text = f"cannot write logs to {plan.logs}: {error.strerror}"
-        raise StartFailed(f"{text}; choose another folder with --logs") from error
-
-
-async def _start(child: Child, plan: Plan) -> None:
-    await child.start()
-    try:
-        await child.until_serving()
-    except StartFailed as error:
-        if child.status != EXIT_FAILED or child.program.name == "the aggregator":
-            raise
-        again = f"if the artifact is damaged, delete it and run: {how_to_train(plan.ensemble)}"
-        raise StartFailed(f"{str(error).rstrip('.')}; {again}") from error
-
-
-async def _score(address: str, members: Sequence[Described]) -> list[Score]:
-    """What the aggregator answers for each example, one call for each, and how long it took."""
-    from trillium.async_client import AsyncClient
-
-    examples = members[0].examples
-    async with AsyncClient(address) as client:
-        if examples:
-            # The first call makes the connection, which is not what is to be timed.
-            await client.is_serving()
-            await _score_one(client, examples[0])
-        return [await _score_one(client, example) for example in examples]
-
-
-async def _score_one(client: AsyncClient, example: Example) -> Score:
-    began = time.perf_counter()
-    try:
-        answer = await client.classify(example.features, include_probabilities=True)
-    except TrilliumError as error:
-        return Score(example.features, example.label, error=str(error))
-    took_ms = (time.perf_counter() - began) * 1000
-    assert answer.class_probabilities is not None
-    return Score(
-        features=example.features,
-        true_label=example.label,
-        label=answer.labels[0] or "",
-        probabilities=dict(
-            zip(answer.class_labels, answer.class_probabilities[0].tolist(), strict=True)
-        ),
-        took_ms=took_ms,
-    )

@@ -1,12 +1,37 @@
-"""What a person sees of a run."""
+"""A run that has ended, and what a person sees of it."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from trillium.cli.controller import Evaluation, Run
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How well a model did on a labelled dataset."""
+
+    accuracy: float
+    labels: tuple[str, ...]
+    """The class first, then the rest."""
+    confusion: tuple[tuple[int, ...], ...]
+    """Rows by true label (outer) and told label (inner), in the order of `labels`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that has ended."""
+
+    name: str
+    model: str
+    dataset: str
+    row_count: int
+    took_s: float
+    failure: str
+    """Why it did not succeed; empty if it did."""
+    evaluation: Evaluation | None
 
 
 def run_line(run: Run) -> Text:
