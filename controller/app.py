@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.catalog.catalog import Catalog
-from controller.catalog.library import Library
 from controller.catalog.seeding import seed
 from controller.catalog.service import CATALOG_SERVICE, CatalogServicer
+from controller.catalog.specs import Library
 from controller.catalog.trial import Trial
 from controller.config import ControllerConfig
 from controller.deployments import Deployments

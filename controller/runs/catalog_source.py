@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from controller.catalog.catalog import Catalog
 from controller.catalog.datasets import Format
-from controller.catalog.library import Library
+from controller.catalog.specs import Library
 from controller.runs.source import ScoringData, ScoringModel, Table
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from controller.catalog.catalog import Catalog
-from controller.catalog.library import Library
 from controller.catalog.registered import Described, Said
+from controller.catalog.specs import Library
 from controller.runs.catalog_source import CatalogSource
 from controller.runs.source import check_fit
 from tests.controller.catalogs import FakeTrial, opened
