@@ -9,6 +9,10 @@ MAKEFLAGS += --no-print-directory
 
 # ONNX Runtime sends telemetry otherwise, from a thread of its own.
 export ORT_DISABLE_TELEMETRY := 1
+# As every server of ours has it (trillium/process.py); here for servers inside the tests.
+export GRPC_ENABLE_FORK_SUPPORT := 0
+# Should native code crash, the log says where.
+export PYTHONFAULTHANDLER := 1
 
 PYTHON ?= python3
 PYTHONS ?= 3.12 3.13

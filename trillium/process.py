@@ -31,6 +31,9 @@ def run(program: str, main: Callable[[], Coroutine[Any, Any, None]]) -> int:
     """
     # What goes wrong is told by us, in words; gRPC's own lines would stand between them.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # gRPC would do work of its own around every fork, which is not safe beside an event loop. Ours
+    # are all followed by exec at once.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(main())

@@ -56,6 +56,10 @@ def test_classes_keep_the_order_in_which_they_were_first_named(clock: FakeClock)
     assert [each.endpoint for each in roster.entries] == [B, A, A2, C]
 
 
+def test_an_ensemble_of_no_known_class_is_not_ready(clock: FakeClock) -> None:
+    assert not Roster((), clock=clock, follows=True).all_ready()
+
+
 def test_all_ready_needs_one_predictor_of_every_class(clock: FakeClock) -> None:
     roster = Roster((A, A2, B), clock=clock)
     roster.reached(A2, model("a"))
