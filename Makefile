@@ -106,12 +106,14 @@ proto-check: $(VENV)/.dev ## Are the protos clean and compatible, the stubs up t
 .PHONY: test
 test: $(VENV)/.dev ## All tests that need no container engine, with coverage
 	@$(BIN)/python -m pytest -m "not engine" --cov --cov-report=term $(ARGS)
-	@echo "left out: the tests that need a container engine; make test-all runs them, too"
+	@echo "left out: the tests that need a container engine; make test-engine runs them"
+
+.PHONY: test-engine
+test-engine: $(VENV)/.dev engine-image ## The tests that need a container engine (or root, to start one)
+	@DOCKER_HOST="$$(scripts/engine/start_engine.sh)" $(BIN)/python -m pytest -m engine $(ARGS)
 
 .PHONY: test-all
-test-all: $(VENV)/.dev engine-image ## All tests, on a container engine, too (needs root or an engine)
-	@DOCKER_HOST="$$(scripts/engine/start_engine.sh)" \
-	    $(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+test-all: test test-engine ## All tests
 
 .PHONY: engine-image
 engine-image: ## Make sure that there is a container engine, and build the image on it
