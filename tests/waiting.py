@@ -11,7 +11,7 @@ POLL_S = 0.005
 
 
 async def eventually(
-    condition: Callable[[], bool | Awaitable[bool]], within_s: float = 15.0
+    condition: Callable[[], bool | Awaitable[bool]], within_s: float = 40.0
 ) -> None:
     """Return as soon as `condition` holds; AssertionError when it does not within `within_s`."""
     give_up = time.monotonic() + within_s

@@ -30,7 +30,7 @@ from trillium.controller.v1.controller_service_pb2_grpc import ControllerService
 from trillium.controller.v1.discovery_service_pb2_grpc import DiscoveryServiceStub
 from trillium.controller.v1.run_service_pb2_grpc import RunServiceStub
 
-CALL_S = 30.0
+CALL_S = 90.0
 MODEL = "flowers"
 
 
