@@ -107,16 +107,19 @@ class SqliteFile:
 
     def _open_reader(self) -> sqlite3.Connection:
         with self._translated():
-            connection = self._connect()
-            connection.execute("PRAGMA query_only = ON")
-            return connection
+            return self._connect("PRAGMA query_only = ON")
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, *settings: str) -> sqlite3.Connection:
         if not self._path.parent.is_dir():
             raise StoreUnavailable(f"there is no folder {self._path.parent} for the store's file")
         connection = sqlite3.connect(self._path, timeout=self._busy_timeout_s, isolation_level=None)
         # FULL makes a commit wait for the disk; in WAL mode the default would not.
-        connection.execute("PRAGMA synchronous = FULL")
+        try:
+            for setting in ("PRAGMA synchronous = FULL", *settings):
+                connection.execute(setting)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _use_wal(self, connection: sqlite3.Connection) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tests.waiting import eventually
 from trillium.controller.v1 import controller_service_pb2 as pb
 from trillium.controller.v1 import deployment_pb2 as deployment_pb
 from trillium.controller.v1 import discovery_service_pb2, run_service_pb2
+from trillium.controller.v1.controller_service_pb2_grpc import ControllerServiceStub
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -688,10 +690,16 @@ async def _code(call: Any) -> str:
 
 
 async def test_a_stop_ends_watches_at_once_and_says_so(tmp_path: Path) -> None:
-    async with serving_flowers(tmp_path, drain_s=10.0) as up:
-        call = up.stub.WatchDeployments(pb.WatchDeploymentsRequest(), timeout=30)
-        assert (await call.read()).HasField("snapshot_end")
-        began = time.monotonic()
-    assert time.monotonic() - began < 5
-    failure = await failed(call.read())
+    async with AsyncExitStack() as longer:
+        async with serving_flowers(tmp_path, drain_s=10.0) as up:
+            # A channel that is still open when the server has stopped.
+            channel = aio.insecure_channel(up.controller.address)
+            await longer.enter_async_context(channel)
+            stub: Any = ControllerServiceStub(channel)
+            call = stub.WatchDeployments(pb.WatchDeploymentsRequest(), timeout=30)
+            assert (await call.read()).HasField("snapshot_end")
+            ending = asyncio.ensure_future(failed(call.read()))
+            began = time.monotonic()
+        assert time.monotonic() - began < 5
+        failure = await ending
     assert (failure.code, failure.reason) == ("UNAVAILABLE", "DRAINING")
