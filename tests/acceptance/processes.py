@@ -45,7 +45,8 @@ class Server:
     async def ended(self, within_s: float = 20.0) -> int:
         """Wait for its end; answers the exit status."""
         async with asyncio.timeout(within_s):
-            await self._reading
+            # Who stops waiting must not stop the reading: the next one waits for it again.
+            await asyncio.shield(self._reading)
             return await self.process.wait()
 
     async def serves(self) -> str:
