@@ -186,8 +186,8 @@ def _order(request: pb.CreateRunRequest) -> Order:
     timeout_s = DEFAULT_TIMEOUT_S
     if request.HasField("timeout"):
         timeout_s = request.timeout.ToNanoseconds() / 1e9
-        if not 1 <= timeout_s <= LONGEST_TIMEOUT_S:
-            wrong.append(Violation("timeout", f"is {timeout_s:g} s; 1 s to 24 h allowed"))
+        if not 1e-3 <= timeout_s <= LONGEST_TIMEOUT_S:
+            wrong.append(Violation("timeout", f"is {timeout_s:g} s; 1 ms to 24 h allowed"))
     if wrong:
         raise InvalidRequest(wrong)
     return Order(

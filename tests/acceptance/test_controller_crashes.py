@@ -41,7 +41,8 @@ from tests.waiting import eventually
 from trillium.controller.v1 import deployment_pb2 as deployment_pb
 from trillium.controller.v1 import run_service_pb2 as run_pb
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# The chains share the machine, and the first test may wait for all of them.
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
 
 PATIENCE_S = 60.0
 """Recoveries are printed; on a quiet machine they take a few seconds."""
@@ -315,7 +316,8 @@ CHAINS: dict[str, Callable[[], Chain]] = {
     ),
     "run-timed-out": lambda: Chain(
         both("timed-out", prefix="run-"),
-        ordering("late", timeout=Duration(seconds=1)),
+        # No predictor starts within that.
+        ordering("late", timeout=Duration(nanos=50_000_000)),
         check_run,
     ),
     "run-cancelled": lambda: Chain(both("cancelled", prefix="run-"), ordering("off"), check_run),

@@ -234,7 +234,7 @@ class CreateRunRequest(_message.Message):
     """Answer as soon as the run is written down."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """Time that the run may take, 1 s to 24 h; absent means 1 h."""
+        """Time that the run may take, 1 ms to 24 h; absent means 1 h."""
 
     def __init__(
         self,
