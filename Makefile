@@ -21,10 +21,16 @@ MODELS ?= models
 ENSEMBLE ?= iris
 # What takes long and does not depend on the version of Python: searches, crash matrices, endurance.
 LONG := tests/controller/test_model.py tests/acceptance tests/cli
-# More for pytest, for example: make test ARGS="-k drain -x"
+# Tests wait more than they compute: two workers for each core, and no more memory than 4 GB.
+WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? 2 * cores : 8)))
+# More for pytest, for example: make test ARGS="-k drain -x", or ARGS="-n 0 -s" for one at a time.
 ARGS ?=
 
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+# Each worker begins with tests that stand together, and so share what is set up for them; who has
+# no more takes from the others.
+PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 # Twice quiet: errors only.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 # Building what ships as source uses the pinned tools of build.txt, never freshly fetched ones.
@@ -105,12 +111,12 @@ proto-check: $(VENV)/.dev ## Are the protos clean and compatible, the stubs up t
 
 .PHONY: test
 test: $(VENV)/.dev ## All tests that need no container engine, with coverage
-	@$(BIN)/python -m pytest -m "not engine" --cov --cov-report=term $(ARGS)
+	@$(PYTEST) -m "not engine" $(PARALLEL) --cov --cov-report=term $(ARGS)
 	@echo "left out: the tests that need a container engine; make test-engine runs them"
 
 .PHONY: test-engine
 test-engine: $(VENV)/.dev engine-image ## The tests that need a container engine (or root, to start one)
-	@DOCKER_HOST="$$(scripts/engine/start_engine.sh)" $(BIN)/python -m pytest -m engine $(ARGS)
+	@DOCKER_HOST="$$(scripts/engine/start_engine.sh)" $(PYTEST) -m engine $(ARGS)
 
 .PHONY: test-all
 test-all: test test-engine ## All tests
@@ -128,7 +134,7 @@ test-pythons: $(PYTHONS:%=test-python-%) ## The tests but for the longest, and t
 
 .PHONY: test-plain
 test-plain: $(VENV)/.dev ready-models
-	@$(BIN)/python -m pytest -m "not engine and not packaging" $(LONG:%=--ignore=%) $(ARGS)
+	@$(PYTEST) -m "not engine and not packaging" $(PARALLEL) $(LONG:%=--ignore=%) $(ARGS)
 	@$(BIN)/trillium up --models $(MODELS) --ensemble $(ENSEMBLE) --demo
 
 # An interpreter counts only if it runs: a version manager's shim may stand for one that is not on.

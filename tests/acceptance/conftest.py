@@ -1,4 +1,4 @@
-"""Models for the acceptance tests, trained once."""
+"""Models for the acceptance tests."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from scripts.train_models import main as train_models
 from tests.artifacts import slow
+from tests.trained import trained
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the artifacts of iris, and `slow.onnx`, which runs for about 0.2 s."""
-    folder = tmp_path_factory.mktemp("acceptance")
-    assert train_models(["--output", str(folder)]) == 0
+    folder = trained(tmp_path_factory, "iris")
     (folder / "slow.onnx").write_bytes(slow(200))
     return folder

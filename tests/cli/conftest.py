@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import random
 import shutil
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.train_models import main as train
+from tests.trained import trained
 from tests.waiting import eventually
 from trillium.cli.ports import is_free
 
@@ -28,10 +27,7 @@ UP_S = 60.0
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the trained iris models."""
-    folder = tmp_path_factory.mktemp("models")
-    with contextlib.redirect_stdout(io.StringIO()):
-        assert train(["--output", str(folder)]) == 0
-    return folder
+    return trained(tmp_path_factory, "iris")
 
 
 @pytest.fixture(scope="session")

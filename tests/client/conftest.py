@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from aggregator.config import AggregatorConfig
 from aggregator.roster import Endpoint
 from predictor.app import running_predictor
 from predictor.config import PredictorConfig
-from scripts.train_models import main as train
+from tests.trained import trained
 from tests.waiting import eventually
 from trillium import AsyncClient, Client, Predictions
 
@@ -28,10 +27,7 @@ LABELS = ("setosa", "versicolor", "virginica")
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the trained iris models."""
-    folder = tmp_path_factory.mktemp("models")
-    with contextlib.redirect_stdout(io.StringIO()):
-        assert train(["--output", str(folder)]) == 0
-    return folder
+    return trained(tmp_path_factory, "iris")
 
 
 @dataclass(frozen=True, slots=True)

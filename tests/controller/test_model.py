@@ -12,6 +12,9 @@ from tests.controller.model.laws import Bounds, Laws
 from tests.controller.model.mutations import MUTATIONS
 from tests.controller.model.search import search
 
+# What the search runs is all code that other tests cover, and measuring that doubles its time.
+pytestmark = [pytest.mark.no_cover, pytest.mark.timeout(600)]
+
 ROLLING = (Target.LOADED,)
 
 SEARCHES = {

@@ -19,6 +19,9 @@ pytest.register_assert_rewrite(
     "tests.store.contract", "tests.store.contract_logs", "tests.store.contract_watch"
 )
 
+PATIENCE_S = 60.0
+"""How long a call may take on a machine that many share."""
+
 MakeStore: TypeAlias = Callable[[], Store]
 """Makes one more store on the same data, not yet open; the fixture closes it."""
 
@@ -62,7 +65,9 @@ async def make_store(
 
     def make() -> Store:
         stores.append(
-            MongoStore(uri, database=database) if uri else SqliteStore(tmp_path / "store.db")
+            MongoStore(uri, database=database, call_timeout_s=PATIENCE_S)
+            if uri
+            else SqliteStore(tmp_path / "store.db")
         )
         return stores[-1]
 

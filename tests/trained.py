@@ -1,0 +1,37 @@
+"""Trained ensembles, made once for a whole run of the tests however many workers it has."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from scripts.train_models import main as train
+
+
+def trained(factory: pytest.TempPathFactory, *ensembles: str) -> Path:
+    """A new folder with the artifacts of these ensembles, which its caller may change."""
+    folder = factory.mktemp("models")
+    for ensemble in ensembles:
+        shutil.copytree(_shared(factory, ensemble), folder, dirs_exist_ok=True)
+    return folder
+
+
+def _shared(factory: pytest.TempPathFactory, ensemble: str) -> Path:
+    own = factory.getbasetemp()
+    # The folders of all workers of a run stand side by side.
+    everybodys = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder = everybodys / f"trained-{ensemble}"
+    with (everybodys / f"training-{ensemble}").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            making = folder.with_suffix(".new")
+            with contextlib.redirect_stdout(io.StringIO()):
+                assert train(["--ensemble", ensemble, "--output", str(making)]) == 0
+            making.rename(folder)
+    return folder
