@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import grpc
 
 from trillium import wire
-from trillium.cli.run import Evaluation, Run
+from trillium.cli.run import Run, of_message
 from trillium.controller.v1 import catalog_service_pb2 as catalog_pb
 from trillium.controller.v1 import controller_service_pb2 as pb
 from trillium.controller.v1 import deployment_pb2 as deployment_pb
@@ -116,7 +116,7 @@ class ControllerClient:
         """Score a dataset with a predictor that is there for nothing else."""
         request = run_pb.CreateRunRequest(model=model, dataset=dataset)
         request.timeout.FromSeconds(int(VERB_S))
-        return _run(await self._ask(self._runs.CreateRun, request, VERB_S + ASK_S))
+        return of_message(await self._ask(self._runs.CreateRun, request, VERB_S + ASK_S))
 
     async def _ask(self, method: Any, request: Any, timeout_s: float) -> Any:
         try:
@@ -135,28 +135,3 @@ def _deployed(message: deployment_pb.Deployment) -> Deployed:
         detail=message.detail,
         addresses=tuple(each.address for each in message.instances if each.address),
     )
-
-
-def _run(message: run_pb.Run) -> Run:
-    state = run_pb.RunState.Name(message.state).removeprefix("RUN_STATE_").lower()
-    succeeded = message.state == run_pb.RUN_STATE_SUCCEEDED
-    ended, began = message.end_time.ToNanoseconds(), message.create_time.ToNanoseconds()
-    evaluated = message.HasField("evaluation")
-    return Run(
-        name=message.name,
-        model=message.model,
-        dataset=message.dataset,
-        row_count=message.rows_done,
-        took_s=(ended - began) / 1e9,
-        failure="" if succeeded else message.detail or f"it has {state}",
-        evaluation=_evaluation(message.evaluation) if evaluated else None,
-    )
-
-
-def _evaluation(message: run_pb.Evaluation) -> Evaluation:
-    labels, confusion = tuple(message.labels), tuple(message.confusion)
-    return Evaluation(message.accuracy, labels, _in_rows(confusion, len(labels)))
-
-
-def _in_rows(values: Sequence[int], width: int) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(values[at : at + width]) for at in range(0, len(values), width))

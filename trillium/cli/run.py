@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
+
+from trillium.controller.v1 import run_service_pb2 as run_pb
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +63,29 @@ def confusion_table(evaluation: Evaluation) -> Table:
         ]
         table.add_row(label, *cells)
     return table
+
+
+def of_message(message: run_pb.Run) -> Run:
+    """What the controller says of a run."""
+    state = run_pb.RunState.Name(message.state).removeprefix("RUN_STATE_").lower()
+    succeeded = message.state == run_pb.RUN_STATE_SUCCEEDED
+    ended, began = message.end_time.ToNanoseconds(), message.create_time.ToNanoseconds()
+    evaluated = message.HasField("evaluation")
+    return Run(
+        name=message.name,
+        model=message.model,
+        dataset=message.dataset,
+        row_count=message.rows_done,
+        took_s=(ended - began) / 1e9,
+        failure="" if succeeded else message.detail or f"it has {state}",
+        evaluation=_evaluation(message.evaluation) if evaluated else None,
+    )
+
+
+def _evaluation(message: run_pb.Evaluation) -> Evaluation:
+    labels, confusion = tuple(message.labels), tuple(message.confusion)
+    return Evaluation(message.accuracy, labels, _in_rows(confusion, len(labels)))
+
+
+def _in_rows(values: Sequence[int], width: int) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(values[at : at + width]) for at in range(0, len(values), width))

@@ -126,7 +126,7 @@ def score_table(
     known = any(score.true_label for score in scores)
     timed = any(score.took_ms is not None for score in scores)
     labels = list(dict.fromkeys(label for score in scores for label in score.probabilities))
-    table = _plain_table()
+    table = plain_table()
     for name in feature_headings(feature_names, len(scores[0].features)):
         table.add_column(name, justify="right", style="cyan")
     if known:
@@ -149,7 +149,7 @@ def score_table(
     return table
 
 
-def _plain_table() -> Table:
+def plain_table() -> Table:
     return Table(
         box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left", title_style="bold"
     )
@@ -196,7 +196,7 @@ def _label_cell(score: Score, ticks: bool) -> Text:
 
 def predictor_table(statuses: Sequence[PredictorStatus]) -> Table:
     """Every predictor: class, address, state, the model's digest, since when, and why."""
-    table = _plain_table()
+    table = plain_table()
     for heading in ("class", "address", "state", "model digest", "since", "detail"):
         whole = heading not in ("address", "detail")
         table.add_column(heading, no_wrap=whole, overflow="fold")
@@ -206,13 +206,13 @@ def predictor_table(statuses: Sequence[PredictorStatus]) -> Table:
             each.address,
             Text(each.state.value, style=_STATE_STYLES.get(each.state, "")),
             each.model_digest[:12],
-            _moment(each.since),
+            moment(each.since),
             Text(each.detail),
         )
     return table
 
 
-def _moment(when: datetime) -> str:
+def moment(when: datetime) -> str:
     """The local time, with the day unless that is today."""
     local = when.astimezone()
     today = local.date() == datetime.now(local.tzinfo).date()

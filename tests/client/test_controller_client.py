@@ -1,0 +1,183 @@
+"""The blocking client of a controller, against a real one in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from controller.app import running_controller
+from controller.config import ControllerConfig
+from tests.artifacts import two_column_tensor
+from trillium import (
+    ControllerClient,
+    DeadlineExceeded,
+    DeploymentNotFound,
+    IllegalStep,
+    InvalidRequest,
+    ModelRejected,
+    Unreachable,
+)
+from trillium.controller.v1 import deployment_pb2 as deployment_pb
+from trillium.controller.v1 import run_service_pb2 as run_pb
+
+T = TypeVar("T")
+
+
+@pytest.fixture
+async def address(tmp_path: Path) -> AsyncIterator[str]:
+    """Of a controller whose catalog has the dataset iris and no model."""
+    config = ControllerConfig(listen="127.0.0.1:0", store=f"sqlite:{tmp_path / 'store.db'}")
+    async with running_controller(config) as controller:
+        yield controller.address
+
+
+async def using(address: str, work: Callable[[ControllerClient], T]) -> T:
+    """What `work` makes of a client, in a thread."""
+
+    def worked() -> T:
+        with ControllerClient(address) as client:
+            return work(client)
+
+    return await asyncio.to_thread(worked)
+
+
+async def test_the_whole_way_from_a_file_to_results(address: str, tmp_path: Path) -> None:
+    artifact = tmp_path / "setosa.onnx"
+    artifact.write_bytes(two_column_tensor())
+
+    def work(client: ControllerClient) -> None:
+        assert client.is_serving()
+        sent: list[tuple[int, int]] = []
+        registered = client.register_model(
+            "flower",
+            artifact,
+            class_label="setosa",
+            positive_column=1,
+            progress=lambda done, size: sent.append((done, size)),
+        )
+        assert registered.version == 1
+        assert sent == [(artifact.stat().st_size,) * 2]
+        assert [each.name for each in client.models()] == ["flower"]
+        assert [each.name for each in client.datasets()] == ["iris"]
+
+        made = client.create("flower", id="a1", memory_bytes=512 << 20)
+        assert made.state == deployment_pb.STATE_CREATED
+        assert client.load("deployments/a1").state == deployment_pb.STATE_LOADED
+        assert client.deployment("a1").model == "flower"
+        found = client.deployments(states=[deployment_pb.STATE_LOADED], model="flower")
+        assert [each.name for each in found] == ["deployments/a1"]
+
+        run = client.run("flower", "iris", id="r1", deployment="a1")
+        assert run.state == run_pb.RUN_STATE_SUCCEEDED
+        assert [each.name for each in client.runs(model="flower")] == ["runs/r1"]
+        assert client.get_run("r1") == run
+        assert list(client.watch_run("r1")) == [run]
+        assert client.cancel_run("r1") == run
+        rows = list(client.results("runs/r1", first_row=148))
+        assert [each.row for each in rows] == [148, 149]
+
+        assert client.unload("a1").state == deployment_pb.STATE_CREATED
+        assert client.terminate("a1").state == deployment_pb.STATE_TERMINATED
+        assert [each.after for each in client.events("a1") if not each.HasField("slot")] == [
+            "CREATED",
+            "LOADED",
+            "CREATED",
+            "ABSENT",
+        ]
+        (server,) = client.servers()
+        assert server.reachable
+
+    await using(address, work)
+
+
+async def test_a_watch_ends_when_it_is_closed(address: str) -> None:
+    def work(client: ControllerClient) -> None:
+        watching = client.watch_deployments()
+        assert next(watching).HasField("snapshot_end")
+        watching.close()  # type: ignore[attr-defined]
+        assert list(client.deployments()) == []
+
+    await using(address, work)
+
+
+async def test_what_the_controller_raises_is_raised(address: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no model")
+
+    def work(client: ControllerClient) -> None:
+        with pytest.raises(DeploymentNotFound, match="nobody"):
+            client.deployment("nobody")
+        with pytest.raises(DeploymentNotFound, match="nobody"):
+            list(client.events("nobody"))
+        with pytest.raises(ModelRejected):
+            client.register_model("broken", broken)
+        with pytest.raises(InvalidRequest, match="name"):
+            client.register_model("../broken", broken)
+        with pytest.raises(ValueError, match="must end in"):
+            client.register_dataset("few", tmp_path / "few.xlsx")
+        with pytest.raises(FileNotFoundError):
+            client.register_dataset("few", tmp_path / "few.csv")
+        with pytest.raises(ValueError, match="above 0"):
+            client.run("flower", "iris", run_timeout_s=0)
+
+    await using(address, work)
+
+
+async def test_results_of_a_run_that_did_not_succeed_are_refused(
+    address: str, tmp_path: Path
+) -> None:
+    artifact = tmp_path / "setosa.onnx"
+    artifact.write_bytes(two_column_tensor())
+
+    def work(client: ControllerClient) -> None:
+        client.register_model("flower", artifact, class_label="setosa", positive_column=1)
+        late = client.run("flower", "iris", id="late", run_timeout_s=0.01)
+        assert late.state == run_pb.RUN_STATE_TIMED_OUT
+        with pytest.raises(IllegalStep):
+            list(client.results("late"))
+
+    await using(address, work)
+
+
+def test_nobody_there_is_told_with_the_address() -> None:
+    with ControllerClient("127.0.0.1:1") as client:
+        with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1"):
+            list(client.deployments())
+        with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1"):
+            next(client.watch_deployments())
+        with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1"):
+            client.is_serving()
+
+
+async def test_a_deadline_undoes_nothing(address: str, tmp_path: Path) -> None:
+    artifact = tmp_path / "setosa.onnx"
+    artifact.write_bytes(two_column_tensor())
+
+    def work(client: ControllerClient) -> None:
+        client.register_model("flower", artifact, class_label="setosa", positive_column=1)
+        # Nothing starts within that.
+        with ControllerClient(address, timeout_s=0.2) as hasty, pytest.raises(DeadlineExceeded):
+            hasty.create("flower", id="a1")
+        assert client.create("flower", id="a1").state == deployment_pb.STATE_CREATED
+
+    await using(address, work)
+
+
+async def test_threads_may_share_a_client(address: str) -> None:
+    def work(client: ControllerClient) -> None:
+        found: list[int] = []
+        threads = [
+            threading.Thread(target=lambda: found.append(len(client.servers()))) for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert found == [1] * 8
+
+    await using(address, work)

@@ -1,0 +1,274 @@
+"""`trillium doctor`: is this machine fit to run Trillium, and how is what is not mended?"""
+
+from __future__ import annotations
+
+import http.client
+import importlib.metadata
+import os
+import platform
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+
+from trillium.cli.options import Json
+from trillium.process import EXIT_FAILED
+
+GOOD, WARNING, BAD = "good", "warning", "bad"
+_WAIT_S = 2.0
+_LEAST_DISK_BYTES = 1 << 30
+_LEAST_MEMORY_BYTES = 1 << 29
+_LEAST_FILES = 1024
+_DEFAULT_ENGINE = "unix:///var/run/docker.sock"
+_PACKAGES = {
+    "grpcio": "pip install trillium",
+    "protobuf": "pip install trillium",
+    "numpy": "pip install trillium",
+    "onnxruntime": "pip install 'trillium[predictor]'",
+    "docker": "pip install 'trillium[controller]'",
+    "pymongo": "pip install 'trillium[controller]'",
+    "scikit-learn": "pip install 'trillium[train]'",
+}
+"""What is looked for, and how it is had. Those of `trillium` itself must be there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was examined."""
+
+    what: str
+    state: str
+    """GOOD, WARNING (something that may be wanted is missing) or BAD (it will not work)."""
+    detail: str
+    mend: str = ""
+    """What to do about it; empty if it is good."""
+
+
+def examine(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the aggregator.")] = 50051,
+    controller_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the controller.")
+    ] = 50052,
+    models: Annotated[Path, typer.Option(help="Folder of the artifacts.")] = Path("models"),
+    as_json: Json = False,
+) -> None:
+    """Check the machine: Python, packages, ports, engine, store; and say how to mend each."""
+    from trillium.cli.show import Screen, plain_table
+
+    findings = list(findings_of(port, controller_port, models, os.environ))
+    screen = Screen()
+    if as_json:
+        for each in findings:
+            screen.json(asdict(each))
+    else:
+        from rich.text import Text
+
+        styles = {GOOD: "green", WARNING: "yellow", BAD: "red"}
+        table = plain_table()
+        for heading in ("what", "", "found", "how to mend it"):
+            table.add_column(heading, no_wrap=heading in ("what", ""), overflow="fold")
+        for each in findings:
+            state = Text(each.state, style=styles[each.state])
+            table.add_row(each.what, state, Text(each.detail), Text(each.mend))
+        screen.table(table)
+    if any(each.state == BAD for each in findings):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def findings_of(
+    port: int, controller_port: int, models: Path, environment: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Everything that is examined, in the order in which a start would need it."""
+    yield _python()
+    for package, mend in _PACKAGES.items():
+        yield _package(package, mend)
+    yield _files()
+    yield from _memory()
+    yield _models(models)
+    yield _port("aggregator", port, "--port", "trillium.aggregator.v1.AggregatorService")
+    controller = _port(
+        "controller",
+        controller_port,
+        "--controller-port",
+        "trillium.controller.v1.ControllerService",
+    )
+    yield controller
+    yield _engine(environment)
+    yield _store(environment.get("TRILLIUM_CONTROLLER_STORE") or "sqlite:.trillium/controller.db")
+    if "serves" in controller.detail:
+        yield from _servers(f"127.0.0.1:{controller_port}")
+
+
+def _python() -> Finding:
+    """Good by itself: an older one would have refused to install this."""
+    return Finding("Python", GOOD, platform.python_version())
+
+
+def _package(name: str, mend: str) -> Finding:
+    try:
+        return Finding(name, GOOD, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        state = BAD if mend == "pip install trillium" else WARNING
+        return Finding(name, state, "is not installed", mend)
+
+
+def _files() -> Finding:
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit < _LEAST_FILES:
+        mend = f"ulimit -n {_LEAST_FILES}"
+        return Finding("open files", WARNING, f"at most {limit} for each process", mend)
+    return Finding("open files", GOOD, f"at most {limit} for each process")
+
+
+def _memory() -> Iterator[Finding]:
+    """Only where the kernel tells."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return
+    (free,) = (int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    detail = f"{free / 2**30:.1f} GiB available"
+    if free < _LEAST_MEMORY_BYTES:
+        mend = "each predictor takes about 60 MiB: stop something, or serve fewer classes"
+        yield Finding("memory", WARNING, detail, mend)
+    else:
+        yield Finding("memory", GOOD, detail)
+
+
+def _models(folder: Path) -> Finding:
+    found = sorted(folder.glob("*.onnx"))
+    if not found:
+        mend = "make models, or --models names another folder"
+        return Finding("models", WARNING, f"no artifact in {folder}", mend)
+    return Finding("models", GOOD, f"{len(found)} in {folder}")
+
+
+def _port(what: str, port: int, option: str, service: str) -> Finding:
+    from trillium import errors
+    from trillium.cli.ports import HOST, is_free
+    from trillium.client import Client
+
+    if is_free(port):
+        return Finding(what, GOOD, f"port {port} is free")
+    # An aggregator's client asks any server's health alike.
+    with Client(f"{HOST}:{port}", timeout_s=_WAIT_S) as client:
+        try:
+            serving = client.is_serving(service)
+        except errors.TrilliumError:
+            serving = None
+        if serving:
+            return Finding(what, GOOD, f"one serves at {HOST}:{port}")
+        if serving is False and _answers(client):
+            mend = "`trillium status` shows its predictors"
+            return Finding(what, WARNING, f"the one at {HOST}:{port} does not serve", mend)
+    mend = f"stop what listens there, or choose another {option}"
+    return Finding(what, BAD, f"port {port} is in use by something else, or not allowed", mend)
+
+
+def _answers(client: Any) -> bool:
+    """Whether a Trillium server is there at all: its health knows the empty service."""
+    from trillium import errors
+
+    try:
+        client.metadata()
+    except (errors.Unreachable, errors.DeadlineExceeded, errors.RemoteError):
+        return False
+    except errors.TrilliumError:
+        return True
+    return True
+
+
+def _engine(environment: Mapping[str, str]) -> Finding:
+    wanted = environment.get("TRILLIUM_CONTROLLER_RUNTIME") == "docker"
+    url = environment.get("TRILLIUM_CONTROLLER_DOCKER_URL") or environment.get("DOCKER_HOST")
+    url = url or _DEFAULT_ENGINE
+    missing = BAD if wanted else WARNING
+    if not url.startswith("unix://"):
+        where = urlsplit(url)
+        return _reached("engine", where.hostname, where.port or 2376, missing, url)
+    path = url.removeprefix("unix://")
+    if not Path(path).exists():
+        detail = f"none at {path}: predictors run as processes"
+        return Finding("engine", missing, detail, "start Docker, or set DOCKER_HOST")
+    connection = http.client.HTTPConnection("localhost", timeout=_WAIT_S)
+    try:
+        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.sock.settimeout(_WAIT_S)
+        connection.sock.connect(path)
+        connection.request("GET", "/version")
+        answer = connection.getresponse()
+        answer.read()
+    except PermissionError:
+        mend = "add yourself to the group that owns it: usermod -aG docker $USER"
+        return Finding("engine", missing, f"{path} is not yours to use", mend)
+    except (OSError, http.client.HTTPException) as error:
+        return Finding("engine", missing, f"{path}: {error}", "start Docker, or set DOCKER_HOST")
+    finally:
+        connection.close()
+    if answer.status != 200:
+        detail = f"{path} answered HTTP {answer.status}"
+        return Finding("engine", missing, detail, "is that Docker? set DOCKER_HOST")
+    return Finding("engine", GOOD, f"answers at {path}")
+
+
+def _store(uri: str) -> Finding:
+    if uri.startswith("sqlite:"):
+        return _folder(Path(uri.removeprefix("sqlite:")).absolute().parent)
+    if uri.startswith("mongodb+srv://"):
+        # Its servers stand in the DNS, which the driver asks.
+        return Finding("store", GOOD, "MongoDB behind a DNS name; it is tried at the start")
+    first = urlsplit(uri).netloc.rpartition("@")[2].partition(",")[0]
+    host, _, port = first.partition(":")
+    mend = "start MongoDB there, or set TRILLIUM_CONTROLLER_STORE"
+    if not host or (port and not port.isdecimal()):
+        return Finding("store", BAD, f"TRILLIUM_CONTROLLER_STORE names {first!r}", mend)
+    return _reached("store", host, int(port or 27017), BAD, f"MongoDB at {first}", mend)
+
+
+def _folder(folder: Path) -> Finding:
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    if not os.access(there, os.W_OK):
+        mend = f"make {there} writable, or start in another folder"
+        return Finding("store", BAD, f"SQLite in {folder}, which cannot be written", mend)
+    free = shutil.disk_usage(there).free
+    detail = f"SQLite in {folder}, {free / 2**30:.0f} GiB free"
+    if free < _LEAST_DISK_BYTES:
+        return Finding("store", WARNING, detail, "free some space")
+    return Finding("store", GOOD, detail)
+
+
+def _reached(
+    what: str, host: str | None, port: int, state: str, name: str, mend: str = "is it up?"
+) -> Finding:
+    """Whether something accepts connections there."""
+    try:
+        socket.create_connection((host or "", port), timeout=_WAIT_S).close()
+    except OSError as error:
+        return Finding(what, state, f"{name}: {error.strerror or error}", mend)
+    return Finding(what, GOOD, f"{name} accepts connections")
+
+
+def _servers(address: str) -> Iterator[Finding]:
+    """What the controller that serves here says of its engines."""
+    from trillium import errors
+    from trillium.controller_client import ControllerClient
+
+    with ControllerClient(address, timeout_s=_WAIT_S) as controller:
+        try:
+            found = controller.servers()
+        except errors.TrilliumError as error:
+            yield Finding("servers", BAD, str(error), "look into the controller's log")
+            return
+    for each in found:
+        detail = f"{each.runtime}: {each.container_count} predictors; {each.detail}"
+        if each.reachable:
+            yield Finding(each.name, GOOD, detail)
+        else:
+            yield Finding(each.name, BAD, detail, "start the engine; nothing is lost meanwhile")
