@@ -32,6 +32,14 @@ def store_uri(text: str) -> str:
     raise ValueError("sqlite:PATH, mongodb://... or mongodb+srv://... is wanted")
 
 
+def label(text: str) -> str:
+    """Parses `name=value`, a container's label."""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise ValueError("name=value is wanted")
+    return text
+
+
 SETTINGS = (
     Setting("listen", address, "127.0.0.1:50052", "where to listen; port 0 takes any"),
     Setting(
@@ -64,6 +72,16 @@ SETTINGS = (
         "network, when controller and aggregators are in containers there",
     ),
     Setting("owner", nonempty, "default", "tells our containers from other controllers' ones"),
+    Setting(
+        "keep_for",
+        label,
+        (),
+        "label of the containers that predictors in containers are kept for: a controller that is "
+        "stopped while none of them runs removes its predictors; repeat it for more labels, all of "
+        "which they have",
+        repeatable=True,
+        metavar="NAME=VALUE",
+    ),
     Setting("max_model_bytes", whole_number(1, 2**31), 1024 * MIB, "largest artifact"),
     Setting("max_dataset_bytes", whole_number(1, 2**31), 256 * MIB, "largest dataset file"),
     Setting("max_runs", whole_number(1, 64), 2, "runs that are carried out at once"),
@@ -125,6 +143,7 @@ def _docker(values: dict[str, Any]) -> DockerSettings | None:
     )
     url, image, network = values.pop("docker_url"), values.pop("image"), values.pop("network")
     reach, owner = Reach(values.pop("reach")), values.pop("owner")
+    keep_for = values.pop("keep_for")
     if values.pop("runtime") == "process":
         return None
     if ca is None and (certificate or key):
@@ -135,5 +154,6 @@ def _docker(values: dict[str, Any]) -> DockerSettings | None:
         owner=owner,
         reach=reach,
         network=network,
+        keep_for=keep_for,
         tls=None if ca is None else DockerTls(ca, certificate, key),
     )

@@ -7,6 +7,8 @@ carried out or may be yet; whoever asked looks again.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -43,6 +45,8 @@ from controller.runtime.port import (
 )
 from controller.runtime.wakes import Wakes
 
+log = logging.getLogger(__name__)
+
 BUSY_TRIES = 40
 BUSY_PAUSE_S = 0.05
 """Of a worker thread, while the engine is in the middle of making or removing a container: its name
@@ -69,9 +73,11 @@ class DockerRuntime:
         self._events = EventFollower(self._engine, self._settings, self._wakes)
 
     async def close(self) -> None:
-        """Let go of the engine. Containers stay."""
+        """Let go of the engine. Containers stay, unless `keep_for` says otherwise."""
         if self._events is not None:
             await self._events.close()
+        if self._settings.keep_for:
+            await self._remove_unused()
         await self._engine.close()
         self._wakes.close()
 
@@ -118,6 +124,21 @@ class DockerRuntime:
             failure = unreachable(error, self._settings) if isinstance(error, APIError) else error
             return [Server(self._settings.server, self.name, reachable=False, detail=str(failure))]
 
+    async def _remove_unused(self) -> None:
+        """Remove all of ours at once, if nobody is left who uses them. What cannot be removed is
+        logged: a stop goes on."""
+        try:
+            if await self._engine.call(self._is_used):
+                return
+            found = await self.look()
+            log.info("removing what nobody uses any more", extra={"containers": len(found)})
+            removals = (self.remove(each.id, grace_s=0) for each in found)
+            for failure in await asyncio.gather(*removals, return_exceptions=True):
+                if failure is not None:
+                    raise failure
+        except (RuntimeFailure, APIError) as error:
+            log.warning("containers are left behind", extra={"detail": str(error)})
+
     def changes(self) -> AsyncGenerator[None, None]:
         """Wakes its reader at once, after events, and whenever events may have been missed."""
         return self._wakes.watch()
@@ -129,6 +150,12 @@ class DockerRuntime:
             all=True, filters=label_filter({OWNER: self._settings.owner})
         )
         return entries
+
+    def _is_used(self, client: APIClient) -> bool:
+        """Whether one of those that the containers are kept for runs, or will again at once."""
+        alive = ["running", "restarting", "paused"]
+        filters = {"label": list(self._settings.keep_for), "status": alive}
+        return bool(client.containers(filters=filters))
 
     def _look(self, client: APIClient) -> Sequence[Container]:
         containers, endings = [], {}

@@ -58,6 +58,9 @@ class DockerSettings:
     """Most processes and threads in a container."""
     temporary_bytes: int = 64 * MIB
     """Size of /tmp, which lies in memory and counts as such."""
+    keep_for: tuple[str, ...] = ()
+    """Labels of those that the containers are kept for, each as `name=value`: a runtime that is
+    closed while no running container has all of them removes its own. Empty keeps them always."""
     arguments: tuple[str, ...] = ()
     """More arguments for every predictor, such as `--threads 2`."""
     timeout_s: int = 10

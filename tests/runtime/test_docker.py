@@ -106,6 +106,41 @@ async def test_its_name_and_labels_say_whose_attempt_it_is(
     }
 
 
+async def test_a_runtime_that_is_closed_when_its_users_are_gone_removes_its_containers(
+    open_docker: OpenDocker, api: docker.APIClient
+) -> None:
+    user = settings_for("").owner
+    labels = {"trillium.test": user, "trillium.test.part": "aggregator"}
+    made = api.create_container(IMAGE, ["predictor"], labels=labels)["Id"]
+    owner, keep_for = f"{user}s", tuple(f"{name}={value}" for name, value in labels.items())
+    try:
+        api.start(made)
+        first = await open_docker(owner=owner, keep_for=keep_for)
+        await first.create(A1)
+        kept = await only(first)
+        await first.close()
+        second = await open_docker(owner=owner, keep_for=keep_for)
+        assert await second.look() == [kept]
+        await second.create(replace(A1, slot=1))
+        # It is there yet, but does not run.
+        api.kill(made)
+        await eventually(lambda: not api.inspect_container(made)["State"]["Running"])
+        await second.close()
+        assert ours(api, owner) == []
+    finally:
+        api.remove_container(made, force=True)
+
+
+async def test_a_runtime_without_users_can_be_closed_while_no_engine_answers(
+    short_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runtime = DockerRuntime(settings_for(f"unix://{short_path}/none", keep_for=("a=b",)))
+    await runtime.open()
+    async with asyncio.timeout(20):
+        await runtime.close()
+    assert "containers are left behind" in caplog.text
+
+
 async def test_a_container_made_by_another_controller_of_the_owner_is_adopted(
     open_docker: OpenDocker,
 ) -> None:
