@@ -14,11 +14,16 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 # Two environments: pip works from the one on the other, which then has none.
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/trillium
 COPY requirements/run.txt /build/run.txt
+# What no service uses is left out: tests, sources, copies, and Arrow's ways to other machines. An rm
+# fails where a name is gone, so that a new version is looked at again.
 RUN /opt/pip/bin/pip --quiet --python /opt/trillium/bin/python install \
         --require-hashes --only-binary :all: --requirement /build/run.txt \
     && cd /opt/trillium/lib/python3*/site-packages \
-    && rm -rf onnx/backend/test \
-    && find numpy -name tests -type d -prune -exec rm -rf {} +
+    && rm -r onnx/backend/test pyarrow/tests pyarrow/include pyarrow/src pyarrow/*flight* \
+        pyarrow/*s3* pyarrow/*cpp_tests* \
+    && rm pyarrow/*.so.*.*.* pyarrow/libarrow_*.so \
+    && find numpy -name tests -type d -prune -exec rm -r {} + \
+    && find pyarrow uvloop -name '*.py[xd]' -o -name '*.px[di]' -o -name '*.c' | xargs rm
 
 # --- The iris models: of the training libraries, only what they made goes on ---
 FROM packages AS models
