@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from grpc import aio
 
 from aggregator.config import AggregatorConfig
+from aggregator.ensemble import Ensemble, ServingLimits
 from aggregator.fanout import Fanout
+from aggregator.inference import EnsembleModels
 from aggregator.roster import Roster
-from aggregator.service import AGGREGATOR_SERVICE, AggregatorServicer, ServingLimits
+from aggregator.service import AGGREGATOR_SERVICE, AggregatorServicer
 from aggregator.watching import Watcher
 from trillium.clock import Clock, SystemClock
+from trillium.oip import service as oip
 from trillium.process import StartFailed
 from trillium.rpc.channels import link_channel
 from trillium.rpc.front import AddressInUse, AioFront
@@ -46,7 +49,7 @@ async def running_aggregator(
     Raises StartFailed.
     """
     clock = clock or SystemClock()
-    health = Health((AGGREGATOR_SERVICE,))
+    health = Health((AGGREGATOR_SERVICE, oip.INFERENCE_SERVICE))
     roster = Roster(
         config.predictors,
         clock=clock,
@@ -63,9 +66,18 @@ async def running_aggregator(
         max_batch_bytes=config.max_message_bytes,
     )
     serving = ServingLimits(config.max_rows, config.max_message_bytes, config.default_timeout_s)
-    servicer = AggregatorServicer(roster, fanout, clock=clock, limits=serving)
+    ensemble = Ensemble(roster, fanout, clock=clock, limits=serving)
+    servicer = AggregatorServicer(ensemble)
+    inference = oip.InferenceServicer(
+        EnsembleModels(ensemble),
+        server_name="trillium-aggregator",
+        extensions=(oip.CLASSIFICATION, oip.MODEL_CONFIGURATION, oip.STATISTICS),
+        is_ready=health.is_serving,
+        clock=clock,
+    )
     limits = Limits(max_message_bytes=config.max_message_bytes)
-    front = AioFront((servicer.service(), health.service()), (config.listen,), limits)
+    services = (servicer.service(), inference.service(), health.service())
+    front = AioFront(services, (config.listen,), limits)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(fanout.running())
         if config.controller is not None:
@@ -86,4 +98,5 @@ async def running_aggregator(
         finally:
             health.end()
             servicer.draining.set()
+            inference.draining.set()
             await front.stop(config.drain_s)

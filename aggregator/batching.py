@@ -56,7 +56,7 @@ class Ticket:
     """One request and what has come of it so far."""
 
     __slots__ = ("_clock", "_future", "_parts", "_unsettled", "block", "class_labels", "deadline",
-                 "outcomes", "started", "trace_id", "wants_all")  # fmt: skip
+                 "on_sent", "outcomes", "started", "trace_id", "wants_all")  # fmt: skip
 
     def __init__(
         self,
@@ -67,14 +67,16 @@ class Ticket:
         wants_all: bool,
         trace_id: str,
         clock: Clock,
+        on_sent: Callable[[], None] = lambda: None,
     ) -> None:
         """`deadline` is on the clock's monotonic time; `trace_id` is empty unless the call is to
-        be seen in the predictors' logs."""
+        be seen in the predictors' logs; `on_sent` is told of each part that goes to a predictor."""
         self.block = block
         self.class_labels = class_labels
         self.deadline = deadline
         self.wants_all = wants_all
         self.trace_id = trace_id
+        self.on_sent = on_sent
         self.started = clock.monotonic()
         self.outcomes: list[Outcome | None] = [None] * len(class_labels)
         self._clock = clock
@@ -167,6 +169,7 @@ class Batch:
             part.address = address
             part.phase = Phase.RUN
             part.note = "the deadline passed before the predictor answered"
+            part.ticket.on_sent()
 
     def withdraw(self, part: Part) -> None:
         """One of its callers waits no more."""

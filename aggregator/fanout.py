@@ -96,12 +96,14 @@ class Fanout:
         deadline: float,
         wants_all: bool,
         trace_id: str = "",
+        on_sent: Callable[[], None] = lambda: None,
     ) -> list[Outcome | None]:
         """What came of each of `class_labels`, in their order, by `deadline` at the latest.
 
         With `wants_all` the first failure ends the wait and classes that are still out are None.
-        Without it, a class whose queue is full fails like any other. Cancelling it withdraws the
-        request everywhere. Raises Overloaded, DeadlineExceeded; then nothing was asked.
+        Without it, a class whose queue is full fails like any other. `on_sent` is told whenever a
+        predictor gets the request. Cancelling it withdraws the request everywhere. Raises
+        Overloaded, DeadlineExceeded; then nothing was asked.
         """
         if self._clock.monotonic() >= deadline:
             raise DeadlineExceeded("the deadline had passed before the predictors were asked")
@@ -116,6 +118,7 @@ class Fanout:
             wants_all=wants_all,
             trace_id=trace_id,
             clock=self._clock,
+            on_sent=on_sent,
         )
         for slot, lane in enumerate(lanes):
             part = ticket.part(slot, self._roster.addresses(lane.class_label))

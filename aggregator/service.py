@@ -5,23 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from aggregator.combine import Labels, Scores, combine, decide
-from aggregator.fanout import Fanout
-from aggregator.roster import Entry, Metadata, Roster, State
+from aggregator.combine import Labels, Scores, decide
+from aggregator.ensemble import Ensemble
+from aggregator.roster import Entry, State
 from aggregator.stream import answer_side_by_side
 from trillium.aggregator.v1 import aggregator_service_pb2 as pb
-from trillium.clock import Clock
 from trillium.errors import (
     Draining,
     InvalidRequest,
-    NoMetadata,
     NoSample,
-    PredictorsFailed,
     TrilliumError,
     Violation,
+    quoted,
 )
 from trillium.rows import MAX_VIOLATIONS, WIRE_DTYPE, Block, Probabilities, from_block, from_lists
 from trillium.rpc.call import Call
@@ -32,12 +29,6 @@ from trillium.tensor.v1 import tensor_pb2
 AGGREGATOR_SERVICE = "trillium.aggregator.v1.AggregatorService"
 
 T = TypeVar("T")
-
-RESERVE_SHARE = 0.05
-RESERVE_MOST_S = 0.05
-"""Of the caller's time so much is kept, so that the answer that names who was late arrives."""
-ROUNDING_SHARE = 0.01
-"""By so much at most gRPC rounds a call's time up on its way here."""
 
 LONGEST_TIMEOUT_S = 315_576_000_000
 """The longest google.protobuf.Duration."""
@@ -50,25 +41,11 @@ _STATES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ServingLimits:
-    """What one request may ask."""
-
-    max_rows: int
-    max_message_bytes: int
-    default_timeout_s: float
-
-
 class AggregatorServicer:
     """Answers for the whole ensemble."""
 
-    def __init__(
-        self, roster: Roster, fanout: Fanout, *, clock: Clock, limits: ServingLimits
-    ) -> None:
-        self._roster = roster
-        self._fanout = fanout
-        self._clock = clock
-        self._limits = limits
+    def __init__(self, ensemble: Ensemble) -> None:
+        self._ensemble = ensemble
         self.draining = asyncio.Event()
         """Set when the server is about to stop: streams then take no more requests."""
 
@@ -102,10 +79,11 @@ class AggregatorServicer:
         block = _collect(wrong, lambda: self._rows(request))
         if wrong or block is None or labels is None:
             raise InvalidRequest(wrong[:MAX_VIOLATIONS])
-        deadline = self._deadline(call, timeout_s)
-        scores = await self._scores(block, labels, call, deadline, partial=request.allow_partial)
+        scores = await self._ensemble.scores(
+            block, labels, call, timeout_s, partial=request.allow_partial
+        )
         response = pb.PredictResponse(
-            ensemble=self._ensemble,
+            ensemble=self._ensemble.name,
             class_labels=scores.class_labels,
             degraded=bool(scores.failures),
             missing=[missing_class(failure) for failure in scores.failures],
@@ -123,12 +101,11 @@ class AggregatorServicer:
         block = _collect(wrong, lambda: self._rows(request))
         if wrong or block is None:
             raise InvalidRequest(wrong[:MAX_VIOLATIONS])
-        order = self._roster.class_labels
-        deadline = self._deadline(call)
-        scores = await self._scores(block, order, call, deadline, partial=request.allow_partial)
+        order = self._ensemble.class_labels
+        scores = await self._ensemble.scores(block, order, call, partial=request.allow_partial)
         labels = decide(scores, order)
         response = pb.ClassifyResponse(
-            ensemble=self._ensemble,
+            ensemble=self._ensemble.name,
             class_labels=scores.class_labels,
             degraded=bool(scores.failures),
             missing=[missing_class(failure) for failure in scores.failures],
@@ -146,12 +123,12 @@ class AggregatorServicer:
     async def _predict_sample(
         self, request: pb.PredictSampleRequest, call: Call
     ) -> pb.PredictSampleResponse:
-        sample = self._metadata.sample
+        sample = self._ensemble.metadata.sample
         if not sample:
             raise NoSample("the models carry no sample row; send one with Predict or Classify")
         block = from_lists([sample], feature_count=None, max_rows=1)
-        order = self._roster.class_labels
-        scores = await self._scores(block, order, call, self._deadline(call), partial=False)
+        order = self._ensemble.class_labels
+        scores = await self._ensemble.scores(block, order, call)
         labels = decide(scores, order)
         return pb.PredictSampleResponse(
             features=sample,
@@ -163,8 +140,9 @@ class AggregatorServicer:
     async def _get_metadata(
         self, request: pb.GetMetadataRequest, call: Call
     ) -> pb.GetMetadataResponse:
-        known = self._metadata
-        labels = self._roster.class_labels
+        known = self._ensemble.metadata
+        labels = self._ensemble.class_labels
+        limits = self._ensemble.limits
         return pb.GetMetadataResponse(
             ensemble=known.ensemble,
             class_labels=labels,
@@ -174,16 +152,16 @@ class AggregatorServicer:
             input_shape=[-1, known.feature_count],
             output_shape=[-1, len(labels)],
             sample=known.sample,
-            max_row_count=self._limits.max_rows,
-            max_message_bytes=self._limits.max_message_bytes,
-            default_timeout=duration(self._limits.default_timeout_s),
+            max_row_count=limits.max_rows,
+            max_message_bytes=limits.max_message_bytes,
+            default_timeout=duration(limits.default_timeout_s),
         )
 
     async def _list_predictors(
         self, request: pb.ListPredictorsRequest, call: Call
     ) -> pb.ListPredictorsResponse:
         return pb.ListPredictorsResponse(
-            predictors=[_predictor(entry) for entry in self._roster.entries]
+            predictors=[_predictor(entry) for entry in self._ensemble.roster.entries]
         )
 
     async def _predict_stream(
@@ -208,59 +186,20 @@ class AggregatorServicer:
                 "the server stops; what was taken has been answered, send the rest again"
             )
 
-    async def _scores(
-        self, block: Block, labels: Sequence[str], call: Call, deadline: float, *, partial: bool
-    ) -> Scores:
-        outcomes = await self._fanout.ask(
-            block,
-            labels,
-            deadline=deadline,
-            wants_all=not partial,
-            trace_id=call.request_id if call.traced else "",
-        )
-        scores = combine(labels, outcomes)
-        if scores.failures and not (partial and scores.class_labels):
-            raise PredictorsFailed(scores.failures)
-        return scores
-
-    def _deadline(self, call: Call, timeout_s: float | None = None) -> float:
-        """When the predictors must have answered, on the monotonic clock."""
-        now = self._clock.monotonic()
-        left_s = call.remaining_s(now) * (1 - ROUNDING_SHARE)
-        asked_s = self._limits.default_timeout_s if timeout_s is None else timeout_s
-        if timeout_s is None and left_s != float("inf"):
-            asked_s = left_s
-        left_s = min(left_s, asked_s)
-        return now + left_s - min(RESERVE_MOST_S, RESERVE_SHARE * left_s)
-
-    @property
-    def _metadata(self) -> Metadata:
-        if self._roster.metadata is None:
-            details = "; ".join(
-                f"{entry.endpoint.class_label} at {entry.endpoint.address}: {entry.detail}"
-                for entry in self._roster.entries
-            )
-            raise NoMetadata(f"no predictor has been reached yet: {details}")
-        return self._roster.metadata
-
-    @property
-    def _ensemble(self) -> str:
-        return "" if self._roster.metadata is None else self._roster.metadata.ensemble
-
     def _check_ensemble(self, name: str) -> None:
-        if name and self._ensemble and name != self._ensemble:
-            text = f"is {_shown(name)}; this aggregator serves {self._ensemble!r}"
+        if name and self._ensemble.name and name != self._ensemble.name:
+            text = f"is {quoted(name)}; this aggregator serves {self._ensemble.name!r}"
             raise InvalidRequest.of("ensemble", text)
 
     def _chosen(self, asked: Sequence[str]) -> Sequence[str]:
         """The classes to ask, in metadata order."""
-        known = self._roster.class_labels
+        known = self._ensemble.class_labels
         if not asked:
             return known
         wrong = []
         for index, label in enumerate(asked):
             if label not in known:
-                text = f"is {_shown(label)}; known classes: {', '.join(known)}"
+                text = f"is {quoted(label)}; known classes: {', '.join(known)}"
                 wrong.append(Violation(f"class_labels[{index}]", text))
             elif label in asked[:index]:
                 text = f"is {label!r} again; each class at most once"
@@ -272,7 +211,8 @@ class AggregatorServicer:
         return [label for label in known if label in asked]
 
     def _rows(self, request: pb.PredictRequest | pb.ClassifyRequest) -> Block:
-        known = self._roster.metadata
+        known = self._ensemble.roster.metadata
+        max_rows = self._ensemble.limits.max_rows
         wanted = None if known is None else known.feature_count
         packed = request.HasField("matrix")
         if packed and request.instances:
@@ -284,10 +224,10 @@ class AggregatorServicer:
                 matrix.column_count,
                 matrix.data,
                 feature_count=wanted,
-                max_rows=self._limits.max_rows,
+                max_rows=max_rows,
             )
         rows = [instance.features for instance in request.instances]
-        return from_lists(rows, feature_count=wanted, max_rows=self._limits.max_rows)
+        return from_lists(rows, feature_count=wanted, max_rows=max_rows)
 
 
 def _collect(wrong: list[Violation], check: Callable[[], T]) -> T | None:
@@ -307,12 +247,6 @@ def _timeout_s(request: pb.PredictStreamRequest) -> float | None:
         text = f"is {timeout_s:g} s; more than 0 and at most {LONGEST_TIMEOUT_S} s is wanted"
         raise InvalidRequest.of("timeout", text)
     return timeout_s
-
-
-def _shown(name: str) -> str:
-    """A name that a caller chose, in quotes and short: twenty of them must fit into trailers."""
-    text = repr(name[:60])
-    return text if len(text) <= 60 and text.isascii() else ascii(name[:60])[:60] + "..."
 
 
 def _packed(matrix: Probabilities) -> tensor_pb2.Float32Matrix:

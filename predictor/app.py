@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from predictor.artifact import beside
 from predictor.config import PredictorConfig
 from predictor.host import ModelHost
+from predictor.inference import PredictorModels
 from predictor.model_service import MODEL_SERVICE, ModelServicer, Shelf, read_artifact
 from predictor.service import PREDICTOR_SERVICE, PredictorServicer
 from trillium.clock import Clock, SystemClock
 from trillium.errors import ModelNotFound, ModelRejected
+from trillium.oip import service as oip
 from trillium.process import StartFailed
 from trillium.rpc.front import AddressInUse, AioFront
 from trillium.rpc.health import Health
@@ -40,16 +42,32 @@ async def running_predictor(
     Raises StartFailed.
     """
     clock = clock or SystemClock()
-    health = Health((PREDICTOR_SERVICE, MODEL_SERVICE))
+    health = Health((PREDICTOR_SERVICE, MODEL_SERVICE, oip.INFERENCE_SERVICE))
     health.set_serving(True, MODEL_SERVICE)
     host = ModelHost(
         clock=clock,
         threads=config.threads,
-        on_change=lambda serving: health.set_serving(serving, "", PREDICTOR_SERVICE),
+        on_change=lambda serving: health.set_serving(
+            serving, "", PREDICTOR_SERVICE, oip.INFERENCE_SERVICE
+        ),
+    )
+    shelf = Shelf(config.models_dir, config.max_model_bytes)
+    inference = oip.InferenceServicer(
+        PredictorModels(host, shelf, clock=clock, max_rows=config.max_rows),
+        server_name="trillium-predictor",
+        extensions=(
+            oip.CLASSIFICATION,
+            oip.MODEL_CONFIGURATION,
+            oip.MODEL_REPOSITORY,
+            oip.STATISTICS,
+        ),
+        is_ready=health.is_serving,
+        clock=clock,
     )
     services = (
         PredictorServicer(host, clock=clock, max_rows=config.max_rows).service(),
-        ModelServicer(host, Shelf(config.models_dir, config.max_model_bytes)).service(),
+        ModelServicer(host, shelf).service(),
+        inference.service(),
         health.service(),
     )
     limits = Limits(max_message_bytes=config.max_message_bytes)
@@ -63,6 +81,7 @@ async def running_predictor(
         yield RunningPredictor(front.addresses[0], host, health)
     finally:
         health.end()
+        inference.draining.set()
         host.end_streams()
         await front.stop(config.drain_s)
         await host.close()

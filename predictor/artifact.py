@@ -140,10 +140,15 @@ def is_name(name: str) -> bool:
     return _NAME.match(name) is not None
 
 
+def artifact_names(directory: Path) -> list[str]:
+    """The names of the artifacts in `directory`, sorted."""
+    return sorted(each.stem for each in directory.glob("*.onnx"))
+
+
 def find(directory: Path, name: str) -> Path:
     """The artifact of that name in `directory`; raises ModelNotFound and tells what there is."""
     path = directory / f"{name}.onnx"
     if path.is_file():
         return path
-    there = ", ".join(sorted(each.stem for each in directory.glob("*.onnx"))) or "none"
+    there = ", ".join(artifact_names(directory)) or "none"
     raise ModelNotFound(f"no model {name!r} in the predictor's models directory; there: {there}")

@@ -20,6 +20,7 @@ from predictor.onnx import Classifier, RunHandle
 from trillium.clock import Clock
 from trillium.errors import DeadlineExceeded, ModelNotLoaded, Overloaded
 from trillium.rows import Block, Probabilities
+from trillium.statistics import Statistics, Timing
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class LoadedModel:
         self.description = description
         self.retired = asyncio.Event()
         """Set when the model is about to go: finish what you have and let it go."""
+        self.statistics = Statistics()
         self._classifier = classifier
         self._users = 0
         self._runs = 0
@@ -92,7 +94,12 @@ class LoadedModel:
         return self._classifier.raw_scores(block.array())
 
     def score_in(
-        self, worker: ThreadPoolExecutor, block: Block, handle: RunHandle, is_late: IsLate
+        self,
+        worker: ThreadPoolExecutor,
+        block: Block,
+        handle: RunHandle,
+        is_late: IsLate,
+        timing: Timing,
     ) -> asyncio.Future[Probabilities]:
         """Score on the worker, unless `is_late` says so when its turn comes.
 
@@ -103,6 +110,7 @@ class LoadedModel:
         def work() -> Probabilities:
             if is_late():
                 raise _late()
+            timing.left_queue()
             return self._classifier.raw_scores(block.array(), handle)
 
         loop = asyncio.get_running_loop()
@@ -232,6 +240,17 @@ class ModelHost:
         DeadlineExceeded. `handle` stops a slow run. Raises ModelFailed, Overloaded, Cancelled.
         """
 
+        with model.statistics.asked(block.row_count, self._clock) as timing:
+            return await self._score(model, block, deadline, handle, timing)
+
+    async def _score(
+        self,
+        model: LoadedModel,
+        block: Block,
+        deadline: float,
+        handle: RunHandle | None,
+        timing: Timing,
+    ) -> Probabilities:
         def is_late() -> bool:
             return self._clock.monotonic() >= deadline
 
@@ -245,7 +264,7 @@ class ModelHost:
         handle = handle or RunHandle()
         self._waiting += 1
         try:
-            return await model.score_in(self._worker, block, handle, is_late)
+            return await model.score_in(self._worker, block, handle, is_late, timing)
         except asyncio.CancelledError:
             handle.stop()
             raise

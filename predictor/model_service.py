@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from predictor.artifact import Facts, beside, column, find
+from predictor.artifact import Facts, artifact_names, beside, column, find
 from predictor.host import Description, ModelHost
 from predictor.lifecycle import State
 from trillium.errors import InvalidRequest, ModelNotFound, Violation
@@ -36,6 +36,21 @@ class Shelf:
     directory: Path | None
     """Holds `<name>.onnx`; None when the predictor reads none itself."""
     max_bytes: int
+
+    @property
+    def names(self) -> list[str]:
+        """What there is to load by name, sorted."""
+        return [] if self.directory is None else artifact_names(self.directory)
+
+    async def read(self, name: str) -> tuple[bytes, str, Facts]:
+        """The artifact of that name, its SHA-256, and the facts beside it.
+
+        Raises ModelNotFound, ModelRejected.
+        """
+        if self.directory is None:
+            text = f"no model {name!r}: the predictor reads no artifacts itself (--models-dir)"
+            raise ModelNotFound(f"{text}; send its chunks")
+        return await asyncio.to_thread(_read, find(self.directory, name), self.max_bytes)
 
 
 class ModelServicer:
@@ -77,8 +92,7 @@ class ModelServicer:
             raise InvalidRequest(wrong)
         said = _facts(header)
         if first_chunk is None:
-            path = self._path(header.name)
-            artifact, digest, near = await asyncio.to_thread(_read, path, self._shelf.max_bytes)
+            artifact, digest, near = await self._shelf.read(header.name)
             said = near.overridden_by(said)
         else:
             artifact, digest = await uploads.assembled(first_chunk, parts, header.size_bytes)
@@ -92,12 +106,6 @@ class ModelServicer:
     ) -> model_pb.UnloadModelResponse:
         gone = await self._host.unload()
         return model_pb.UnloadModelResponse(digest="" if gone is None else gone.digest)
-
-    def _path(self, name: str) -> Path:
-        if self._shelf.directory is None:
-            text = f"no model {name!r}: the predictor reads no artifacts itself (--models-dir)"
-            raise ModelNotFound(f"{text}; send its chunks")
-        return find(self._shelf.directory, name)
 
 
 def model_message(description: Description) -> model_pb.Model:

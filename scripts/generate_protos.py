@@ -10,6 +10,10 @@ The stubs land beside the package that their proto names (`trillium.predictor.v1
 `trillium/predictor/v1/`), so that protoc's own absolute imports hold from a bare checkout, an
 editable install and a wheel alike. The generators are pinned in pyproject.toml, and not at their
 newest: generated code needs a runtime at least as new as its generator.
+
+The Open Inference Protocol (`protos/inference/`) is everybody's: each client of it registers the
+same names, and the second one to come is refused. Our messages of it go into `trillium/oip/` and
+live in a descriptor pool of their own, so that they are in nobody's way.
 """
 
 from __future__ import annotations
@@ -31,17 +35,32 @@ PROTOS = ROOT / "protos"
 GENERATED = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi", "descriptors.binpb")
 
 
+FOREIGN = PROTOS / "inference"
+FOREIGN_AT = "trillium/oip"
+"""Where the messages of `FOREIGN` are imported from, and the path that their descriptors name."""
+SHARED_POOL = "_descriptor_pool.Default()"
+OWN_POOL = "_descriptor_pool.DescriptorPool()"
+
+
 def proto_files() -> list[Path]:
     """Our own protos; the vendored google ones have packages of their own on PyPI."""
     return sorted((PROTOS / "trillium").rglob("*.proto"))
 
 
+def foreign_proto_files() -> list[Path]:
+    """Protos of names that are not ours alone."""
+    return sorted(FOREIGN.rglob("*.proto"))
+
+
 def generate(destination: Path) -> None:
     """Write the stubs and descriptors of every proto below `destination`."""
     with_services = [path for path in proto_files() if "\nservice " in path.read_text()]
-    _protoc(proto_files(), f"--python_out={destination}", f"--mypy_out=quiet:{destination}")
+    for files in (proto_files(), foreign_proto_files()):
+        _protoc(files, f"--python_out={destination}", f"--mypy_out=quiet:{destination}")
+    for path in foreign_proto_files():
+        _move_into_own_pool(destination / FOREIGN_AT / f"{path.stem}_pb2.py")
     _protoc(
-        proto_files(),
+        [*proto_files(), *foreign_proto_files()],
         f"--descriptor_set_out={destination / 'trillium' / 'descriptors.binpb'}",
         "--include_source_info",
     )
@@ -52,11 +71,25 @@ def generate(destination: Path) -> None:
     )
 
 
+def _move_into_own_pool(module: Path) -> None:
+    text = module.read_text()
+    if text.count(SHARED_POOL) != 1:
+        raise SystemExit(f"{module.name} does not name {SHARED_POOL} once: see OWN_POOL")
+    module.write_text(text.replace(SHARED_POOL, OWN_POOL))
+
+
 def _protoc(files: Sequence[Path], *outputs: str) -> None:
     well_known = resources.files("grpc_tools") / "_proto"
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     status = protoc.main(
-        ["protoc", f"-I{PROTOS}", f"-I{well_known}", *outputs, *(str(path) for path in files)]
+        [
+            "protoc",
+            f"-I{FOREIGN_AT}={FOREIGN}",
+            f"-I{PROTOS}",
+            f"-I{well_known}",
+            *outputs,
+            *(str(path) for path in files),
+        ]
     )
     if status != 0:
         raise SystemExit(f"protoc failed with status {status}")

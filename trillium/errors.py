@@ -5,7 +5,7 @@
     ├── MalformedMessage      INVALID_ARGUMENT     MALFORMED_MESSAGE   no message of that type
     ├── ModelRejected         INVALID_ARGUMENT     MODEL_REJECTED      no usable binary classifier
     ├── DigestMismatch        INVALID_ARGUMENT     DIGEST_MISMATCH     the artifact came damaged
-    ├── ModelNotFound         NOT_FOUND            MODEL_NOT_FOUND     no artifact of that name
+    ├── ModelNotFound         NOT_FOUND            MODEL_NOT_FOUND     none of that name
     ├── ModelNotLoaded        FAILED_PRECONDITION  MODEL_NOT_LOADED    nothing to ask yet
     ├── ModelBusy             ABORTED              MODEL_BUSY          a load or unload is under way
     ├── ModelFailed           INTERNAL             MODEL_FAILED        the model's run failed
@@ -27,6 +27,7 @@
     ├── DeadlineExceeded      DEADLINE_EXCEEDED    DEADLINE_EXCEEDED   the time was up
     ├── Cancelled             CANCELLED            CANCELLED           the caller withdrew
     ├── Draining              UNAVAILABLE          DRAINING            the server is about to stop
+    ├── Unsupported           UNIMPLEMENTED        UNSUPPORTED         not this server's to do
     ├── Unreachable           UNAVAILABLE          UNREACHABLE         no server answered (client)
     ├── RemoteError           any                  any                 an answer of another version
     └── InternalError         INTERNAL             INTERNAL_ERROR      a defect; the log has it
@@ -62,6 +63,12 @@ class Code(IntEnum):
     UNAVAILABLE = 14
     DATA_LOSS = 15
     UNAUTHENTICATED = 16
+
+
+def quoted(name: str) -> str:
+    """A name that a caller chose, in quotes and short: twenty of them must fit into trailers."""
+    text = repr(name[:60])
+    return text if len(text) <= 60 and text.isascii() else ascii(name[:60])[:60] + "..."
 
 
 class TrilliumError(Exception):
@@ -135,7 +142,7 @@ class DigestMismatch(TrilliumError):
 
 
 class ModelNotFound(TrilliumError):
-    """There is no artifact of that name where the predictor looks."""
+    """There is no artifact of that name where the predictor looks, or no such model to ask."""
 
     code = Code.NOT_FOUND
     reason = "MODEL_NOT_FOUND"
@@ -276,6 +283,13 @@ class Draining(TrilliumError):
 
     code = Code.UNAVAILABLE
     reason = "DRAINING"
+
+
+class Unsupported(TrilliumError):
+    """The protocol has this call, and this server does not do it; the message says who does."""
+
+    code = Code.UNIMPLEMENTED
+    reason = "UNSUPPORTED"
 
 
 class Unreachable(TrilliumError):

@@ -73,19 +73,24 @@ def from_block(
         wrong.append(Violation(f"{field}.data", text))
     if wrong:
         raise InvalidRequest(wrong)
-    flat = np.frombuffer(data, WIRE_DTYPE)
-    if not np.isfinite(flat).all():
-        raise InvalidRequest(_not_finite(flat.reshape(row_count, column_count), f"{field}.data"))
-    return Block(row_count, column_count, data)
+    block = Block(row_count, column_count, data)
+    check_finite(block.array(), f"{field}.data")
+    return block
 
 
-def _not_finite(rows: Rows, field: str) -> list[Violation]:
-    """Violations of a packed matrix, each naming row and column, which the bytes do not show."""
+def check_finite(rows: Rows, field: str) -> None:
+    """Raises InvalidRequest with row and column, which bytes do not show, of what is not finite."""
+    if np.isfinite(rows).all():
+        return
     places = np.argwhere(~np.isfinite(rows))[:MAX_VIOLATIONS]
-    return [
-        Violation(field, f"row {row}, column {column} is {rows[row, column]}; finite values only")
-        for row, column in places.tolist()
-    ]
+    raise InvalidRequest(
+        [
+            Violation(
+                field, f"row {row}, column {column} is {rows[row, column]}; finite values only"
+            )
+            for row, column in places.tolist()
+        ]
+    )
 
 
 def from_lists(

@@ -42,6 +42,7 @@ async def test_every_service_is_listed(served: Served) -> None:
     assert (await grpcurl(served, "list")).split() == [
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
+        "inference.GRPCInferenceService",
         "trillium.predictor.v1.ModelService",
         "trillium.predictor.v1.PredictorService",
     ]
@@ -61,6 +62,8 @@ async def test_description_of_a_service_teaches_by_its_comments(served: Served) 
         ("trillium.tensor.v1.Float32Matrix", "row after row, without padding"),
         ("trillium.predictor.v1.ModelState", "// No model: waiting for LoadModel."),
         ("google.rpc.Status", "message Status"),
+        ("inference.GRPCInferenceService", "// What a model takes and answers."),
+        ("inference.ModelInferRequest", "// Anything; comes back in the answer."),
         ("grpc.health.v1.HealthCheckResponse", "SERVING = 1"),
     ],
 )

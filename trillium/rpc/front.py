@@ -65,7 +65,7 @@ class AioFront:
             handlers = {method.name: self._handler(service, method) for method in service.methods}
             generic = grpc.method_handlers_generic_handler(service.name, handlers)
             self._server.add_generic_rpc_handlers((generic,))
-        add_reflection(self._server, [service.name for service in services])
+        add_reflection(self._server, services)
 
     @property
     def addresses(self) -> Sequence[str]:

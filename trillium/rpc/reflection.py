@@ -14,11 +14,21 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
+from trillium.rpc.methods import Service
 
-def add_reflection(server: Any, services: Sequence[str]) -> None:
+
+def add_reflection(server: Any, services: Sequence[Service]) -> None:
     """Let `server` answer for the descriptors of `services`, and of reflection itself."""
-    names = (*services, reflection.SERVICE_NAME)
-    servicer = reflection.aio.ReflectionServicer(names, pool=_CommentedPool())
+    names = (*(service.name for service in services), reflection.SERVICE_NAME)
+    pools = {
+        method.request_type.DESCRIPTOR.file.pool: None
+        for service in services
+        for method in service.methods
+    }
+    pools.pop(descriptor_pool.Default(), None)
+    # The default pool may have other messages of the same name, which somebody else's client uses.
+    pool = _CommentedPool((*pools, descriptor_pool.Default()))
+    servicer = reflection.aio.ReflectionServicer(names, pool=pool)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
 
 
@@ -55,16 +65,30 @@ class _CommentedFile:
 
 
 class _CommentedPool:
-    """The part of a DescriptorPool that reflection uses."""
+    """The part of a DescriptorPool that reflection uses: several pools, the first to know wins."""
 
-    def __init__(self) -> None:
-        self._pool = descriptor_pool.Default()
+    def __init__(self, pools: Sequence[Any]) -> None:
+        self._pools = pools
 
     def FindFileByName(self, name: str) -> _CommentedFile:  # noqa: N802
-        return _CommentedFile(self._pool.FindFileByName(name))
+        return _CommentedFile(self._first("FindFileByName", name))
 
     def FindFileContainingSymbol(self, symbol: str) -> _CommentedFile:  # noqa: N802
-        return _CommentedFile(self._pool.FindFileContainingSymbol(symbol))
+        return _CommentedFile(self._first("FindFileContainingSymbol", symbol))
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._pool, name)
+    def FindMessageTypeByName(self, name: str) -> Any:  # noqa: N802
+        return self._first("FindMessageTypeByName", name)
+
+    def FindExtensionByNumber(self, message: Any, number: int) -> Any:  # noqa: N802
+        return message.file.pool.FindExtensionByNumber(message, number)
+
+    def FindAllExtensions(self, message: Any) -> Any:  # noqa: N802
+        return message.file.pool.FindAllExtensions(message)
+
+    def _first(self, look: str, name: str) -> Any:
+        for pool in self._pools:
+            try:
+                return getattr(pool, look)(name)
+            except KeyError:
+                continue
+        raise KeyError(name)

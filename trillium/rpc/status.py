@@ -125,6 +125,7 @@ _PLAIN: dict[str, type[errors.TrilliumError]] = {
         errors.DeadlineExceeded,
         errors.Cancelled,
         errors.Draining,
+        errors.Unsupported,
         errors.InternalError,
     )
 }

@@ -1,0 +1,109 @@
+"""The ensemble that requests ask, by whichever API they come: its metadata and its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aggregator.combine import Scores, combine
+from aggregator.fanout import Fanout
+from aggregator.roster import Metadata, Roster
+from trillium.clock import Clock
+from trillium.errors import NoMetadata, PredictorsFailed
+from trillium.rows import Block
+from trillium.rpc.call import Call
+from trillium.statistics import Statistics
+
+RESERVE_SHARE = 0.05
+RESERVE_MOST_S = 0.05
+"""Of the caller's time so much is kept, so that the answer that names who was late arrives."""
+ROUNDING_SHARE = 0.01
+"""By so much at most gRPC rounds a call's time up on its way here."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServingLimits:
+    """What one request may ask."""
+
+    max_rows: int
+    max_message_bytes: int
+    default_timeout_s: float
+
+
+class Ensemble:
+    """Asks the predictors, and counts what was asked."""
+
+    def __init__(
+        self, roster: Roster, fanout: Fanout, *, clock: Clock, limits: ServingLimits
+    ) -> None:
+        self.roster = roster
+        self.limits = limits
+        self._fanout = fanout
+        self._clock = clock
+        self._statistics: dict[str, Statistics] = {}
+
+    @property
+    def name(self) -> str:
+        """Its name; empty if that is not known."""
+        return "" if self.roster.metadata is None else self.roster.metadata.ensemble
+
+    @property
+    def class_labels(self) -> tuple[str, ...]:
+        """All classes in metadata order."""
+        return self.roster.class_labels
+
+    @property
+    def metadata(self) -> Metadata:
+        """What it expects; raises NoMetadata while no predictor was ever reached."""
+        if self.roster.metadata is None:
+            details = "; ".join(
+                f"{entry.endpoint.class_label} at {entry.endpoint.address}: {entry.detail}"
+                for entry in self.roster.entries
+            )
+            raise NoMetadata(f"no predictor has been reached yet: {details}")
+        return self.roster.metadata
+
+    def statistics(self, labels: Sequence[str]) -> Statistics:
+        """What requests for these classes have done: for one class those that asked for it alone,
+        for several those that asked for several."""
+        alone = labels[0] if len(labels) == 1 and len(self.class_labels) > 1 else ""
+        return self._statistics.setdefault(alone, Statistics())
+
+    async def scores(
+        self,
+        block: Block,
+        labels: Sequence[str],
+        call: Call,
+        timeout_s: float | None = None,
+        *,
+        partial: bool = False,
+    ) -> Scores:
+        """The probabilities of the classes `labels`.
+
+        `timeout_s` holds beside the call's deadline, if given. With `partial` one class that
+        answers is enough. Raises PredictorsFailed, Overloaded, DeadlineExceeded.
+        """
+        deadline = self._deadline(call, timeout_s)
+        with self.statistics(labels).asked(block.row_count, self._clock) as timing:
+            outcomes = await self._fanout.ask(
+                block,
+                labels,
+                deadline=deadline,
+                wants_all=not partial,
+                trace_id=call.request_id if call.traced else "",
+                on_sent=timing.left_queue,
+            )
+            scores = combine(labels, outcomes)
+            if scores.failures and not (partial and scores.class_labels):
+                raise PredictorsFailed(scores.failures)
+            return scores
+
+    def _deadline(self, call: Call, timeout_s: float | None) -> float:
+        """When the predictors must have answered, on the monotonic clock."""
+        now = self._clock.monotonic()
+        left_s = call.remaining_s(now) * (1 - ROUNDING_SHARE)
+        asked_s = self.limits.default_timeout_s if timeout_s is None else timeout_s
+        if timeout_s is None and left_s != float("inf"):
+            asked_s = left_s
+        left_s = min(left_s, asked_s)
+        return now + left_s - min(RESERVE_MOST_S, RESERVE_SHARE * left_s)

@@ -1,0 +1,114 @@
+"""The predictor's model, as clients of the Open Inference Protocol ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from predictor.artifact import is_name
+from predictor.host import LoadedModel, ModelHost
+from predictor.lifecycle import SERVING, State
+from predictor.model_service import Shelf
+from trillium.clock import Clock
+from trillium.errors import InvalidRequest, ModelFailed, ModelNotFound, ModelNotLoaded, quoted
+from trillium.oip.model import Listed, ModelState, ServedModel
+from trillium.rows import Block, Probabilities, are_probabilities
+from trillium.rpc.call import Call
+from trillium.statistics import Statistics
+
+_STATES = {
+    State.LOADING: (ModelState.LOADING, "being loaded"),
+    State.READY: (ModelState.READY, ""),
+    State.REPLACING: (ModelState.READY, ""),
+    State.UNLOADING: (ModelState.UNLOADING, "being unloaded"),
+}
+
+
+class PredictorModels:
+    """The one model that is loaded, and those that could be."""
+
+    def __init__(self, host: ModelHost, shelf: Shelf, *, clock: Clock, max_rows: int) -> None:
+        self._host = host
+        self._shelf = shelf
+        self._clock = clock
+        self._max_rows = max_rows
+
+    def find(self, name: str) -> ServedModel:
+        """The loaded model, if that is its name; raises ModelNotFound."""
+        description = self._loaded(name).description
+        return ServedModel(
+            name=description.name,
+            platform="onnxruntime_onnx",
+            feature_count=description.feature_count,
+            class_labels=(description.facts.class_label,),
+            max_rows=self._max_rows,
+            names_labels=False,
+        )
+
+    def served(self) -> Sequence[ServedModel]:
+        """The loaded model, if there is one that serves."""
+        description = self._host.description
+        serves = description is not None and self._host.state in SERVING
+        return [self.find(description.name)] if description and serves else []
+
+    def is_ready(self, name: str) -> bool:
+        """Whether the loaded model is of that name, and serves."""
+        return any(model.name == name for model in self.served())
+
+    def listed(self) -> Sequence[Listed]:
+        """The loaded model, and the artifacts that the predictor can read."""
+        description = self._host.description
+        found = {
+            name: Listed(name, ModelState.UNAVAILABLE, "not loaded") for name in self._shelf.names
+        }
+        if description is not None:
+            state, reason = _STATES[self._host.state]
+            found[description.name] = Listed(description.name, state, reason)
+        return list(found.values())
+
+    def statistics(self, model: ServedModel) -> Statistics:
+        """What it has done since it was loaded."""
+        return self._loaded(model.name).statistics
+
+    async def score(
+        self, model: ServedModel, block: Block, call: Call, timeout_s: float | None
+    ) -> Probabilities:
+        """The probabilities of the one class, [n, 1]."""
+        loaded = self._loaded(model.name)
+        deadline = call.deadline
+        if timeout_s is not None:
+            deadline = min(deadline, self._clock.monotonic() + timeout_s)
+        with loaded:
+            scores = await self._host.score(loaded, block, deadline)
+        if not are_probabilities(scores):
+            raise ModelFailed("the model answered values that are no probabilities")
+        return scores[:, None]
+
+    async def load(self, name: str) -> None:
+        """Load the artifact of that name from the models folder."""
+        if not is_name(name):
+            text = f"is {quoted(name)}; letters, digits, '.', '_' and '-' are wanted, at most 128"
+            raise InvalidRequest.of("model_name", text)
+        artifact, digest, said = await self._shelf.read(name)
+        await self._host.load(name, artifact, digest, said)
+
+    async def unload(self, name: str) -> None:
+        """Unload the model, if it is of that name."""
+        description = self._host.description
+        if description is not None and description.name == name:
+            await self._host.unload()
+        elif name not in self._shelf.names:
+            raise ModelNotFound(f"no model {quoted(name)} here; there is {self._there}")
+
+    def _loaded(self, name: str) -> LoadedModel:
+        try:
+            model = self._host.model
+        except ModelNotLoaded as error:
+            raise ModelNotFound(f"no model {quoted(name)} to ask: {error}") from error
+        if model.description.name != name:
+            raise ModelNotFound(f"no model {quoted(name)} to ask; there is {self._there}")
+        return model
+
+    @property
+    def _there(self) -> str:
+        description = self._host.description
+        return "none" if description is None else repr(description.name)

@@ -1,0 +1,99 @@
+"""What a server has to be asked for: the port that aggregator and predictor implement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from trillium.rows import Block, Probabilities
+from trillium.rpc.call import Call
+from trillium.statistics import Statistics
+
+VERSION = "1"
+"""The one version that every model has."""
+INPUT = "input"
+PROBABILITIES = "probabilities"
+LABEL = "label"
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that can be asked for the probabilities of its classes."""
+
+    name: str
+    platform: str
+    feature_count: int
+    class_labels: tuple[str, ...]
+    """The columns of its probabilities."""
+    max_rows: int
+    """Most rows in one request."""
+    names_labels: bool
+    """Whether it answers each row's most probable class, too."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of all its outputs, in order."""
+        return (PROBABILITIES, LABEL) if self.names_labels else (PROBABILITIES,)
+
+
+class ModelState(Enum):
+    """Whether a model can be asked, in the protocol's words."""
+
+    READY = "READY"
+    UNAVAILABLE = "UNAVAILABLE"
+    LOADING = "LOADING"
+    UNLOADING = "UNLOADING"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A model that there is."""
+
+    name: str
+    state: ModelState
+    reason: str = ""
+    """Why it cannot be asked; empty if it can."""
+
+
+class Models(Protocol):
+    """The models of one server. No method but `score`, `load` and `unload` waits."""
+
+    def find(self, name: str) -> ServedModel:
+        """The model of that name; raises ModelNotFound, and NoMetadata while nothing is known."""
+        ...
+
+    def served(self) -> Sequence[ServedModel]:
+        """Every model that `find` finds; none while nothing is known."""
+        ...
+
+    def is_ready(self, name: str) -> bool:
+        """Whether the model of that name can be asked now; a model that is not known cannot."""
+        ...
+
+    def listed(self) -> Sequence[Listed]:
+        """Every model that there is, also those that could be loaded."""
+        ...
+
+    def statistics(self, model: ServedModel) -> Statistics:
+        """What the model has done."""
+        ...
+
+    async def score(
+        self, model: ServedModel, block: Block, call: Call, timeout_s: float | None
+    ) -> Probabilities:
+        """The probability of each class for each row, [n, classes], each in [0, 1].
+
+        The call's deadline and `timeout_s` both hold. Raises what the server's own API raises.
+        """
+        ...
+
+    async def load(self, name: str) -> None:
+        """Load the model of that name; raises Unsupported, ModelNotFound, ModelRejected,
+        ModelBusy."""
+        ...
+
+    async def unload(self, name: str) -> None:
+        """Have the model of that name not loaded; raises Unsupported, ModelNotFound, ModelBusy."""
+        ...
