@@ -11,14 +11,15 @@
 #
 # With --apart an engine is started whatever there is, in a network namespace of its own: for tests
 # that do to an engine what must not be done to one that is in use. Two engines in one namespace
-# take the bridge from each other.
+# take the bridge from each other. The namespace outlives the engine, so that one that is started
+# again finds its containers; `nsenter --net=DIR/net COMMAND` runs a command in it.
 set -euo pipefail
 
 say() { printf 'engine: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }
 
-apart=()
-[[ ${1-} == --apart ]] && { apart=(unshare --net); shift; }
+apart=no
+[[ ${1-} == --apart ]] && { apart=yes; shift; }
 dir=${TRILLIUM_ENGINE_DIR:-.engine}
 [[ $# -gt 0 && $1 != -- ]] && { dir=$1; shift; }
 [[ ${1-} == -- ]] && shift
@@ -31,10 +32,11 @@ answers() {
 }
 
 install_engine() {
-    command -v dockerd >/dev/null && return
+    command -v dockerd >/dev/null && command -v ip >/dev/null && return
     command -v apt-get >/dev/null ||
-        fail "there is no dockerd, and no apt-get to install it: install Docker, or set DOCKER_HOST"
-    say "installing docker.io ..."
+        fail "there is no dockerd, or no ip, and no apt-get to install them: install Docker and" \
+            "iproute2, or set DOCKER_HOST"
+    say "installing docker.io and iproute2 ..."
     local policy=/usr/sbin/policy-rc.d made=no
     # The package would start an engine of its own, on the default socket.
     if [[ ! -e $policy ]]; then
@@ -47,12 +49,12 @@ install_engine() {
     {
         apt-get update --quiet &&
             DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet \
-                --no-install-recommends docker.io
+                --no-install-recommends docker.io iproute2
     } >"$log" 2>&1 </dev/null || status=$?
     [[ $made == yes ]] && rm -f "$policy"
     [[ $status == 0 ]] || cat "$log" >&2
     rm -f "$log"
-    [[ $status == 0 ]] || fail "docker.io cannot be installed"
+    [[ $status == 0 ]] || fail "docker.io and iproute2 cannot be installed"
 }
 
 last_words() { tail -n 20 "$dir/dockerd.log" >&2 || true; }
@@ -61,6 +63,16 @@ last_words() { tail -n 20 "$dir/dockerd.log" >&2 || true; }
 # given to another process since, and one that has ended may not have been reaped.
 is_ours() {
     [[ -r /proc/$1/cmdline ]] && tr '\0' '\n' <"/proc/$1/cmdline" | grep --fixed-strings --quiet "$dir/"
+}
+
+# A network namespace that lasts, with a loopback interface that is up: it is held by a mount, which
+# stop_engine.sh takes away.
+make_namespace() {
+    local mounted
+    mounted=$(awk -v file="$dir/net" '$2 == file' /proc/mounts)
+    [[ -z $mounted ]] || return 0
+    touch "$dir/net"
+    unshare "--net=$dir/net" ip link set lo up
 }
 
 start() {
@@ -75,9 +87,14 @@ start() {
             fail "dockerd (pid $(<"$file")) runs and does not answer: see $dir/dockerd.log"
         fi
     done
+    local within=()
+    if [[ $apart == yes ]]; then
+        make_namespace
+        within=(nsenter "--net=$dir/net")
+    fi
     # It restarts with its containers running, as an upgrade does, so that predictions flow
     # meanwhile; for the same reason ports are published by the kernel and not by its children.
-    setsid nohup "${apart[@]}" dockerd \
+    setsid nohup "${within[@]}" dockerd \
         --data-root "$dir/data" \
         --exec-root "$dir/exec" \
         --pidfile "$dir/dockerd.pid" \
@@ -98,7 +115,7 @@ start() {
     say "started dockerd $(answers "$address") (pid $pid) in $dir"
 }
 
-if [[ ${#apart[@]} == 0 ]]; then
+if [[ $apart == no ]]; then
     for address in ${DOCKER_HOST:+"$DOCKER_HOST"} unix:///var/run/docker.sock; do
         if version=$(answers "$address"); then
             say "using the engine $version at $address, which is not ours and is never stopped"

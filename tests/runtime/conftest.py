@@ -13,17 +13,11 @@ import pytest
 
 from controller.runtime.docker import DockerRuntime
 from controller.runtime.process import ProcessRuntime, ProcessSettings
-from tests.runtime.engine import ApartEngine, client_of, engine_apart, find_engine, remove_all
+from tests.runtime.engine import client_of, remove_all
 from tests.runtime.engine import settings_for as settings_of
 from tests.runtime.serving import pids_with
 
 OpenDocker: TypeAlias = Callable[..., Awaitable[DockerRuntime]]
-
-
-@pytest.fixture(scope="session")
-def engine() -> str:
-    """The address of an engine that has the image."""
-    return find_engine()
 
 
 @pytest.fixture
@@ -31,16 +25,6 @@ def api(engine: str) -> Iterator[docker.APIClient]:
     """A client of the engine, for what the port does not show."""
     with closing(client_of(engine)) as client:
         yield client
-
-
-@pytest.fixture(scope="session")
-def apart(engine: str) -> Iterator[ApartEngine]:
-    """An engine that may be stopped and killed."""
-    # Not pytest's own folder: its path is too long for sockets.
-    folder = Path(tempfile.mkdtemp(prefix="engine-"))
-    with engine_apart(folder, engine) as started:
-        yield started
-    assert pids_with(str(folder)) == []
 
 
 @pytest.fixture

@@ -49,9 +49,14 @@ def find_engine() -> str:
     raise AssertionError(f"no engine has the image {IMAGE}: {HOW}; " + "; ".join(problems))
 
 
+def new_owner() -> str:
+    """An owner that nobody else has, in this run or another on the same engine."""
+    return f"test{secrets.token_hex(6)}"
+
+
 def settings_for(base_url: str, **others: Any) -> DockerSettings:
-    """Settings with an owner that nobody else has."""
-    values = {"image": IMAGE, "owner": f"test{secrets.token_hex(6)}", **others}
+    """Settings with an owner of their own."""
+    values = {"image": IMAGE, "owner": new_owner(), **others}
     return DockerSettings(base_url=base_url, **values)
 
 
@@ -71,7 +76,7 @@ def remove_all(base_url: str, owner: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ApartEngine:
-    """An engine in a network namespace of its own, with the image, and no bridge."""
+    """An engine in a network namespace of its own, with the image."""
 
     folder: Path
 
@@ -79,12 +84,15 @@ class ApartEngine:
     def base_url(self) -> str:
         return f"unix://{self.folder}/docker.sock"
 
+    @property
+    def network(self) -> Path:
+        """The network namespace, which outlives the engine."""
+        return self.folder / "net"
+
     def start(self) -> None:
         """Start it, if it does not run."""
-        without = ("--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false")
-        script = SCRIPTS / "start_engine.sh"
         subprocess.run(
-            [script, "--apart", self.folder, "--", *without],
+            [SCRIPTS / "start_engine.sh", "--apart", self.folder],
             check=True,
             timeout=100,
             stdout=subprocess.DEVNULL,

@@ -22,7 +22,7 @@ from controller.runtime.port import (
     RuntimeUnreachable,
 )
 from tests.runtime.conftest import OpenDocker
-from tests.runtime.engine import IMAGE, ours, settings_for
+from tests.runtime.engine import IMAGE, new_owner, ours, settings_for
 from tests.runtime.late_engine import late_engine
 from tests.runtime.serving import (
     load_and_score,
@@ -35,6 +35,12 @@ pytestmark = pytest.mark.engine
 
 A1 = ContainerSpec("a1", slot=0, attempt=1)
 A2 = replace(A1, attempt=2)
+
+
+@pytest.fixture
+def owner() -> str:
+    """An owner that several runtimes of a test share."""
+    return new_owner()
 
 
 async def only(runtime: DockerRuntime) -> Container:
@@ -89,15 +95,15 @@ async def test_its_process_has_no_privileges(
 
 
 async def test_its_name_and_labels_say_whose_attempt_it_is(
-    open_docker: OpenDocker, api: docker.APIClient
+    open_docker: OpenDocker, api: docker.APIClient, owner: str
 ) -> None:
-    runtime = await open_docker(owner="testnames")
+    runtime = await open_docker(owner=owner)
     await runtime.create(ContainerSpec("a-1", slot=2, attempt=3))
-    (entry,) = ours(api, "testnames")
-    assert entry["Names"] == ["/trillium-testnames-a-1-2-3"]
+    (entry,) = ours(api, owner)
+    assert entry["Names"] == [f"/trillium-{owner}-a-1-2-3"]
     said = {key: value for key, value in entry["Labels"].items() if key.startswith("trillium.")}
     assert said == {
-        "trillium.owner": "testnames",
+        "trillium.owner": owner,
         "trillium.deployment": "a-1",
         "trillium.slot": "2",
         "trillium.attempt": "3",
@@ -142,9 +148,9 @@ async def test_a_runtime_without_users_can_be_closed_while_no_engine_answers(
 
 
 async def test_a_container_made_by_another_controller_of_the_owner_is_adopted(
-    open_docker: OpenDocker,
+    open_docker: OpenDocker, owner: str
 ) -> None:
-    one, other = await open_docker(owner="testtwo"), await open_docker(owner="testtwo")
+    one, other = await open_docker(owner=owner), await open_docker(owner=owner)
     await one.create(A1)
     await other.create(A1)
     assert await one.look() == await other.look()
@@ -152,14 +158,14 @@ async def test_a_container_made_by_another_controller_of_the_owner_is_adopted(
 
 
 async def test_one_that_was_made_and_never_started_is_adopted_and_started(
-    open_docker: OpenDocker, api: docker.APIClient
+    open_docker: OpenDocker, api: docker.APIClient, owner: str
 ) -> None:
-    runtime = await open_docker(owner="testadopt")
-    labels = {"owner": "testadopt", "deployment": "a1", "slot": "0", "attempt": "1"}
+    runtime = await open_docker(owner=owner)
+    labels = {"owner": owner, "deployment": "a1", "slot": "0", "attempt": "1"}
     made = api.create_container(
         IMAGE,
         ["predictor"],
-        name="trillium-testadopt-a1-0-1",
+        name=f"trillium-{owner}-a1-0-1",
         labels={f"trillium.{key}": value for key, value in labels.items()},
     )
     seen = await only(runtime)
@@ -170,11 +176,11 @@ async def test_one_that_was_made_and_never_started_is_adopted_and_started(
 
 
 async def test_a_strangers_container_is_never_listed_or_removed_or_taken_for_ours(
-    open_docker: OpenDocker, api: docker.APIClient
+    open_docker: OpenDocker, api: docker.APIClient, owner: str
 ) -> None:
-    runtime = await open_docker(owner="testours")
-    name = "trillium-testours-a1-0-1"
-    labels = {"trillium.owner": "testtheirs", "trillium.deployment": "a1"}
+    runtime = await open_docker(owner=owner)
+    name = f"trillium-{owner}-a1-0-1"
+    labels = {"trillium.owner": new_owner(), "trillium.deployment": "a1"}
     stranger = api.create_container(IMAGE, ["predictor"], name=name, labels=labels)["Id"]
     try:
         assert await runtime.look() == []
@@ -214,11 +220,11 @@ async def test_one_that_cannot_be_started_is_refused_and_removed(open_docker: Op
 
 
 async def test_a_create_that_is_carried_out_late_leaves_one_that_never_started(
-    open_docker: OpenDocker, engine: str, short_path: Path
+    open_docker: OpenDocker, engine: str, short_path: Path, owner: str
 ) -> None:
     async with late_engine(engine, short_path) as (late, address):
-        slow = await open_docker(door=address, owner="testlate", timeout_s=1)
-        prompt = await open_docker(owner="testlate")
+        slow = await open_docker(door=address, owner=owner, timeout_s=1)
+        prompt = await open_docker(owner=owner)
         late.hold("POST /v[0-9.]+/containers/create")
         with pytest.raises(RuntimeUnreachable, match="did not answer"):
             await slow.create(A1)
@@ -258,11 +264,11 @@ async def test_a_create_that_timed_out_is_taken_up_when_it_is_repeated(
 
 @pytest.mark.parametrize("request_line", ["POST /v[0-9.]+/containers/[^/]+/stop", "DELETE "])
 async def test_a_removal_that_is_carried_out_late_does_not_touch_the_next_attempt(
-    open_docker: OpenDocker, engine: str, short_path: Path, request_line: str
+    open_docker: OpenDocker, engine: str, short_path: Path, request_line: str, owner: str
 ) -> None:
     async with late_engine(engine, short_path) as (late, address):
-        slow = await open_docker(door=address, owner="testgone", timeout_s=1)
-        prompt = await open_docker(owner="testgone")
+        slow = await open_docker(door=address, owner=owner, timeout_s=1)
+        prompt = await open_docker(owner=owner)
         await prompt.create(A1)
         first = await only(prompt)
         late.hold(request_line)
@@ -279,8 +285,10 @@ async def test_a_removal_that_is_carried_out_late_does_not_touch_the_next_attemp
         assert again.id != first.id
 
 
-async def test_a_container_can_be_removed_while_it_is_being_made(open_docker: OpenDocker) -> None:
-    maker, remover = await open_docker(owner="testrace"), await open_docker(owner="testrace")
+async def test_a_container_can_be_removed_while_it_is_being_made(
+    open_docker: OpenDocker, owner: str
+) -> None:
+    maker, remover = await open_docker(owner=owner), await open_docker(owner=owner)
 
     async def is_listed() -> bool:
         return bool(await remover.look())
@@ -294,13 +302,13 @@ async def test_a_container_can_be_removed_while_it_is_being_made(open_docker: Op
 
 
 async def test_on_a_network_it_is_reached_by_a_name_of_its_own(
-    open_docker: OpenDocker, api: docker.APIClient
+    open_docker: OpenDocker, api: docker.APIClient, owner: str
 ) -> None:
-    network = "trillium-test-reach"
+    network = f"trillium-{owner}"
     api.create_network(network, driver="bridge")
     probes: list[str] = []
     try:
-        runtime = await open_docker(owner="testreach", network=network, reach=Reach.NETWORK)
+        runtime = await open_docker(owner=owner, network=network, reach=Reach.NETWORK)
         await runtime.create(A1)
         container = await only(runtime)
         assert container.address == f"{container.id[:12]}:50061"

@@ -1,0 +1,28 @@
+"""The container engines that tests share. Nothing is started before a test asks for it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.engine import ApartEngine, engine_apart, find_engine
+from tests.runtime.serving import pids_with
+
+
+@pytest.fixture(scope="session")
+def engine() -> str:
+    """The address of an engine that has the image."""
+    return find_engine()
+
+
+@pytest.fixture(scope="session")
+def apart(engine: str) -> Iterator[ApartEngine]:
+    """An engine that may be stopped and killed."""
+    # Not pytest's own folder: its path is too long for sockets.
+    folder = Path(tempfile.mkdtemp(prefix="engine-"))
+    with engine_apart(folder, engine) as started:
+        yield started
+    assert pids_with(str(folder)) == []
