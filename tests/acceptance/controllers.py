@@ -39,6 +39,8 @@ class Control:
 
     server: Server
     address: str
+    began: float
+    """When it was started, on the monotonic clock."""
     deployments: Any
     runs: Any
     catalog: Any
@@ -96,12 +98,18 @@ def upload(name: str, artifact: bytes, **said: Any) -> Iterator[catalog_pb.Regis
 
 @asynccontextmanager
 async def controlling(
-    store: str, *more: str, module: str = "controller", failpoint: str = ""
+    store: str,
+    *more: str,
+    module: str = "controller",
+    failpoint: str = "",
+    listen: str = "127.0.0.1:0",
+    network: Path | None = None,
 ) -> AsyncIterator[Control]:
-    """`python -m controller` on a free port, serving."""
-    command = (module, "--listen=127.0.0.1:0", f"--store={store}", *more)
+    """`python -m controller`, serving; `network` as for `started`."""
+    command = (module, f"--listen={listen}", f"--store={store}", *more)
     environment = {VARIABLE: failpoint} if failpoint else {}
-    async with started(*command, **environment) as server:
+    began = time.monotonic()
+    async with started(*command, network=network, **environment) as server:
         address = await server.serves()
         # A controller of its own behind each channel, however the ports are given out.
         options = (("grpc.use_local_subchannel_pool", 1),)
@@ -109,6 +117,7 @@ async def controlling(
             yield Control(
                 server,
                 address,
+                began,
                 ControllerServiceStub(channel),
                 RunServiceStub(channel),
                 CatalogServiceStub(channel),
@@ -190,10 +199,15 @@ class Traffic:
 
 
 @asynccontextmanager
-async def aggregating(control: Control, *labels: str) -> AsyncIterator[str]:
-    """An aggregator that follows the controller, ready for these classes; its address."""
-    command = ("aggregator", "--listen=127.0.0.1:0", f"--controller={control.address}")
-    async with started(*command) as server:
+async def aggregating(
+    control: Control, *labels: str, listen: str = "127.0.0.1:0", network: Path | None = None
+) -> AsyncIterator[str]:
+    """An aggregator that follows the controller, ready for these classes; its address.
+
+    `network` as for `started`.
+    """
+    command = ("aggregator", f"--listen={listen}", f"--controller={control.address}")
+    async with started(*command, network=network) as server:
         address = await server.serves()
         async with aio.insecure_channel(address) as channel:
             stub: Any = AggregatorServiceStub(channel)

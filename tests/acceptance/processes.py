@@ -67,9 +67,17 @@ class Server:
 
 
 @asynccontextmanager
-async def started(*arguments: str, **environment: str) -> AsyncIterator[Server]:
-    """`python -m ARGUMENTS`; ended at the end, by force if need be, and seen to be gone."""
+async def started(
+    *arguments: str, network: Path | None = None, **environment: str
+) -> AsyncIterator[Server]:
+    """`python -m ARGUMENTS`; ended at the end, by force if need be, and seen to be gone.
+
+    With `network`, the file of a network namespace, it runs there; from here it is reached by a
+    unix socket only.
+    """
+    enter = [] if network is None else ["nsenter", f"--net={network}"]
     process = await asyncio.create_subprocess_exec(
+        *enter,
         sys.executable,
         "-m",
         *arguments,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
+from tests.acceptance.containers import containers_on
 from tests.acceptance.controllers import Control, controlling, outcome_of
 from tests.acceptance.outliving import end_all, pids_in
 from tests.store.mongod import Mongod
@@ -22,37 +24,61 @@ from trillium.controller.v1 import deployment_pb2 as deployment_pb
 from trillium.controller.v1 import run_service_pb2 as run_pb
 
 LOADED, CREATED = deployment_pb.STATE_LOADED, deployment_pb.STATE_CREATED
-STOPPED_S = 8.0
+STOPPED_S = 20.0
 """For so long one of two controllers is stopped; its run is taken over after 4 s."""
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What two controllers share."""
+
+    store: str
+    module: str
+    """What to run as a controller."""
+    arguments: Sequence[str]
+    running: Callable[[], Awaitable[Mapping[str, Any]]]
+    """What runs, as it is told apart, by `deployment.slot.attempt`."""
+
+
 @pytest.fixture
-def containers() -> Iterator[Path]:
-    """A folder for what runs; its path is short enough for sockets."""
-    with tempfile.TemporaryDirectory(prefix="pair-") as name:
-        folder = Path(name)
-        yield folder
-        end_all(folder)
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shared]:
+    """A store and a runtime, such as "mongodb, docker"."""
+    store, _, runtime = request.param.partition(", ")
+    with ExitStack() as stack:
+        uri = f"sqlite:{tmp_path / 'store.db'}"
+        if store == "mongodb":
+            uri = stack.enter_context(Mongod(tmp_path / "mongod", replica_set=True)).uri
+        if runtime == "docker":
+            # Asked for here, so that only those who need an engine look for one.
+            engine = request.getfixturevalue("engine")
+            containers = stack.enter_context(containers_on(engine))
+            yield Shared(uri, "controller", containers.options, containers.running)
+            return
+        # Its path is short enough for sockets.
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pair-")))
+        stack.callback(end_all, folder)
+
+        async def running() -> Mapping[str, Any]:
+            return pids_in(folder)
+
+        yield Shared(uri, "tests.acceptance.outliving", (str(folder),), running)
 
 
-@pytest.fixture(params=["sqlite", "mongodb"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URI of a store that two controllers can share."""
-    if request.param == "sqlite":
-        yield f"sqlite:{tmp_path / 'store.db'}"
-        return
-    with Mongod(tmp_path / "mongod", replica_set=True) as mongod:
-        yield mongod.uri
+ON_MONGODB = [
+    "mongodb, processes",
+    pytest.param("mongodb, docker", marks=[pytest.mark.engine, pytest.mark.timeout(240)]),
+]
+EVERYWHERE = ["sqlite, processes", *ON_MONGODB]
 
 
 @asynccontextmanager
-async def pair(store: str, containers: Path, models: Path) -> AsyncIterator[list[Control]]:
+async def pair(shared: Shared, models: Path) -> AsyncIterator[list[Control]]:
     """Two controllers, one after the other."""
     async with AsyncExitStack() as stack:
         controls = []
         for _ in range(2):
-            command = (f"--models-dir={models}", str(containers))
-            each = controlling(store, *command, module="tests.acceptance.outliving")
+            command = (shared.store, f"--models-dir={models}", *shared.arguments)
+            each = controlling(*command, module=shared.module)
             controls.append(await stack.enter_async_context(each))
         yield controls
 
@@ -80,11 +106,11 @@ def check_history(events: list[pb.DeploymentEvent]) -> None:
 
 
 # Not on SQLite: who is stopped in the middle of a transaction keeps the file locked.
-@pytest.mark.parametrize("store", ["mongodb"], indirect=True)
+@pytest.mark.parametrize("shared", ON_MONGODB, indirect=True)
 async def test_a_controller_that_was_stopped_changes_nothing_when_it_goes_on(
-    store: str, containers: Path, models: Path
+    shared: Shared, models: Path
 ) -> None:
-    async with pair(store, containers, models) as (stopped, working):
+    async with pair(shared, models) as (stopped, working):
         await stopped.load("a1", model="iris-setosa")
         await stopped.load("a2", model="iris-setosa", no_wait=True)
         order = run_pb.CreateRunRequest(run_id="r1", model="iris-setosa", dataset="iris")
@@ -108,10 +134,9 @@ async def test_a_controller_that_was_stopped_changes_nothing_when_it_goes_on(
         left_s = STOPPED_S - (asyncio.get_running_loop().time() - began)
         if left_s > 0:
             await asyncio.sleep(left_s)
-        # The run's own predictor is removed after the run has ended.
-        await eventually(lambda: list(pids_in(containers)) == ["a1.0.1", "a3.0.1"])
-        running = pids_in(containers)
         before = [await working.get(id) for id in ("a1", "a2", "a3")]
+        running = await shared.running()
+        assert list(running) == ["a1.0.1", "a3.0.1"]
         stopped.server.signal(signal.SIGCONT)
 
         async def goes_on() -> bool:
@@ -133,20 +158,22 @@ async def test_a_controller_that_was_stopped_changes_nothing_when_it_goes_on(
             assert [each.revision for each in now] == [each.revision for each in before]
             again = await control.runs.GetRun(run_pb.GetRunRequest(name="runs/r1"), timeout=5)
             assert (again.state, again.attempt_count) == (run.state, attempts)
-        assert pids_in(containers) == running
+        assert await shared.running() == running
         for id in ("a1", "a2", "a3", "a4", "run-r1"):
             check_history(await history(working, id))
 
 
+@pytest.mark.parametrize("shared", EVERYWHERE, indirect=True)
 async def test_two_controllers_at_once_have_one_container_for_each_slot(
-    store: str, containers: Path, models: Path
+    shared: Shared, models: Path
 ) -> None:
-    async with pair(store, containers, models) as controls:
-        seen: list[dict[str, int]] = []
+    async with pair(shared, models) as controls:
+        seen: list[Mapping[str, Any]] = []
+        seen_enough = asyncio.Event()
 
         async def watch() -> None:
-            while True:
-                seen.append(pids_in(containers))
+            while not seen_enough.is_set():
+                seen.append(await shared.running())
                 await asyncio.sleep(0.01)
 
         watching = asyncio.create_task(watch())
@@ -165,7 +192,8 @@ async def test_two_controllers_at_once_have_one_container_for_each_slot(
         assert set(answers) <= {grpc.StatusCode.OK, grpc.StatusCode.ABORTED}
         last = await asyncio.gather(*(controls[0].load(f"b{number}") for number in range(2)))
         assert {each.state for each in last} == {LOADED}
-        watching.cancel()
+        seen_enough.set()
+        await watching
         for each in seen:
             slots = [name.rpartition(".")[0] for name in each]
             assert len(slots) == len(set(slots)), each
@@ -175,18 +203,19 @@ async def test_two_controllers_at_once_have_one_container_for_each_slot(
                 check_history(await history(control, f"b{number}"))
 
 
+@pytest.mark.parametrize("shared", EVERYWHERE, indirect=True)
 async def test_what_a_killed_controller_left_is_taken_over_as_it_is(
-    store: str, containers: Path, models: Path
+    shared: Shared, models: Path
 ) -> None:
-    async with pair(store, containers, models) as (killed, heir):
+    async with pair(shared, models) as (killed, heir):
         await killed.load("c1", model="iris-setosa", no_wait=True)
         loaded = await killed.load("c2", model="iris-setosa")
-        before = pids_in(containers)["c2.0.1"]
+        before = (await shared.running())["c2.0.1"]
         killed.server.signal(signal.SIGKILL)
         await killed.server.ended()
         assert (await heir.load("c1")).state == LOADED
         now = await heir.get("c2")
         assert (now.state, now.revision) == (LOADED, loaded.revision)
-        running = pids_in(containers)
+        running = await shared.running()
         assert list(running) == ["c1.0.1", "c2.0.1"]
         assert running["c2.0.1"] == before
