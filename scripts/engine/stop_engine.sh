@@ -39,7 +39,26 @@ remove_containers() {
     [[ -z $ids ]] || "${engine[@]}" rm --force --volumes $ids >/dev/null || true
 }
 
-# Shims outlive an engine that was killed.
+# The processes of this folder's containers, whose ids are in the names of their cgroups.
+container_pids() {
+    local ids
+    ids=$(ls "$dir/data/containers" 2>/dev/null) || return 0
+    [[ -n $ids ]] || return 0
+    # A process may end while it is looked at.
+    { grep --files-with-matches --no-messages --fixed-strings --regexp="$ids" /proc/[0-9]*/cgroup ||
+        true; } | cut --delimiter=/ --fields=3
+}
+
+# Containers outlive an engine that was killed, and the shims that look after them.
+end_containers() {
+    local deadline=$((SECONDS + 10)) pids
+    while pids=$(container_pids); [[ -n $pids && $SECONDS -lt $deadline ]]; do
+        kill -KILL $pids 2>/dev/null || true
+        sleep 0.1
+    done
+}
+
+# Shims do so, too.
 end_shims() {
     local entry
     for entry in /proc/[0-9]*; do
@@ -57,6 +76,7 @@ if [[ -s $dir/dockerd.pid ]] && is_ours "$(<"$dir/dockerd.pid")"; then
 fi
 containerd=$dir/exec/containerd/containerd.pid
 [[ -s $containerd ]] && end "$(<"$containerd")" 10
+end_containers
 end_shims
 
 # What a killed engine left mounted.

@@ -98,6 +98,11 @@ class ApartEngine:
             stdout=subprocess.DEVNULL,
         )
 
+    def stop(self, *more: str) -> None:
+        """End it and all that is its own; its data stay, unless `more` says --purge."""
+        script = SCRIPTS / "stop_engine.sh"
+        subprocess.run([script, *more, self.folder], check=True, timeout=100)
+
     @property
     def pid(self) -> int:
         """Of dockerd."""
@@ -106,6 +111,11 @@ class ApartEngine:
     def send(self, number: signal.Signals) -> None:
         """Send dockerd a signal."""
         os.kill(self.pid, number)
+
+    def mounts(self) -> list[str]:
+        """What is mounted in its folder."""
+        lines = Path("/proc/mounts").read_text().splitlines()
+        return [line for line in lines if f" {self.folder}/" in line]
 
     def hangs(self) -> bool:
         """Whether a SIGSTOP has reached the last of its threads."""
@@ -126,4 +136,4 @@ def engine_apart(folder: Path, image_from: str) -> Iterator[ApartEngine]:
             target.load_image(source.get_image(IMAGE))  # type: ignore[no-untyped-call]
         yield engine
     finally:
-        subprocess.run([SCRIPTS / "stop_engine.sh", "--purge", folder], check=True, timeout=100)
+        engine.stop("--purge")

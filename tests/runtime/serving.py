@@ -114,3 +114,11 @@ def status_of_process(pid: int) -> dict[str, str]:
     """What the system says of a process; raises FileNotFoundError if there is none."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process runs; one that nobody has reaped does not."""
+    try:
+        return status_of_process(pid)["State"][0] not in "ZX"
+    except FileNotFoundError:
+        return False
