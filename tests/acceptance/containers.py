@@ -46,6 +46,15 @@ class Containers:
                 found[name] = entry["Id"]
         return dict(sorted(found.items()))
 
+    async def pids(self) -> dict[str, int]:
+        """The first process of each that runs, named as by `running`."""
+        ids = await self.running()
+        inspect = self._client.inspect_container
+        return {
+            name: int((await self._ask(lambda id=id: inspect(id)))["State"]["Pid"])  # type: ignore[misc]
+            for name, id in ids.items()
+        }
+
     async def kill(self, container_id: str) -> None:
         """SIGKILL to its first process."""
         await self._ask(lambda: self._client.kill(container_id, "SIGKILL"))

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from trillium.controller.v1.run_service_pb2_grpc import RunServiceStub
 from trillium.tensor.v1.tensor_pb2 import Float32Matrix
 
 CALL_S = 30.0
+NOBODY = "unix:/dev/null"
+"""Calls there are UNAVAILABLE at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +108,18 @@ async def controlling(
     listen: str = "127.0.0.1:0",
     network: Path | None = None,
 ) -> AsyncIterator[Control]:
-    """`python -m controller`, serving; `network` as for `started`."""
+    """`python -m controller`, serving; `network` as for `started`.
+
+    With a failpoint it may be dead before it serves; it then has no address.
+    """
     command = (module, f"--listen={listen}", f"--store={store}", *more)
     environment = {VARIABLE: failpoint} if failpoint else {}
     began = time.monotonic()
     async with started(*command, network=network, **environment) as server:
-        address = await server.serves()
+        address = await (server.serves_or_ends() if failpoint else server.serves())
         # A controller of its own behind each channel, however the ports are given out.
         options = (("grpc.use_local_subchannel_pool", 1),)
-        async with aio.insecure_channel(address, options=options) as channel:
+        async with aio.insecure_channel(address or NOBODY, options=options) as channel:
             yield Control(
                 server,
                 address,
@@ -192,6 +198,16 @@ class Traffic:
         """Wait until so many more predictions were answered."""
         wanted = self.count + count
         await eventually(lambda: self.count >= wanted or bool(self.failures))
+
+    async def goes_on_until(self, at: float) -> None:
+        """Wait until that time of the monotonic clock."""
+        left_s = max(0.0, at - time.monotonic())
+        await eventually(lambda: time.monotonic() >= at or bool(self.failures), left_s + 40)
+
+    def longest_pause_s(self, begin: float, end: float) -> float:
+        """The longest time without an answer between two times of the monotonic clock."""
+        times = [begin, *(each for each in self.answered if begin < each < end), end]
+        return max(after - before for before, after in pairwise(times))
 
     def check(self) -> None:
         assert self.failures == []

@@ -9,160 +9,35 @@ predictors are real; where predictors run is the `Yard`.
 
 from __future__ import annotations
 
-import asyncio
 import re
-import signal
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from statistics import median
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from controller.deployment import Phase
-from tests.acceptance.controllers import Control, controlling, copy_of, outcome_of, seeded
+from tests.acceptance.controllers import Control, controlling, outcome_of, seeded
+from tests.acceptance.crash_chain import Chain, Yard
 from tests.acceptance.processes import ROOT
 from tests.artifacts import with_trillium_metadata
 from tests.waiting import eventually
 from trillium.controller.v1 import deployment_pb2 as deployment_pb
 from trillium.controller.v1 import run_service_pb2 as run_pb
 
-PATIENCE_S = 60.0
-"""For so long a recovery is waited for. On a quiet machine it takes a few seconds."""
-DEAD_S = 60.0
-"""Within so long a controller that does what it is asked must come by its failpoint."""
-AT_ONCE = 3
-"""Chains; their controllers wait more than they compute."""
-
 ABSENT, CREATED, LOADED = (
     deployment_pb.TARGET_ABSENT,
     deployment_pb.TARGET_CREATED,
     deployment_pb.TARGET_LOADED,
 )
-WANTED = (CREATED, LOADED)
 REACHED: dict[int, int] = {
     ABSENT: deployment_pb.STATE_TERMINATED,
     CREATED: deployment_pb.STATE_CREATED,
     LOADED: deployment_pb.STATE_LOADED,
 }
-
-
-class Yard(Protocol):
-    """Where the predictors of one chain run, and what is there."""
-
-    options: Sequence[str]
-    """What its controllers are told."""
-    options_to_refuse: Sequence[str]
-    """What they are told instead, where a container with limits is to be refused."""
-    refusal: str
-    """What is then said."""
-    lasts: bool
-    """Whether what runs outlives its controller."""
-
-    async def everything(self, controller: int) -> list[str]:
-        """All that is left of predictors, running or not; `controller` is the one that runs now."""
-        ...
-
-    async def current(self, instance: deployment_pb.Instance) -> list[str]:
-        """What runs for an instance, told as `everything` tells it."""
-        ...
-
-    async def left_by(self, dead: Sequence[int]) -> list[str]:
-        """What ought to have ended with these controllers, and has not."""
-        ...
-
-    async def survivors(self) -> list[str]:
-        """What runs on now that a controller is dead, as it ought to."""
-        ...
-
-    async def kill(self, instance: deployment_pb.Instance) -> None:
-        """Kill the predictor."""
-        ...
-
-
-@dataclass
-class Chain:
-    """A store whose controllers die one after the other."""
-
-    points: Sequence[str]
-    do: Callable[[Chain, Control], Awaitable[None]]
-    """Goes on until the controller is dead."""
-    check: Callable[[Chain, Control], Awaitable[None]]
-    """Whether everything is as it was asked; may raise when the controller dies meanwhile."""
-    yard: Yard
-    is_refused: bool = False
-    """Whether containers with limits are to be refused."""
-    heals_each: bool = False
-    """Whether a controller that lives heals each death, before another one dies."""
-    is_whole: bool = True
-    """Whether all has been well since the last death."""
-    dead: list[int] = field(default_factory=list)
-    """Controllers that killed themselves."""
-    recoveries: list[float] = field(default_factory=list)
-    """Seconds from the next controller's start for each recovery that was not cut short."""
-    target: int | None = None
-    """What was wanted last of the deployment."""
-    before: int | None = None
-    """What was wanted before that; it may still be, if the last call found the controller dying."""
-    kept: list[str] = field(default_factory=list)
-    """What ran and was wanted when the last controller died."""
-    adopted: int = 0
-    """How often the next one made all well with that."""
-    run: str = ""
-    """The run that was ordered last."""
-    answered: bool = False
-    """Whether its order was answered."""
-    runs: int = 0
-    attempt: int = 0
-
-    async def carry_out(self, store: str) -> None:
-        for point in self.points:
-            async with self._controlling(store, point) as control:
-                await self._recover(control, point)
-                died_early = control.has_died
-                if not died_early:
-                    await asyncio.wait_for(self.do(self, control), DEAD_S)
-                assert await control.server.ended() == -signal.SIGKILL, control.server.stderr
-                self.dead.append(control.server.pid)
-                self.is_whole = False
-                kept = await self.yard.survivors() if self.target in WANTED else []
-                # It may have made something, but whoever only recovers ends nothing that is wanted.
-                assert not died_early or set(self.kept) <= set(kept), control.server.stderr
-                self.kept = kept
-            if self.heals_each or len(self.dead) == len(self.points):
-                async with self._controlling(store) as control:
-                    await self._recover(control, "")
-                    assert not control.has_died, control.server.stderr
-                assert await self.yard.left_by((*self.dead, control.server.pid)) == []
-
-    def _controlling(self, store: str, point: str = "") -> AbstractAsyncContextManager[Control]:
-        options = self.yard.options_to_refuse if self.is_refused else self.yard.options
-        return controlling(store, *options, failpoint=point)
-
-    async def _recover(self, control: Control, point: str) -> None:
-        """Wait until all is well, or until the controller has killed itself again."""
-        trouble: BaseException | None = None
-        while time.monotonic() - control.began < PATIENCE_S:
-            try:
-                await self.check(self, control)
-                assert await self.yard.left_by(self.dead) == []
-                if not self.is_whole:
-                    self.recoveries.append(time.monotonic() - control.began)
-                    self.adopted += len(self.kept)
-                self.is_whole = True
-                return
-            except (AssertionError, grpc.aio.AioRpcError) as error:
-                trouble = error
-            if control.has_died:
-                assert point
-                return
-            await asyncio.sleep(0.02)
-        died = f"not healed after {self.points[: len(self.dead)][-1:]}"
-        raise AssertionError(f"{died}: {control.server.stderr}") from trouble
 
 
 async def check_deployment(chain: Chain, control: Control) -> None:
@@ -397,36 +272,18 @@ ELSEWHERE = both("again", "beat", prefix="run-")
 
 
 @asynccontextmanager
-async def matrix(
-    models: Path, folder: Path, yard: Callable[[], Yard], *, heals_each: bool = False
-) -> AsyncIterator[dict[str, asyncio.Task[Chain]]]:
-    """All chains, on their way; each has a yard of its own."""
-    turns = asyncio.Semaphore(AT_ONCE)
-
-    async def carried_out(name: str, seed: Path) -> Chain:
-        chain = CHAINS[name](yard())
-        chain.heals_each = heals_each
-        async with turns:
-            await chain.carry_out(copy_of(seed, folder / name))
-        return chain
-
+async def flower_store(folder: Path, models: Path) -> AsyncIterator[Path]:
+    """The file of a store that knows two versions of a model; to be copied."""
     async with seeded(folder, models) as store:
         async with controlling(f"sqlite:{store}") as control:
             artifact = (models / "iris-setosa.onnx").read_bytes()
             await control.register("flower", artifact)
             await control.register("flower", with_trillium_metadata(artifact, edition="2"))
-        tasks = {name: asyncio.create_task(carried_out(name, store)) for name in CHAINS}
-        try:
-            yield tasks
-        finally:
-            for task in tasks.values():
-                task.cancel()
-            await asyncio.gather(*tasks.values(), return_exceptions=True)
+        yield store
 
 
-async def check_healed(name: str, task: asyncio.Task[Chain]) -> Chain:
-    """That each of the chain's controllers died where it should; prints how long they took."""
-    chain = await task
+def check_healed(name: str, chain: Chain) -> None:
+    """That each of the chain's controllers died where it should; prints how long healing took."""
     assert len(chain.dead) == len(chain.points)
     assert len(chain.recoveries) >= (len(chain.dead) if chain.heals_each else 1)
     usual, slowest = median(chain.recoveries), max(chain.recoveries)
@@ -434,7 +291,6 @@ async def check_healed(name: str, task: asyncio.Task[Chain]) -> Chain:
         f"{name}: {len(chain.dead)} deaths; whole again {usual:.1f} s after the next start, "
         f"at most {slowest:.1f} s; {chain.adopted} adopted"
     )
-    return chain
 
 
 def failpoints() -> set[str]:

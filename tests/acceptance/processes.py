@@ -52,12 +52,20 @@ class Server:
 
     async def serves(self) -> str:
         """Wait until it says that it serves; answers its address."""
+        address = await self.serves_or_ends()
+        assert address, self.stderr
+        return address
+
+    async def serves_or_ends(self) -> str:
+        """As `serves`; empty if it ends before."""
         async with asyncio.timeout(START_S):
             while True:
+                has_ended = self.process.returncode is not None
                 for line in self.log:
                     if line["message"] == "serving":
                         return str(line["address"])
-                assert self.process.returncode is None, self.stderr
+                if has_ended:
+                    return ""
                 await asyncio.sleep(0.01)
 
     async def _read(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Sequence
@@ -11,11 +10,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.acceptance.controllers import children_of, predictors_at
-from tests.acceptance.crashes import CHAINS, ELSEWHERE, Chain, check_healed, failpoints, matrix
+from tests.acceptance.controllers import children_of, copy_of, predictors_at
+from tests.acceptance.crashes import CHAINS, ELSEWHERE, check_healed, failpoints, flower_store
 from trillium.controller.v1 import deployment_pb2 as deployment_pb
 
-# The chains share the machine, and the first test may wait for all of them.
+# A chain is many controllers, one after the other.
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
 
 
@@ -45,19 +44,19 @@ class Children:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def chains(
-    models: Path, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[dict[str, asyncio.Task[Chain]]]:
-    """All chains, on their way."""
-    async with matrix(models, tmp_path_factory.mktemp("crashes"), Children) as tasks:
-        yield tasks
+async def store(models: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Path]:
+    """The file of a store to begin with."""
+    async with flower_store(tmp_path_factory.mktemp("crashes"), models) as store:
+        yield store
 
 
 @pytest.mark.parametrize("name", CHAINS)
 async def test_whatever_controllers_die_of_the_next_one_heals(
-    chains: dict[str, asyncio.Task[Chain]], name: str
+    store: Path, tmp_path: Path, name: str
 ) -> None:
-    await check_healed(name, chains[name])
+    chain = CHAINS[name](Children())
+    await chain.carry_out(copy_of(store, tmp_path))
+    check_healed(name, chain)
 
 
 async def test_the_matrix_has_every_failpoint_there_is() -> None:
