@@ -12,6 +12,8 @@ from aggregator.config import AggregatorConfig
 from aggregator.ensemble import Ensemble, ServingLimits
 from aggregator.fanout import Fanout
 from aggregator.inference import EnsembleModels
+from aggregator.names import Names, Resolver
+from aggregator.resolving import SystemResolver, host_name_of
 from aggregator.roster import Roster
 from aggregator.service import AGGREGATOR_SERVICE, AggregatorServicer
 from aggregator.watching import Watcher
@@ -42,6 +44,7 @@ async def running_aggregator(
     *,
     clock: Clock | None = None,
     open_channel: Callable[[str], aio.Channel] = link_channel,
+    resolver: Resolver | None = None,
 ) -> AsyncIterator[RunningAggregator]:
     """Start an aggregator; leaving the context drains and stops it.
 
@@ -50,12 +53,18 @@ async def running_aggregator(
     """
     clock = clock or SystemClock()
     health = Health((AGGREGATOR_SERVICE, oip.INFERENCE_SERVICE))
+
+    def roster_changed() -> None:
+        health.set_serving(roster.all_ready())
+        names.roster_changed()
+
     roster = Roster(
         config.predictors,
         clock=clock,
+        names=[each for each in config.predictors if host_name_of(each.address) is not None],
         ensemble=config.ensemble,
         follows=config.controller is not None,
-        on_change=lambda: health.set_serving(roster.all_ready()),
+        on_change=roster_changed,
     )
     fanout = Fanout(
         roster,
@@ -64,6 +73,12 @@ async def running_aggregator(
         max_queued_rows=config.max_queued_rows,
         max_batch_rows=config.max_batch_rows,
         max_batch_bytes=config.max_message_bytes,
+    )
+    names = Names(
+        roster,
+        fanout,
+        resolver or SystemResolver(),
+        interval_s=config.resolve_interval_s,
     )
     serving = ServingLimits(config.max_rows, config.max_message_bytes, config.default_timeout_s)
     ensemble = Ensemble(roster, fanout, clock=clock, limits=serving)
@@ -80,6 +95,7 @@ async def running_aggregator(
     front = AioFront(services, (config.listen,), limits)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(fanout.running())
+        await stack.enter_async_context(names.running())
         if config.controller is not None:
             watcher = Watcher(
                 config.controller,

@@ -37,7 +37,8 @@ SETTINGS = (
         endpoint,
         (),
         "a class and where its predictor is; repeat it for each class, in the order that settles "
-        "ties, and for each further predictor of a class",
+        "ties, and for each further predictor of a class; a host name stands for a predictor at "
+        "each of its addresses",
         repeatable=True,
         metavar="CLASS=ADDRESS",
         flag="--predictor",
@@ -48,6 +49,12 @@ SETTINGS = (
         None,
         "a controller whose predictors are asked, beside or instead of those named",
         metavar="ADDRESS",
+    ),
+    Setting(
+        "resolve_interval_s",
+        seconds(0.1, 3600),
+        10.0,
+        "how often the host names of predictors are looked up again, beside soon after each loss",
     ),
     Setting("ensemble", nonempty, "", "the ensemble that every model must be of"),
     Setting("max_rows", whole_number(1, 65536), 10_000, "most rows in one request"),
@@ -71,6 +78,7 @@ class AggregatorConfig:
     """The order of the classes is the metadata order."""
     listen: str = "127.0.0.1:50051"
     controller: str | None = None
+    resolve_interval_s: float = 10.0
     ensemble: str = ""
     max_rows: int = 10_000
     max_message_bytes: int = 16 * MIB

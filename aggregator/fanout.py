@@ -48,6 +48,7 @@ class Fanout:
         )
         self._lanes: dict[str, Lane] = {}
         self._links: dict[Endpoint, tuple[Link, asyncio.Task[None]]] = {}
+        self._going: set[asyncio.Task[None]] = set()
 
     @property
     def queued_rows(self) -> dict[str, int]:
@@ -61,7 +62,7 @@ class Fanout:
         try:
             yield
         finally:
-            tasks = [task for _, task in self._links.values()]
+            tasks = [*self._going, *(task for _, task in self._links.values())]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -71,7 +72,7 @@ class Fanout:
 
         Returns when those that went have finished what they had in flight, or have been given up.
         """
-        known = {entry.endpoint for entry in self._roster.entries}
+        known = self._roster.linked
         for endpoint in known - self._links.keys():
             lane = self._lane(endpoint.class_label)
             link = Link(
@@ -79,9 +80,18 @@ class Fanout:
             )
             self._links[endpoint] = link, asyncio.create_task(link.run())
         going = [self._links.pop(endpoint) for endpoint in self._links.keys() - known]
-        for link, _ in going:
+        for link, task in going:
+            # Who waits here may be cancelled; then the task is still ours to end.
+            self._going.add(task)
+            task.add_done_callback(self._going.discard)
             link.wake()
         await _ended([task for _, task in going])
+
+    def fail_what_has_no_hope(self) -> None:
+        """Fail what waits for classes that have no predictor to wait for."""
+        for label, lane in self._lanes.items():
+            if not self._roster.has_hope(label):
+                lane.fail_all(self._roster.why_not(label), self._roster.addresses(label))
 
     def _lane(self, class_label: str) -> Lane:
         if class_label not in self._lanes:

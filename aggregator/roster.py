@@ -7,7 +7,7 @@ the roster decides whether the models fit together and what the ensemble's metad
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
@@ -80,11 +80,13 @@ class Roster:
         endpoints: Sequence[Endpoint],
         *,
         clock: Clock,
+        names: Collection[Endpoint] = (),
         ensemble: str = "",
         follows: bool = False,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        """`endpoints` are there for good; the order of their classes is the metadata order.
+        """`endpoints` are there for good; the order of their classes is the metadata order. Those
+        among them that are in `names` stand for addresses that come and go (`set_resolved`).
         `ensemble`, if given, is the one that every model must be of. With `follows`, further
         endpoints come and go (`set_watched`), and the classes that the models tell of their
         ensemble are asked for even if no predictor of theirs was ever seen. `on_change` is called
@@ -94,6 +96,10 @@ class Roster:
         self._follows = follows
         self._on_change = on_change
         self._static = tuple(endpoints)
+        self._watched: tuple[Endpoint, ...] = ()
+        self.names = frozenset(names)
+        """The static endpoints that must be looked up."""
+        self._resolved: dict[Endpoint, tuple[Endpoint, ...]] = dict.fromkeys(self.names, ())
         self._positions: dict[str, int] = {}
         self._entries: dict[Endpoint, Entry] = {}
         self._hopeful: set[str] = set()
@@ -101,7 +107,7 @@ class Roster:
         self.class_labels: tuple[str, ...] = ()
         """All classes in metadata order. A class that was known once is never forgotten: leaving it
         out would turn the label into a guess."""
-        self._arrange(self._static)
+        self._arrange()
         self.metadata: Metadata | None = None
         """What the ensemble expects, as far as it was ever known; None before the first contact."""
 
@@ -110,11 +116,26 @@ class Roster:
         class in the ensemble's order. Static ones stay."""
         for endpoint, position in places.items():
             self._positions[endpoint.class_label] = position
-        self._arrange((*self._static, *places))
+        self._watched = tuple(places)
+        self._arrange()
         self._on_change()
 
-    def _arrange(self, endpoints: Sequence[Endpoint]) -> None:
-        """Make the entries those of `endpoints`, in order."""
+    def set_resolved(self, name: Endpoint, addresses: Sequence[str]) -> None:
+        """Put the predictors at these addresses in the place of those before that the name stood
+        for; without any, the name stands there itself and is not linked to."""
+        found = tuple(Endpoint(name.class_label, address) for address in addresses)
+        self._resolved[name] = found
+        self._arrange()
+        self._on_change()
+
+    def resolved(self, name: Endpoint) -> tuple[Endpoint, ...]:
+        """The predictors that a name stands for, as far as that is known."""
+        return self._resolved[name]
+
+    def _arrange(self) -> None:
+        """Make the entries those of all endpoints that there are now, in order."""
+        static = [each for one in self._static for each in self._resolved.get(one) or (one,)]
+        endpoints = (*static, *self._watched)
         first = dict.fromkeys(each.class_label for each in self._static)
         others = sorted(self._positions, key=lambda label: (self._positions[label], label))
         self.class_labels = tuple(dict.fromkeys((*first, *others)))
@@ -122,7 +143,7 @@ class Roster:
         ordered = sorted(dict.fromkeys(endpoints), key=lambda each: place[each.class_label])
         self._entries = {
             endpoint: self._entries.get(endpoint)
-            or Entry(endpoint, State.CONNECTING, self._clock.now(), "not reached yet")
+            or Entry(endpoint, State.CONNECTING, self._clock.now(), self._not_yet(endpoint))
             for endpoint in ordered
         }
         self._hopeful = self._labels_in(State.READY, State.CONNECTING)
@@ -130,6 +151,14 @@ class Roster:
             label: ", ".join(each.endpoint.address for each in self.of(label)) or "no known address"
             for label in self.class_labels
         }
+
+    def _not_yet(self, endpoint: Endpoint) -> str:
+        return "not looked up yet" if endpoint in self.names else "not reached yet"
+
+    @property
+    def linked(self) -> set[Endpoint]:
+        """Every predictor that there is a way to: all but names that stand for nothing yet."""
+        return self._entries.keys() - self.names
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -140,10 +169,14 @@ class Roster:
         """The predictors of one class."""
         return [each for each in self.entries if each.endpoint.class_label == class_label]
 
+    def state_of(self, endpoint: Endpoint) -> State | None:
+        """The state of that predictor; None if it is not known (any more)."""
+        entry = self._entries.get(endpoint)
+        return None if entry is None else entry.state
+
     def is_ready(self, endpoint: Endpoint) -> bool:
         """Whether that predictor may be asked; one that is not known (any more) may not."""
-        entry = self._entries.get(endpoint)
-        return entry is not None and entry.state is State.READY
+        return self.state_of(endpoint) is State.READY
 
     def knows(self, endpoint: Endpoint) -> bool:
         """Whether that predictor is (still) among those known."""
@@ -201,7 +234,7 @@ class Roster:
         }
         if new:
             self._positions |= new
-            self._arrange(tuple(self._entries))
+            self._arrange()
             self._on_change()
 
     def _update(self, *entries: Entry) -> bool:

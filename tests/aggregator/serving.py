@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from aggregator.app import RunningAggregator, running_aggregator
 from aggregator.config import AggregatorConfig
+from aggregator.names import Resolver
 from aggregator.roster import Endpoint
 from predictor.app import RunningPredictor, running_predictor
 from predictor.config import PredictorConfig
@@ -99,14 +100,14 @@ class Aggregated:
 
 @asynccontextmanager
 async def aggregating(
-    *endpoints: Endpoint, ready: bool = True, **config: Any
+    *endpoints: Endpoint, ready: bool = True, resolver: Resolver | None = None, **config: Any
 ) -> AsyncIterator[Aggregated]:
     """An aggregator on a free port; `ready` waits until it can answer."""
     settings = AggregatorConfig(
         **{"predictors": endpoints, "listen": "127.0.0.1:0", "drain_s": 5.0, **config}
     )
     async with (
-        running_aggregator(settings) as aggregator,
+        running_aggregator(settings, resolver=resolver) as aggregator,
         aio.insecure_channel(aggregator.address, options=_CLIENT) as channel,
     ):
         served = Aggregated(
