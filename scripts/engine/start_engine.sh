@@ -32,11 +32,13 @@ answers() {
 }
 
 install_engine() {
-    command -v dockerd >/dev/null && command -v ip >/dev/null && return
+    local missing=()
+    command -v dockerd >/dev/null || missing+=(docker.io)
+    command -v ip >/dev/null || missing+=(iproute2)
+    [[ ${#missing[@]} -gt 0 ]] || return 0
     command -v apt-get >/dev/null ||
-        fail "there is no dockerd, or no ip, and no apt-get to install them: install Docker and" \
-            "iproute2, or set DOCKER_HOST"
-    say "installing docker.io and iproute2 ..."
+        fail "there is no ${missing[*]}, and no apt-get to install it: install it, or set DOCKER_HOST"
+    say "installing ${missing[*]} ..."
     local policy=/usr/sbin/policy-rc.d made=no
     # The package would start an engine of its own, on the default socket.
     if [[ ! -e $policy ]]; then
@@ -49,12 +51,12 @@ install_engine() {
     {
         apt-get update --quiet &&
             DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet \
-                --no-install-recommends docker.io iproute2
+                --no-install-recommends "${missing[@]}"
     } >"$log" 2>&1 </dev/null || status=$?
     [[ $made == yes ]] && rm -f "$policy"
     [[ $status == 0 ]] || cat "$log" >&2
     rm -f "$log"
-    [[ $status == 0 ]] || fail "docker.io and iproute2 cannot be installed"
+    [[ $status == 0 ]] || fail "${missing[*]} cannot be installed"
 }
 
 last_words() { tail -n 20 "$dir/dockerd.log" >&2 || true; }
