@@ -8,20 +8,16 @@ index that the person's pip uses: without one these tests fail.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 import tomllib
-import venv
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
+
+from tests.environment import Environment, created, run
 
 ROOT = Path(__file__).resolve().parents[2]
 IMPORT_STUBS = Path(__file__).with_name("import_stubs.py").read_text(encoding="utf-8")
@@ -31,53 +27,10 @@ TRITON = "tritonclient[grpc]==2.73.0"
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(600)]
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """A virtual environment of this test run; it has no pip of its own."""
-
-    folder: Path
-
-    @property
-    def python(self) -> Path:
-        return self.folder / "bin" / "python"
-
-    def install(self, *arguments: str) -> None:
-        """Run `pip install` for this environment, which lives too briefly for bytecode."""
-        pip = [sys.executable, "-m", "pip", "--python", str(self.python), "install"]
-        options = ["--quiet", "--disable-pip-version-check", "--no-compile"]
-        _run([*pip, *options, *arguments], cwd=self.folder)
-
-    def run(self, code: str, *arguments: str, cwd: Path) -> Any:
-        """What `code` prints, decoded from JSON."""
-        return json.loads(_run([str(self.python), "-c", code, *arguments], cwd=cwd))
-
-    def import_stubs(self, *names: str, cwd: Path) -> Mapping[str, Path]:
-        """Import and use the modules in this order; the file that each came from."""
-        files = self.run(IMPORT_STUBS, *names, cwd=cwd)
-        return {name: Path(file).resolve() for name, file in files.items()}
-
-    def versions(self) -> Mapping[str, Version]:
-        """Every installed distribution and its version."""
-        code = (
-            "import importlib.metadata as m, json;"
-            "print(json.dumps({d.name.lower(): d.version for d in m.distributions()}))"
-        )
-        answer = self.run(code, cwd=self.folder)
-        return {name: Version(version) for name, version in answer.items()}
-
-
-def _run(command: Sequence[str], cwd: Path) -> str:
-    """The standard output of `command`, with nothing of our own environment on its path."""
-    foreign = ("COVERAGE", "PYTHON", "VIRTUAL_ENV")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
-    environment["PYTHONNOUSERSITE"] = "1"
-    environment["PYTHONDONTWRITEBYTECODE"] = "1"
-    done = subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        pytest.fail(f"{' '.join(command[:8])} … answered {done.returncode}:\n{done.stderr}")
-    return done.stdout
+def import_stubs(environment: Environment, *names: str, cwd: Path) -> Mapping[str, Path]:
+    """Import and use the modules in this order; the file that each came from."""
+    files = environment.run(IMPORT_STUBS, *names, cwd=cwd)
+    return {name: Path(file).resolve() for name, file in files.items()}
 
 
 def _requirements() -> Mapping[str, Requirement]:
@@ -113,9 +66,7 @@ def age(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def environment(tmp_path: Path) -> Environment:
     """A fresh environment with nothing in it."""
-    folder = tmp_path / "environment"
-    venv.create(folder, symlinks=True)
-    return Environment(folder)
+    return created(tmp_path / "environment")
 
 
 @pytest.fixture
@@ -131,7 +82,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """This checkout as a wheel."""
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
-    _run([*build, str(ROOT)], cwd=folder)
+    run([*build, str(ROOT)], cwd=folder)
     [built] = folder.glob("trillium-*.whl")
     return built
 
@@ -160,7 +111,7 @@ def test_stubs_import_from_a_bare_checkout(environment: Environment, age: str) -
     _assert_libraries(environment, age)
     assert "trillium" not in environment.versions()
 
-    files = environment.import_stubs(*_stub_names(), cwd=ROOT)
+    files = import_stubs(environment, *_stub_names(), cwd=ROOT)
 
     assert all(file.is_relative_to(ROOT / "trillium") for file in files.values())
 
@@ -171,7 +122,7 @@ def test_stubs_import_from_an_editable_install(
     environment.install(*_pins(age), "--editable", str(ROOT))
     _assert_libraries(environment, age)
 
-    files = environment.import_stubs(*_stub_names(), cwd=elsewhere)
+    files = import_stubs(environment, *_stub_names(), cwd=elsewhere)
 
     assert all(file.is_relative_to(ROOT / "trillium") for file in files.values())
 
@@ -182,7 +133,7 @@ def test_stubs_import_from_a_wheel(
     environment.install(*_pins(age), str(wheel))
     _assert_libraries(environment, age)
 
-    files = environment.import_stubs(*_stub_names(), cwd=elsewhere)
+    files = import_stubs(environment, *_stub_names(), cwd=elsewhere)
 
     assert all(file.is_relative_to(environment.folder.resolve()) for file in files.values())
 
@@ -204,4 +155,4 @@ def test_stubs_import_beside_tritonclient(
     ours, theirs = _stub_names(), "tritonclient.grpc"
 
     for order in ([theirs, *ours], [*ours, theirs]):
-        assert set(environment.import_stubs(*order, cwd=elsewhere)) == set(order)
+        assert set(import_stubs(environment, *order, cwd=elsewhere)) == set(order)
