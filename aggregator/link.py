@@ -189,8 +189,8 @@ class Link:
         except DecodeError as error:
             self._give_back(batch, "the predictor's answer was no message")
             raise LinkBroken("answered what is no message") from error
-        except asyncio.InvalidStateError as error:
-            # The stream had ended before the write began.
+        except (aio.InternalError, asyncio.InvalidStateError) as error:
+            # The stream had ended before the write began, or ended just then.
             detail = await self._end_of(stream)
             self._give_back(batch, detail or "the predictor ended the stream")
             if detail:
@@ -273,7 +273,7 @@ class Link:
         try:
             async with self._writing:
                 await stream.write(message.SerializeToString())
-        except (aio.AioRpcError, asyncio.InvalidStateError) as error:
+        except (aio.AioRpcError, aio.InternalError, asyncio.InvalidStateError) as error:
             # The stream is gone, and with it what was to be withdrawn.
             log.debug("withdrawal not sent", extra={**self._facts(), "detail": str(error)})
 

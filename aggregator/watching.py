@@ -65,7 +65,9 @@ class Watcher:
         """End the watch in good order: then no unload waits for our confirmation."""
         stream = self._stream
         if stream is not None:
-            with contextlib.suppress(aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
+            with contextlib.suppress(
+                aio.AioRpcError, aio.InternalError, asyncio.InvalidStateError, TimeoutError
+            ):
                 async with asyncio.timeout(FAREWELL_S):
                     await stream.done_writing()
                     await stream.code()
@@ -80,7 +82,7 @@ class Watcher:
             except aio.AioRpcError as error:
                 facts = {"address": self._address, "detail": error.details()}
                 log.info("controller lost", extra=facts)
-            except asyncio.InvalidStateError:
+            except (aio.InternalError, asyncio.InvalidStateError):
                 # Confirming after the leave was taken, or to a controller that just went away.
                 log.info("controller lost", extra={"address": self._address})
             except Exception:
