@@ -1,4 +1,5 @@
-"""The container engines that tests share. Nothing is started before a test asks for it."""
+"""What all tests share: container engines, none of which is started before a test asks for it, and
+patience on machines that are busy."""
 
 from __future__ import annotations
 
@@ -7,9 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.runtime.engine import ApartEngine, engine_apart, find_engine
 from tests.runtime.serving import pids_with
+
+# How fast a machine makes up examples says nothing about what is tested.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +35,14 @@ EXPECTED = {"answered", "cancelled", "PREDICTORS_FAILED", "DEADLINE_EXCEEDED"}
 
 
 async def one_client(
-    served: Aggregated, truth: FloatRows, end: float, chance: random.Random, seen: Counter[str]
+    served: Aggregated,
+    truth: FloatRows,
+    is_over: Callable[[], bool],
+    chance: random.Random,
+    seen: Counter[str],
 ) -> None:
     rows = iris_rows()
-    while time.monotonic() < end:
+    while not is_over():
         picked = [chance.randrange(len(rows)) for _ in range(chance.randint(1, 50))]
         labels = sorted(chance.sample(range(3), chance.randint(1, 3)))
         hasty = chance.random() < 0.15
@@ -70,14 +75,15 @@ async def outcome(call: asyncio.Future, wanted: FloatRows, hasty: bool) -> str: 
 
 
 async def restart_again_and_again(model: Path, listen: str, end: float, seen: Counter[str]) -> int:
-    """A predictor that is up, gone, up again, until `end`; how often it was up."""
+    """A predictor that is up, gone, up again, until `end` but three times at least; how often it
+    was up."""
 
     async def some_answers(count: int) -> None:
         enough = seen["answered"] + count
-        await eventually(lambda: seen["answered"] >= enough or time.monotonic() > end)
+        await eventually(lambda: seen["answered"] >= enough)
 
     count = 0
-    while time.monotonic() < end:
+    while time.monotonic() < end or count < 3:
         drain_s = 2.0 * (count % 2)
         async with running_predictor(PredictorConfig(listen, model, drain_s=drain_s)):
             await some_answers(200)
@@ -102,7 +108,7 @@ async def test_every_answer_under_load_is_right_while_a_replica_comes_and_goes(
             end = time.monotonic() + LOAD_S
             restarting = asyncio.create_task(restart_again_and_again(paths[0], spare, end, seen))
             clients = [
-                one_client(served, truth, end, random.Random(number), seen)
+                one_client(served, truth, restarting.done, random.Random(number), seen)
                 for number in range(CLIENTS)
             ]
             await asyncio.gather(*clients)
