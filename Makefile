@@ -83,7 +83,7 @@ requirements: | $(VENV)/pyvenv.cfg ## Pin requirements/*.txt anew (ALL=1: everyt
 	@test -x $(BIN)/uv || $(PIP) install uv
 	@$(call pin,pyproject.toml --group build --extra dev,dev)
 	@$(call pin,--constraint requirements/dev.txt --group build,build)
-	@$(call pin,--constraint requirements/dev.txt pyproject.toml --extra controller,run)
+	@$(call pin,--constraint requirements/dev.txt pyproject.toml --extra controller --extra gateway,run)
 	@$(call pin,--constraint requirements/dev.txt pyproject.toml --extra train,train)
 
 ##@ Check it

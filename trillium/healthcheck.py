@@ -2,15 +2,18 @@
 
 For HEALTHCHECK in an image, and for a person. Of several addresses one that serves is enough: the
 image does not know which service its container runs, and only that one's door is open. Prints one
-line. Exit status: 0 when it serves, 1 when not, 2 when the command line is wrong.
+line. Instead of an address, `http://host:port/path` is asked for a 200. Exit status: 0 when it
+serves, 1 when not, 2 when the command line is wrong.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import http.client
 import sys
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -19,11 +22,14 @@ from trillium.config import address, seconds
 from trillium.rpc.channels import link_channel
 
 SERVING = "SERVING"
+_HTTP = "http://"
 
 
 async def status_of(address: str, service: str = "", *, deadline_s: float = 3.0) -> str:
     """What grpc.health.v1 says there of `service` ("" is the whole server): "SERVING" or another
     name of a ServingStatus; or, where no answer came in time, why, as a sentence."""
+    if address.startswith(_HTTP):
+        return await asyncio.to_thread(_http_status, address, deadline_s)
     async with link_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         request = health_pb2.HealthCheckRequest(service=service)
@@ -32,6 +38,28 @@ async def status_of(address: str, service: str = "", *, deadline_s: float = 3.0)
         except aio.AioRpcError as error:
             return f"{error.code().name}: {error.details()}"
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
+
+
+def _http_status(url: str, deadline_s: float) -> str:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=deadline_s)
+    try:
+        connection.request("GET", parts.path or "/")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        return f"UNAVAILABLE: {error}"
+    finally:
+        connection.close()
+    return SERVING if status == http.client.OK else f"HTTP {status}"
+
+
+def _place(text: str) -> str:
+    """Parses an address, or the URL of a page that tells health."""
+    if not text.startswith(_HTTP):
+        return address(text)
+    parts = urlsplit(text)
+    address(parts.netloc)
+    return text
 
 
 async def check(addresses: Sequence[str], service: str, deadline_s: float) -> tuple[bool, str]:
@@ -48,8 +76,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m trillium.healthcheck",
         description="Ask a server's grpc.health.v1.Health whether it is SERVING.",
     )
-    text = "host:port or unix:/path; of several, one that serves is enough"
-    parser.add_argument("addresses", nargs="+", type=address, metavar="ADDRESS", help=text)
+    text = "host:port, unix:/path or http://host:port/path; of several, one that serves is enough"
+    parser.add_argument("addresses", nargs="+", type=_place, metavar="ADDRESS", help=text)
     text = "service to ask for; without it, the whole server"
     parser.add_argument("--service", default="", help=text)
     text = "how long to wait for the answer (default 3)"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -15,7 +17,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from tests.cli.conftest import Starter, Up, alive
+from tests.cli.conftest import Starter, Up, alive, free_ports
 from tests.waiting import eventually
 from trillium import AsyncClient, PredictorState
 from trillium.cli.controller import ControllerClient
@@ -93,6 +95,22 @@ async def test_ctrl_c_during_the_start_stops_everything(start_up: Starter, state
     starting.process.send_signal(signal.SIGINT)
     assert await starting.ended_with_all() == 0
     assert "stopping" in starting.said
+
+
+async def test_it_serves_http_if_that_is_wanted(start_up: Starter, state: Path) -> None:
+    port = free_ports(1)
+    running = start_up("--gateway", "--gateway-port", str(port), state=state)
+    await running.until("Ctrl-C stops everything")
+    assert f"HTTP at http://127.0.0.1:{port}/docs" in running.said
+    (call,) = re.findall(r"(?m)^  (curl .*)$", running.said)
+    done = await asyncio.to_thread(
+        subprocess.run, shlex.split(call), capture_output=True, check=True
+    )
+    assert json.loads(done.stdout)["prediction"]["label"] == "setosa"
+    gateway = running.server("gateway")
+    running.process.send_signal(signal.SIGINT)
+    assert await running.ended_with_all() == 0
+    assert not alive(gateway)
 
 
 async def test_a_second_ctrl_c_ends_all_at_once(start_up: Starter, state: Path) -> None:

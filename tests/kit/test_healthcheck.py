@@ -66,7 +66,24 @@ async def test_a_server_that_does_not_answer_is_waited_for_no_longer_than_the_de
     assert "DEADLINE_EXCEEDED" in line
 
 
-@pytest.mark.parametrize("arguments", [[], ["nowhere"], ["h:1", "--deadline-s", "0"]])
+async def test_a_page_that_answers_200_is_healthy_and_no_other() -> None:
+    answers = iter([b"200 OK", b"503 Service Unavailable"])
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert (await reader.readuntil(b"\r\n")).startswith(b"GET /health HTTP/1.1")
+        writer.write(b"HTTP/1.1 " + next(answers) + b"\r\ncontent-length: 0\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/health"
+        assert await check([url], "", 5) == (True, f"{url}: SERVING")
+        assert await check([url], "", 5) == (False, f"{url}: HTTP 503")
+    assert (await check(["http://127.0.0.1:1/health"], "", 5))[0] is False
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["nowhere"], ["http://nowhere/"], ["h:1", "--deadline-s", "0"]]
+)
 def test_a_wrong_command_line_is_told_from_an_unhealthy_server(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(arguments)

@@ -45,6 +45,7 @@ CsvFile = Annotated[
 ]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port of the aggregator.")]
 ControllerPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of the controller.")]
+GatewayPort = Annotated[int, typer.Option(min=1, max=65535, help="Port of the gateway.")]
 State = Annotated[Path, typer.Option(help="Folder for what a restart resumes, and for logs.")]
 
 
@@ -56,12 +57,15 @@ def start(
     port: Port = 50051,
     controller_port: ControllerPort = 50052,
     state: State = Path(".trillium"),
+    gateway: Annotated[bool, typer.Option("--gateway", help="Serve HTTP, too.")] = False,
+    gateway_port: GatewayPort = 9000,
 ) -> None:
     """Start a controller and an aggregator, load an ensemble, score rows, stay up until Ctrl-C."""
     from trillium.cli.show import Screen
     from trillium.cli.up import Plan, up
 
-    plan = Plan(ensemble, models, demo, port, controller_port, state)
+    http = gateway_port if gateway else None
+    plan = Plan(ensemble, models, demo, port, controller_port, state, http)
     with sentences():
         status = asyncio.run(up(plan, Screen()))
     raise typer.Exit(status)

@@ -12,7 +12,9 @@ _CLASSIFY = "trillium.aggregator.v1.AggregatorService/Classify"
 _LIST = "trillium.controller.v1.ControllerService/ListDeployments"
 
 
-def calls(aggregator: str, controller: str, features: Sequence[float]) -> dict[str, list[str]]:
+def calls(
+    aggregator: str, controller: str, features: Sequence[float], gateways: Sequence[str] = ()
+) -> dict[str, list[str]]:
     """How to classify one row, and to see the deployments: lines by what they are for."""
     values = [digits(value) for value in features]
     elsewhere = "" if aggregator == "127.0.0.1:50051" else f" --address {aggregator}"
@@ -27,6 +29,13 @@ def calls(aggregator: str, controller: str, features: Sequence[float]) -> dict[s
         ],
         "Command line": [f"{_tool('trillium')} classify {' '.join(values)}{elsewhere}"],
         f"Controller at {controller}": [f"{grpcurl} {controller} {_LIST}"],
+        **{
+            f"HTTP at http://{gateway}/docs": [
+                f"curl http://{gateway}/predict/label -H 'content-type: application/json' "
+                f"-d '{{\"data\":[[{','.join(values)}]]}}'"
+            ]
+            for gateway in gateways
+        },
     }
 
 

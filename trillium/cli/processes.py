@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -166,7 +167,7 @@ def last_words(log: Path) -> str:
     try:
         return str(json.loads(lines[-1])["message"])
     except (ValueError, TypeError, KeyError):
-        return lines[-1].removeprefix("controller: ").removeprefix("aggregator: ")
+        return re.sub(r"^(controller|aggregator|gateway): ", "", lines[-1])
 
 
 async def together(work: Iterable[Coroutine[Any, Any, None]]) -> None:

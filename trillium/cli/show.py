@@ -91,10 +91,16 @@ class Screen:
         """Print what went wrong."""
         self._print(Text(line, style="red"))
 
-    def how_to_call(self, aggregator: str, controller: str, examples: Sequence[Example]) -> None:
+    def how_to_call(
+        self,
+        aggregator: str,
+        controller: str,
+        examples: Sequence[Example],
+        gateways: Sequence[str] = (),
+    ) -> None:
         """Print how to call what listens at these addresses, to be copied."""
         features = examples[0].features if examples else ()
-        for title, lines in calls(aggregator, controller, features).items():
+        for title, lines in calls(aggregator, controller, features, gateways).items():
             self._print("", Text(title, style="bold"))
             for line in lines:
                 self._print(Text(f"  {line}"))

@@ -41,29 +41,38 @@ class Plan:
     controller_port: int
     state: Path
     """Folder for what a restart resumes, and for the logs below it."""
+    gateway_port: int | None = None
+    """Of the gateway; None is without one."""
 
     @property
     def logs(self) -> Path:
         return self.state / "logs"
 
+    @property
+    def gateway_ports(self) -> Sequence[int]:
+        """One or none."""
+        return () if self.gateway_port is None else (self.gateway_port,)
+
 
 class Fleet:
-    """The processes of a plan: the controller, which has the predictors, and the aggregator."""
+    """The processes of a plan: the controller, which has the predictors, the aggregator, and the
+    gateway if one is wanted."""
 
     def __init__(self, plan: Plan) -> None:
         self.began = time.monotonic()
         self.controller = Child(_controller_program(plan))
         self.aggregator = Child(_aggregator_program(plan))
+        self.gateways = [Child(_gateway_program(plan, port)) for port in plan.gateway_ports]
 
     @property
-    def children(self) -> tuple[Child, Child]:
-        """Both; the controller first, for which the aggregator can wait."""
-        return (self.controller, self.aggregator)
+    def children(self) -> tuple[Child, ...]:
+        """All; the controller first, for which the others can wait."""
+        return (self.controller, self.aggregator, *self.gateways)
 
     async def stop(self) -> None:
-        """Stop them: the aggregator first, so that what it still answers has whom to ask."""
-        await self.aggregator.stop()
-        await self.controller.stop()
+        """Stop them in the order of who asks whom, so that what is still answered can be."""
+        for child in reversed(self.children):
+            await child.stop()
 
     def kill(self) -> None:
         """End them at once; the predictors end with the controller."""
@@ -137,17 +146,19 @@ async def _shown(plan: Plan, found: Sequence[Path], fleet: Fleet, screen: Screen
     from trillium.cli.scoring import score, until_whole
 
     await _until_registered(plan, found, fleet.controller)
-    addresses = [child.program.address for child in fleet.children]
+    addresses = [child.program.address for child in (fleet.controller, fleet.aggregator)]
     async with ControllerClient(addresses[0]) as controller, AsyncClient(addresses[1]) as client:
         members = await _loaded(plan, found, controller, screen)
-        await fleet.aggregator.until_listening()
+        for child in (fleet.aggregator, *fleet.gateways):
+            await child.until_listening()
         await until_whole(client, [member.class_label for member in members])
         scores = await score(client, members[0].examples)
         screen.say(f"{plan.ensemble} is up after {time.monotonic() - fleet.began:.1f} s")
         screen.scores(plan.ensemble, members[0].feature_names, scores)
         ran = await _run(plan, members[-1].model, controller, screen)
     if not plan.demo:
-        screen.how_to_call(addresses[1], addresses[0], members[0].examples)
+        http = [child.program.address for child in fleet.gateways]
+        screen.how_to_call(addresses[1], addresses[0], members[0].examples, http)
     return EXIT_OK if ran and not any(score.error for score in scores) else EXIT_FAILED
 
 
@@ -208,6 +219,13 @@ def _aggregator_program(plan: Plan) -> Program:
     return Program("the aggregator", command, plan.port, log)
 
 
+def _gateway_program(plan: Plan, port: int) -> Program:
+    aggregator = ("--aggregator", f"{ports.HOST}:{plan.port}")
+    controller = ("--controller", f"{ports.HOST}:{plan.controller_port}")
+    command = _command("gateway", port, *aggregator, *controller)
+    return Program("the gateway", command, port, plan.logs / f"gateway-{port}.log")
+
+
 def _command(module: str, port: int, *words: str) -> tuple[str, ...]:
     """The command of a server that ends when this process does."""
     listen = ("--listen", f"{ports.HOST}:{port}", "--parent-pid", str(os.getpid()))
@@ -218,4 +236,5 @@ def _wanted_ports(plan: Plan) -> list[ports.Wanted]:
     return [
         ports.Wanted(plan.port, "the aggregator", "--port"),
         ports.Wanted(plan.controller_port, "the controller", "--controller-port"),
+        *(ports.Wanted(port, "the gateway", "--gateway-port") for port in plan.gateway_ports),
     ]

@@ -1,0 +1,162 @@
+"""What the gateway serves: one `Operation` for each method of each path, and what a handler knows.
+
+The list of operations is the one source of the routes, the checks and the OpenAPI document.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from starlette.datastructures import Headers
+from starlette.responses import Response
+
+from gateway.problems import MEDIA_TYPE
+from trillium.rpc.call import REQUEST_ID_KEY
+
+JSON = "application/json"
+SERVER_STATUSES = (429, 499, 500, 501, 503, 504)
+"""What any operation that asks a service behind the gateway may answer."""
+
+
+class Strict(BaseModel):
+    """Base of request bodies: no unknown keys, no text where a number is wanted, finite numbers."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Query(BaseModel):
+    """Base of query parameters, which come as texts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, slots=True)
+class PathParameter:
+    """A part of a path that the caller chooses."""
+
+    name: str
+    description: str
+    pattern: str
+    example: str
+
+    def allows(self, value: str) -> bool:
+        return re.fullmatch(self.pattern.strip("^$"), value) is not None
+
+
+_ID = "[a-z]([a-z0-9-]{0,%d}[a-z0-9])?"
+_NAME = "^[^/:]{1,128}$"
+PATH_PARAMETERS: Mapping[str, PathParameter] = {
+    each.name: each
+    for each in (
+        PathParameter("deployment", "Id of a deployment.", f"^{_ID % 38}$", "a1"),
+        PathParameter("run", "Id of a run.", f"^{_ID % 30}$", "r1"),
+        PathParameter("ensemble", "Name of the ensemble.", _NAME, "iris"),
+        PathParameter("model", "Name of the ensemble.", _NAME, "iris"),
+        PathParameter("version", "Version of the model: always 1.", "^[0-9]{1,9}$", "1"),
+        PathParameter("asset", "Name of a file.", "^[a-z]+[.](js|css)$", "page.js"),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request, as far as it was checked."""
+
+    path: Mapping[str, str]
+    """The path's parameters."""
+    query: Any
+    """The operation's query model."""
+    body: Any
+    """The operation's body model; None without a body."""
+    raw: bytes
+    """The body as it came."""
+    headers: Headers
+    deadline: float
+    """On the monotonic clock."""
+    timed: bool
+    """Whether the caller set the time."""
+    request_id: str
+    traced: bool
+    """Whether the caller chose the request id."""
+
+    @property
+    def left_s(self) -> float:
+        """Seconds left, and never quite none: who has no time left is told so by the callee."""
+        return max(0.001, self.deadline - time.monotonic())
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What travels with the calls that answer this: an id that was chosen is traced there."""
+        return ((REQUEST_ID_KEY, self.request_id),) if self.traced else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """An answer that an operation may give besides problems."""
+
+    status: int
+    description: str
+    schema: Any = None
+    """A protobuf message class, a pydantic model, a JSON Schema, or None for no body."""
+    media_type: str = JSON
+    example: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class RawBody:
+    """A body that the handler reads itself, as the OpenAPI document tells it."""
+
+    content: Mapping[str, Any]
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path."""
+
+    method: str
+    path: str
+    tag: str
+    summary: str
+    handler: Callable[[Asked], Awaitable[Response]]
+    promises: Sequence[Promise]
+    description: str = ""
+    body: type[BaseModel] | RawBody | None = None
+    body_optional: bool = False
+    body_example: Any = None
+    query: type[BaseModel] | None = None
+    refusals: Sequence[int] = ()
+    """Statuses of problems besides those that every operation may answer."""
+    waits: bool = False
+    """Whether it waits for a deployment or a run, and so gets more time by default."""
+    local: bool = False
+    """Whether it asks no service behind the gateway."""
+    hidden: bool = False
+    """Left out of the OpenAPI document: the document itself and its page."""
+    parameters: Sequence[PathParameter] = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = re.findall(r"{(\w+)}", self.path)
+        object.__setattr__(self, "parameters", tuple(PATH_PARAMETERS[name] for name in names))
+
+
+def json_response(
+    content: Any,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    media_type: str = JSON,
+) -> Response:
+    """`content` as JSON; NaN and infinity, which it does not know, raise ValueError."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Response(text.encode(), status, headers, media_type)
+
+
+def problem_response(content: Any, status: int, headers: Mapping[str, str]) -> Response:
+    """A problem."""
+    return json_response(content, status, headers, MEDIA_TYPE)

@@ -1,0 +1,50 @@
+"""JSON as its standard has it: what Python's parser forgives is refused here."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from trillium.errors import MalformedMessage
+
+
+def parse(raw: bytes) -> Any:
+    """The value that a body holds.
+
+    Raises MalformedMessage for what is no JSON in UTF-8, for NaN and Infinity, for a key that comes
+    twice in one object, for integers of thousands of digits, for halves
+    of surrogate pairs and for nesting without end.
+    """
+    try:
+        value = _DECODER.decode(raw.decode())
+        if b"\\u" in raw:
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError as error:
+        text = "a surrogate without its other half, which is no character"
+        raise MalformedMessage(f"the body holds {text}") from error
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise MalformedMessage(f"the body is no JSON: {error.msg} at {where}") from error
+    except UnicodeDecodeError as error:
+        raise MalformedMessage(f"the body is not UTF-8 at byte {error.start}") from error
+    except RecursionError as error:
+        raise MalformedMessage("the body is nested too deeply") from error
+    except ValueError as error:  # Python's limit of an integer's digits
+        raise MalformedMessage("the body holds a number that is too long") from error
+
+
+def _constant(name: str) -> NoReturn:
+    raise MalformedMessage(f"the body holds {name}, which JSON does not know; finite numbers only")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        keys = [key for key, _ in pairs]
+        again = next(key for key in keys if keys.count(key) > 1)
+        raise MalformedMessage(f"the key {again[:60]!r} comes twice in one object")
+    return result
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)

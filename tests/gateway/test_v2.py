@@ -1,0 +1,190 @@
+"""The Open Inference Protocol over HTTP, by Triton's own clients and by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+import tritonclient.http.aio as triton_aio
+from tritonclient.utils import InferenceServerException
+
+from tests.artifacts import iris_rows
+from tests.gateway.serving import LABELS, SETOSA, VIRGINICA, Answer, System
+from tests.gateway.test_proxy import truth
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+INFER = "/v2/models/iris/infer"
+
+
+def tensor(rows: Any, *, binary: bool = True) -> Any:
+    """The input as tritonclient has it."""
+    made = triton.InferInput("input", list(np.shape(rows)), "FP32")
+    made.set_data_from_numpy(np.asarray(rows, np.float32), binary_data=binary)
+    return made
+
+
+def asked(**changes: Any) -> dict[str, Any]:
+    """A request in JSON with one row, with `changes` to its input."""
+    one = {"name": "input", "shape": [1, 4], "datatype": "FP32", "data": SETOSA}
+    return {"inputs": [{**one, **changes}]}
+
+
+async def in_thread(iris: System, work: Any) -> Any:
+    """`work` with a synchronous tritonclient; its loop is a thread's own."""
+
+    def run() -> Any:
+        with triton.InferenceServerClient(iris.gateway.address) as client:
+            return work(client)
+
+    return await asyncio.to_thread(run)
+
+
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False])
+async def test_tritonclient_infers(
+    iris: System, models: Path, binary_in: bool, binary_out: bool
+) -> None:
+    rows = iris_rows()
+    names = ("label", "probabilities")
+    outputs = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in names]
+
+    def work(client: Any) -> Any:
+        return client.infer(
+            "iris", [tensor(rows, binary=binary_in)], outputs=outputs, request_id="r1"
+        )
+
+    result = await in_thread(iris, work)
+    response = result.get_response()
+    assert (response["id"], response["model_name"]) == ("r1", "iris")
+    assert [each["name"] for each in response["outputs"]] == list(names)
+    expected = truth(models, rows)
+    np.testing.assert_array_equal(result.as_numpy("probabilities"), expected)
+    labels = result.as_numpy("label")
+    texts = [each.decode() if isinstance(each, bytes) else each for each in labels]
+    assert texts == [LABELS[index] for index in expected.argmax(axis=1)]
+
+
+async def test_tritonclient_infers_without_naming_outputs(iris: System, models: Path) -> None:
+    result = await in_thread(iris, lambda client: client.infer("iris", [tensor([SETOSA])]))
+    np.testing.assert_array_equal(result.as_numpy("probabilities"), truth(models, [SETOSA]))
+    assert result.as_numpy("label").tolist() == [b"setosa"]
+
+
+async def test_tritonclient_gets_the_best_classes(iris: System) -> None:
+    output = triton.InferRequestedOutput("probabilities", class_count=2)
+
+    def work(client: Any) -> Any:
+        return client.infer("iris", [tensor([SETOSA, VIRGINICA])], outputs=[output])
+
+    best = (await in_thread(iris, work)).as_numpy("probabilities")
+    assert best.shape == (2, 2)
+    score, index, label = best[1, 0].decode().split(":")
+    assert (float(score) > 0.9, index, label) == (True, "2", "virginica")
+
+
+async def test_tritonclient_asks_for_health_and_metadata(iris: System) -> None:
+    def work(client: Any) -> Any:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.is_model_ready("iris")
+        assert client.is_model_ready("iris", "1")
+        assert not client.is_model_ready("roses")
+        assert not client.is_model_ready("iris", "2")
+        return client.get_server_metadata(), client.get_model_metadata("iris", "1")
+
+    server, model = await in_thread(iris, work)
+    assert server["extensions"] == ["binary_tensor_data", "classification"]
+    assert model["inputs"] == [{"name": "input", "datatype": "FP32", "shape": [-1, 4]}]
+    assert [each["name"] for each in model["outputs"]] == ["probabilities", "label"]
+
+
+@pytest.mark.parametrize(
+    ("model", "rows", "status", "said"),
+    [
+        ("roses", [SETOSA], "404", "roses"),
+        ("iris", [SETOSA[:3]], "400", "4 features"),
+        ("iris", [[float("nan")] * 4], "400", "column 0 is nan"),
+    ],
+)
+async def test_tritonclient_reads_our_errors(
+    iris: System, model: str, rows: Any, status: str, said: str
+) -> None:
+    with pytest.raises(InferenceServerException) as caught:
+        await in_thread(iris, lambda client: client.infer(model, [tensor(rows)]))
+    assert caught.value.status() == status
+    assert said in caught.value.message()
+
+
+async def test_the_asyncio_tritonclient_works_too(iris: System, models: Path) -> None:
+    async with triton_aio.InferenceServerClient(iris.gateway.address) as client:
+        assert await client.is_model_ready("iris")
+        result = await client.infer("iris", [tensor([VIRGINICA])])
+        np.testing.assert_array_equal(result.as_numpy("probabilities"), truth(models, [VIRGINICA]))
+
+
+async def infer(iris: System, header: Any, raw: bytes = b"", length: str | None = None) -> Answer:
+    """What the gateway answers to JSON with raw tensors after it."""
+    text = json.dumps(header).encode()
+    options = {"content-type": "application/octet-stream"}
+    if raw or length is not None:
+        options["inference-header-content-length"] = str(len(text)) if length is None else length
+    return await iris.call.post(INFER, text + raw, headers=options)
+
+
+async def test_rows_may_be_nested_or_flat(iris: System) -> None:
+    flat = (await infer(iris, asked(shape=[2, 4], data=SETOSA + VIRGINICA))).json
+    nested = (await infer(iris, asked(shape=[2, 4], data=[SETOSA, VIRGINICA]))).json
+    assert flat == nested
+    assert flat["outputs"][1]["data"] == ["setosa", "virginica"]
+
+
+@pytest.mark.parametrize(
+    ("header", "raw", "field"),
+    [
+        (asked(name="x"), b"", "inputs[0].name"),
+        (asked(datatype="FP64"), b"", "inputs[0].datatype"),
+        (asked(shape=[4]), b"", "inputs[0].shape"),
+        (asked(shape=[0, 4]), b"", "inputs[0].shape"),
+        (asked(shape=[-1, 4]), b"", "inputs[0].shape[0]"),
+        (asked(shape=[2, 4]), b"", "inputs[0].data"),
+        (asked(data=[[5.1, 3.5], [1.4, 0.2]]), b"", "inputs[0].data"),
+        (asked(data=[]), b"", "inputs[0].data"),
+        (asked(data=[[1, 2, 3, "4"]]), b"", "inputs[0].data[0][3]"),
+        (asked(data=[1, 2, 3, 1e39]), b"", "inputs[0].data"),
+        (asked(data=None), b"", "inputs[0].data"),
+        (asked(data=None, parameters={"binary_data_size": 15}), bytes(15), "inputs[0]"),
+        (asked(parameters={"binary_data_size": 16}), bytes(16), "inputs[0].data"),
+        (asked(data=None, parameters={"binary_data_size": 16}), bytes(17),
+         "inputs[0].parameters.binary_data_size"),
+        ({"inputs": []}, b"", "inputs"),
+        ({"inputs": asked()["inputs"] * 2}, b"", "inputs"),
+        ({**asked(), "outputs": [{"name": "scores"}]}, b"", "outputs[0].name"),
+        ({**asked(), "outputs": [{"name": "label"}] * 2}, b"", "outputs[1].name"),
+        ({**asked(), "outputs": [{"name": "label", "parameters": {"classification": 1}}]}, b"",
+         "outputs[0].parameters.classification"),
+    ],
+)  # fmt: skip
+async def test_a_wrong_request_is_told_by_field(
+    iris: System, header: Any, raw: bytes, field: str
+) -> None:
+    answer = await infer(iris, header, raw)
+    assert answer.status == 400
+    assert field in answer.fields
+    assert answer.json["error"] == answer.json["detail"]
+
+
+@pytest.mark.parametrize("length", ["-1", "x", "100000", "1e2", ""])
+async def test_a_wrong_length_of_the_json_is_refused(iris: System, length: str) -> None:
+    answer = await infer(iris, asked(), length=length)
+    assert list(answer.fields) == ["header inference-header-content-length"]
+
+
+async def test_the_timeout_parameter_is_a_deadline(iris: System) -> None:
+    answer = await infer(iris, {**asked(), "parameters": {"timeout": 1}})
+    assert (answer.status, answer.json["code"]) == (504, "DEADLINE_EXCEEDED")
