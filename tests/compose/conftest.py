@@ -8,13 +8,6 @@ import pytest
 
 from tests.compose.mongo_image import mongo_variables
 from tests.compose.system import System, installed
-from tests.runtime.engine import find_engine
-
-
-@pytest.fixture(scope="session")
-def engine() -> str:
-    """The address of an engine that has the image."""
-    return find_engine()
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ OVERRIDE = "tests/compose/mongod.compose.yaml"
 
 def mongo_variables(engine: str) -> Mapping[str, str]:
     """The variables that have compose.yaml use a database that the engine has, or can get."""
-    official = re.findall(r"(?m)^MONGO_IMAGE=(.+)", (ROOT / ".env").read_text())[0]
+    official = official_image()
     with closing(client_of(engine)) as api:
         if _has(api, official) or (not _has(api, SUBSTITUTE) and _pulled(engine, official)):
             return {}
@@ -31,6 +31,12 @@ def mongo_variables(engine: str) -> Mapping[str, str]:
             _build(engine)
     files = f"compose.yaml:{OVERRIDE}"
     return {"COMPOSE_FILE": files, "TRILLIUM_TEST_MONGOD_IMAGE": SUBSTITUTE}
+
+
+def official_image() -> str:
+    """The image that compose.yaml uses without an override."""
+    found: list[str] = re.findall(r"(?m)^MONGO_IMAGE=(.+)", (ROOT / ".env").read_text())
+    return found[0]
 
 
 def _has(api: docker.APIClient, image: str) -> bool:

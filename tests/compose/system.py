@@ -48,10 +48,18 @@ def command_of_compose() -> list[str]:
 class System:
     """One installation. Every command is bounded, and fails with what it printed."""
 
-    def __init__(self, engine: str, mongo: Mapping[str, str], api: docker.APIClient) -> None:
+    def __init__(
+        self,
+        engine: str,
+        mongo: Mapping[str, str],
+        api: docker.APIClient,
+        within: Sequence[str] = (),
+    ) -> None:
         """`engine` is the address of an engine with the image, `api` a client of it; `mongo` are
-        the variables that say what the database is."""
+        the variables that say what the database is; `within` is what a command begins with that is
+        to reach the published ports."""
         self.engine = engine
+        self.within = within
         self.api = api
         self.project = f"trillium-test-{secrets.token_hex(4)}"
         self.owner = self.project.replace("-", "")
@@ -160,7 +168,17 @@ class System:
         """What a method of the controller answers to grpcurl; with its service for others than
         ControllerService."""
         full = method if "/" in method else f"{CONTROLLER}/{method}"
-        return json.loads(grpcurl("-d", json.dumps(message), self.controller, full))
+        return json.loads(
+            grpcurl("-d", json.dumps(message), self.controller, full, within=self.within)
+        )
+
+    def is_controlling(self) -> bool:
+        """Whether the controller answers, database and all."""
+        try:
+            self.control("ListDeployments")
+        except AssertionError:
+            return False
+        return True
 
     def addresses(self) -> list[str]:
         """Where the aggregator has predictors that are ready."""
@@ -174,11 +192,11 @@ class System:
             return list(client.classify(ROWS).labels)
 
 
-def grpcurl(*arguments: str) -> str:
+def grpcurl(*arguments: str, within: Sequence[str] = ()) -> str:
     """What grpcurl prints, called as a person calls it."""
     program = Path(sys.executable).with_name("grpcurl")
     done = subprocess.run(
-        [program, "-plaintext", "-max-time", "60", *arguments],
+        [*within, program, "-plaintext", "-max-time", "60", *arguments],
         check=False,
         capture_output=True,
         text=True,
@@ -202,10 +220,12 @@ def group_of(api: docker.APIClient, socket: str) -> int:
 
 
 @contextmanager
-def installed(engine: str, mongo: Mapping[str, str]) -> Iterator[System]:
+def installed(
+    engine: str, mongo: Mapping[str, str], *, within: Sequence[str] = ()
+) -> Iterator[System]:
     """An installation that is not up yet; afterwards it is down, and nothing of it is left."""
     with closing(client_of(engine)) as api:
-        system = System(engine, mongo, api)
+        system = System(engine, mongo, api, within)
         try:
             yield system
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -21,13 +22,15 @@ from tests.compose.system import (
     by_service,
     grpcurl,
 )
+from tests.controller.catalogs import model_upload
+from tests.sound_artifacts import large
 from tests.waiting import eventually
 from trillium import Client
+from trillium.controller.v1 import catalog_service_pb2_grpc
 from trillium.errors import PredictorsFailed
+from trillium.rpc.channels import client_channel
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
-
-STATIC = {f"predictor-{label}:50061" for label in LABELS}
 
 
 def test_all_of_it_is_there_and_healthy(system: System) -> None:
@@ -203,6 +206,34 @@ async def test_a_stopped_class_leaves_the_others_probabilities_and_no_guessed_la
         assert list(client.classify(ROWS).labels) == LABELS
 
 
+async def test_a_scaled_service_is_used_whole_and_no_call_fails_meanwhile(system: System) -> None:
+    scale = ("up", "--detach", "--wait", "--no-recreate", "--scale")
+    service = "predictor-setosa"
+
+    def received() -> dict[str, int]:
+        """Bytes that each predictor of the class has received."""
+        stats = {each["Id"]: system.api.stats(each["Id"], stream=False) for each in replicas}
+        return {id: each["networks"]["eth0"]["rx_bytes"] for id, each in stats.items()}
+
+    with ExitStack() as stack:
+        loads = [stack.enter_context(Load(system.aggregator)) for _ in range(4)]
+        system.compose(*scale, f"{service}=3", service)
+        replicas = system.containers(service)
+        assert len(replicas) == 3
+        await eventually(lambda: len(system.addresses()) == 5, 60)
+        before = received()
+        for load in loads:
+            await eventually(load.more(100), 60)
+        after = received()
+        # A request of three rows has more than 100 bytes; at rest there is next to nothing.
+        assert all(after[id] - before[id] > 2000 for id in before), (before, after)
+        system.compose(*scale, f"{service}=1", service)
+        await eventually(lambda: len(system.addresses()) == 3, 60)
+        for load in loads:
+            await eventually(load.more(), 60)
+    assert [failure for load in loads for failure in load.failures] == []
+
+
 async def test_an_aggregator_that_is_killed_comes_back(system: System) -> None:
     with Load(system.aggregator) as load:
         await eventually(load.more())
@@ -221,7 +252,7 @@ async def test_predictions_flow_while_the_control_plane_is_killed_and_comes_back
         await eventually(load.more())
         system.kill(service)
         await eventually(lambda: system.container(service)["State"]["StartedAt"] != before, 60)
-        await eventually(lambda: is_controlling(system), 60)
+        await eventually(system.is_controlling, 60)
         await eventually(load.more())
     assert load.failures == []
     life(system, f"after-{service}")
@@ -234,7 +265,7 @@ async def test_mongo_is_restarted_under_load(system: System) -> None:
         (made,) = system.made()
         await eventually(lambda: len(system.addresses()) == 4)
         system.compose("restart", "mongo")
-        await eventually(lambda: is_controlling(system), 60)
+        await eventually(system.is_controlling, 60)
         await eventually(load.more())
         kept = system.control("GetDeployment", name="deployments/kept")
         assert kept["state"] == "STATE_LOADED"
@@ -250,7 +281,7 @@ async def test_a_controller_that_dies_half_way_through_a_create_finishes_it_afte
     wanted: dict[str, Any] = {"deployment_id": "half", "model": "iris-setosa", "replica_count": 3}
     system.control("CreateDeployment", **wanted, no_wait=True)
     system.kill("controller")
-    await eventually(lambda: is_controlling(system), 60)
+    await eventually(system.is_controlling, 60)
 
     def is_created() -> bool:
         found = system.control("GetDeployment", name="deployments/half")
@@ -259,6 +290,30 @@ async def test_a_controller_that_dies_half_way_through_a_create_finishes_it_afte
     await eventually(is_created, 60)
     assert len(system.made()) == 3
     system.control("TerminateDeployment", name="deployments/half")
+    assert system.made() == []
+
+
+async def test_a_predictor_that_needs_more_memory_than_it_may_is_reported_as_such(
+    system: System,
+) -> None:
+    artifact = large(96)
+    async with client_channel(system.controller) as channel:
+        catalog = catalog_service_pb2_grpc.CatalogServiceStub(channel)
+        await catalog.RegisterModel(model_upload(artifact, 2**20, name="large"), timeout=100)
+    limits = {"memory_bytes": 64 * 2**20}
+    with Load(system.aggregator) as load:
+        system.control("CreateDeployment", deployment_id="oom", model="large", limits=limits)
+        system.control("LoadDeployment", name="deployments/oom", no_wait=True)
+
+        def reason() -> str:
+            found = system.control("GetDeployment", name="deployments/oom")
+            return str(found["instances"][0].get("reason", ""))
+
+        await eventually(lambda: bool(reason()), 60)
+        assert "it used more memory than it may" in reason()
+        await eventually(load.more())
+    assert load.failures == []
+    system.control("TerminateDeployment", name="deployments/oom")
     assert system.made() == []
 
 
@@ -282,15 +337,6 @@ async def test_predictors_outlive_a_restart_and_an_upgrade_of_their_controller(
     assert [each["Id"] for each in system.made()] == before
     system.control("TerminateDeployment", name="deployments/outlives")
     assert system.made() == []
-
-
-def is_controlling(system: System) -> bool:
-    """Whether the controller answers, database and all."""
-    try:
-        system.control("ListDeployments")
-    except AssertionError:
-        return False
-    return True
 
 
 def life(system: System, id: str) -> None:

@@ -89,10 +89,10 @@ class ApartEngine:
         """The network namespace, which outlives the engine."""
         return self.folder / "net"
 
-    def start(self) -> None:
-        """Start it, if it does not run."""
+    def start(self, *arguments: str) -> None:
+        """Start it, if it does not run; with more arguments for dockerd."""
         subprocess.run(
-            [SCRIPTS / "start_engine.sh", "--apart", self.folder],
+            [SCRIPTS / "start_engine.sh", "--apart", self.folder, "--", *arguments],
             check=True,
             timeout=100,
             stdout=subprocess.DEVNULL,

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import os
+import re
+import secrets
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import docker
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
-from tests.runtime.engine import IMAGE
+from tests.runtime.engine import IMAGE, SCRIPTS
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.engine
@@ -93,3 +102,67 @@ def test_all_services_can_be_imported_where_nothing_can_be_written(api: docker.A
     assert output_of(api, "python", "-m", "predictor", "--help")
     assert output_of(api, "python", "-m", "aggregator", "--help")
     assert output_of(api, "python", "-m", "trillium", "--help")
+
+
+def test_it_says_what_it_is_and_how_it_is_asked_for_its_health(api: docker.APIClient) -> None:
+    config = api.inspect_image(IMAGE)["Config"]  # type: ignore[no-untyped-call]
+    assert config["Labels"]["org.opencontainers.image.title"] == "Trillium"
+    assert config["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert config["Healthcheck"]["Test"][:4] == ["CMD", "python", "-m", "trillium.healthcheck"]
+    assert config["StopSignal"] == "SIGTERM"
+
+
+def test_what_it_keeps_of_arrow_reads_parquet(api: docker.APIClient) -> None:
+    file = io.BytesIO()
+    table = pa.table({"x": [1.5, 2.5], "label": pa.array(["a", "b"]).dictionary_encode()})
+    parquet.write_table(table, file, compression="zstd")
+    program = """
+import base64, sys
+from controller.catalog.datasets import parse
+found = parse(base64.b64decode(sys.argv[1]))
+print(found.format.value, found.rows.tolist(), found.labels)
+"""
+    content = base64.b64encode(file.getvalue()).decode()
+    said = output_of(api, "python", "-c", program, content)
+    assert said == "parquet [[1.5], [2.5]] ('a', 'b')\n"
+
+
+@pytest.mark.parametrize("buildkit", [False, True], ids=["classic", "buildkit"])
+@pytest.mark.timeout(900)
+def test_either_builder_builds_it(engine: str, api: docker.APIClient, buildkit: bool) -> None:
+    name = f"trillium-test:{secrets.token_hex(6)}"
+    environment = {**os.environ, "DOCKER_HOST": engine, "DOCKER_BUILDKIT": str(int(buildkit))}
+    if buildkit:
+        environment["PATH"] = f"{folder_of_buildkit()}:{environment['PATH']}"
+    script: list[str | Path] = [SCRIPTS / "build_image.sh", name]
+    done = subprocess.run(
+        script, check=False, env=environment, capture_output=True, text=True, timeout=800
+    )
+    assert done.returncode == 0, done.stderr
+    try:
+        built, ours = (api.inspect_image(each)["Config"] for each in (name, IMAGE))  # type: ignore[no-untyped-call]
+        for part in ("Cmd", "Entrypoint", "Env", "Healthcheck", "Labels", "User", "WorkingDir"):
+            assert built[part] == ours[part], part
+    finally:
+        api.remove_image(name)
+
+
+def folder_of_buildkit() -> Path:
+    """Where there is a docker command that can have BuildKit build: one with the plugin buildx, or
+    one of the time before that was needed."""
+    for folder in os.get_exec_path():
+        docker_here = Path(folder) / "docker"
+        if not os.access(docker_here, os.X_OK):
+            continue
+        said = _output_of_tool(docker_here, "--version")
+        major = re.search(r"version (\d+)", said)
+        if (major and int(major[1]) < 23) or "github.com/docker/buildx" in _output_of_tool(
+            docker_here, "buildx", "version"
+        ):
+            return Path(folder)
+    raise AssertionError("no docker command here has BuildKit: install Docker's plugin buildx")
+
+
+def _output_of_tool(*command: str | Path) -> str:
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    return done.stdout
