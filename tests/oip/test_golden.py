@@ -105,6 +105,18 @@ def test_listed_differences_are_differences() -> None:
     assert all(TRITON[name]["code"] != code for name, code in OTHER_CODES.items())
 
 
+def _without_score(element: bytes) -> bytes:
+    """A label, or `index:label` of a classification."""
+    return element.partition(b":")[2] or element
+
+
+def _score(element: bytes) -> float:
+    """The score of a classification, which has six decimals; 0 for a label."""
+    score, colon, _ = element.partition(b":")
+    assert not colon or len(score.partition(b".")[2]) == 6
+    return float(score) if colon else 0.0
+
+
 def _assert_same_outputs(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
     for key in ("model_name", "model_version", "id"):
         assert mine.get(key) == theirs.get(key)
@@ -116,7 +128,12 @@ def _assert_same_outputs(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> 
         if datatype == "FP32":
             assert found[name][1] == pytest.approx(values, abs=TOLERANCE)
         else:
-            assert found[name][1] == values
+            assert [_without_score(each) for each in found[name][1]] == [
+                _without_score(each) for each in values
+            ]
+            assert [_score(each) for each in found[name][1]] == pytest.approx(
+                [_score(each) for each in values], abs=TOLERANCE
+            )
     # Triton cannot have outputs of one value for each row: its label is [n, 1], and ours [n].
     wanted = {
         name: size[:1] if name == "label" else size

@@ -10,9 +10,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool
 
 from tests.predictor.serving import Served, serving
 from tests.sound_artifacts import two_column_tensor
+from trillium.oip import open_inference_pb2
+from trillium.rpc.reflection import SeveralPools
 
 GRPCURL = Path(sys.executable).parent / "grpcurl"
 
@@ -83,3 +86,19 @@ async def test_call_by_grpcurl_needs_no_proto(served: Served) -> None:
     assert json.loads(text) == {"status": "SERVING"}
     text = await grpcurl(served, "trillium.predictor.v1.ModelService/GetModel")
     assert json.loads(text)["model"]["classLabel"] == "setosa"
+
+
+def test_a_services_own_messages_come_before_others_of_the_same_name() -> None:
+    """As when somebody imports another client of the same protocol into the server's process."""
+    file = descriptor_pb2.FileDescriptorProto(name="other.proto", package="inference")
+    file.service.add(name="GRPCInferenceService")
+    others = descriptor_pool.DescriptorPool()
+    others.Add(file)
+
+    pool = SeveralPools((open_inference_pb2.DESCRIPTOR.pool, others))
+
+    found = pool.FindFileContainingSymbol("inference.GRPCInferenceService")
+    assert found.name == open_inference_pb2.DESCRIPTOR.name
+    assert pool.FindFileByName("other.proto").name == "other.proto"
+    with pytest.raises(KeyError):
+        pool.FindFileByName("nobody.proto")

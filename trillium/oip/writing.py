@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -21,10 +21,14 @@ def answer(
     """The answer to `question`, of [n, classes] `probabilities`."""
     response = pb.ModelInferResponse(model_name=model.name, model_version=VERSION, id=request_id)
     for output in question.outputs:
+        row_count = len(probabilities)
         if output.name == LABEL:
-            _add_texts(response, output, _labels(model, probabilities), question)
+            labels = _labels(model, probabilities)
+            _add_texts(response, output, (row_count,), labels, question)
         elif output.class_count:
-            _add_texts(response, output, _classes(model, output, probabilities), question)
+            count = min(output.class_count, len(model.class_labels))
+            classes = _classes(model, count, probabilities)
+            _add_texts(response, output, (row_count, count), classes, question)
         else:
             _add_numbers(response, output, probabilities, question)
     return response
@@ -43,36 +47,29 @@ def _add_numbers(
 def _add_texts(
     response: pb.ModelInferResponse,
     output: Output,
-    texts: tuple[Sequence[int], Iterable[bytes]],
+    shape: Sequence[int],
+    elements: Sequence[bytes],
     question: Question,
 ) -> None:
-    shape, elements = texts
     tensor = response.outputs.add(name=output.name, datatype="BYTES", shape=shape)
     if question.raw:
-        packed = [_LENGTH.pack(len(element)) + element for element in elements]
-        response.raw_output_contents.append(b"".join(packed))
+        packed = {each: _LENGTH.pack(len(each)) + each for each in set(elements)}
+        response.raw_output_contents.append(b"".join([packed[each] for each in elements]))
     else:
         tensor.contents.bytes_contents.extend(elements)
 
 
-def _labels(
-    model: ServedModel, probabilities: Probabilities
-) -> tuple[Sequence[int], Iterable[bytes]]:
+def _labels(model: ServedModel, probabilities: Probabilities) -> list[bytes]:
     """The most probable class of each row, [n]; ties go to the first class."""
     names = [label.encode() for label in model.class_labels]
-    winners = probabilities.argmax(axis=1).tolist()
-    return (len(winners),), [names[winner] for winner in winners]
+    return [names[winner] for winner in probabilities.argmax(axis=1).tolist()]
 
 
-def _classes(
-    model: ServedModel, output: Output, probabilities: Probabilities
-) -> tuple[Sequence[int], Iterable[bytes]]:
-    """`score:index:label` of the most probable classes of each row, [n, k], the best first."""
-    count = min(output.class_count, len(model.class_labels))
+def _classes(model: ServedModel, count: int, probabilities: Probabilities) -> list[bytes]:
+    """`score:index:label` of the `count` most probable classes of each row, the best first."""
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
     scores = np.take_along_axis(probabilities, order, axis=1)
-    elements = [
+    return [
         f"{score:f}:{index}:{model.class_labels[index]}".encode()
         for score, index in zip(scores.ravel().tolist(), order.ravel().tolist(), strict=True)
     ]
-    return (len(probabilities), count), elements

@@ -27,7 +27,7 @@ def add_reflection(server: Any, services: Sequence[Service]) -> None:
     }
     pools.pop(descriptor_pool.Default(), None)
     # The default pool may have other messages of the same name, which somebody else's client uses.
-    pool = _CommentedPool((*pools, descriptor_pool.Default()))
+    pool = SeveralPools((*pools, descriptor_pool.Default()))
     servicer = reflection.aio.ReflectionServicer(names, pool=pool)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
 
@@ -64,8 +64,8 @@ class _CommentedFile:
             proto.CopyFrom(commented)
 
 
-class _CommentedPool:
-    """The part of a DescriptorPool that reflection uses: several pools, the first to know wins."""
+class SeveralPools:
+    """The part of a DescriptorPool that reflection uses, of several: the first to know wins."""
 
     def __init__(self, pools: Sequence[Any]) -> None:
         self._pools = pools
