@@ -100,6 +100,9 @@ class Slot:
     retry_time: datetime | None = None
     reason: str = ""
     log_tail: str = ""
+    order: int = 0
+    """Number of what its predictor was last to do (load, unload) among all that the deployment's
+    predictors were to do; it goes with the call, so that one that was overtaken has no effect."""
 
 
 @dataclass(frozen=True, slots=True)

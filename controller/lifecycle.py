@@ -63,6 +63,8 @@ class SeenPredictor:
     """Of the model that it serves; empty if it has none."""
     busy: bool = False
     """Whether it is loading or unloading."""
+    fence: int = 0
+    """The highest order that it has carried out; it refuses lower ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ class Load:
 
     address: str
     digest: str
+    order: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,7 @@ class Unload:
     """Have the predictor at `address` free its model."""
 
     address: str
+    order: int
 
 
 Action: TypeAlias = Rest | Change | Create | Remove | Load | Unload
@@ -169,6 +173,30 @@ class _View:
 
     def enter(self, phase: Phase, cause: str, **changes: object) -> Change:
         return _enter(replace(self.slot, **changes), phase, self.now, cause)  # type: ignore[arg-type]
+
+    def ordered(self, phase: Phase, cause: str, **changes: object) -> Change:
+        """Enter a phase in which the predictor is given an order: later than every other one of
+        the deployment, and than what the predictor says of itself."""
+        last = max(slot.order for slot in self.slots)
+        fence = 0 if self.seen.predictor is None else self.seen.predictor.fence
+        return self.enter(phase, cause, order=max(last, fence) + 1, **changes)
+
+    def has_carried_out(self) -> bool:
+        """Whether the predictor has carried out the slot's last order, so that no earlier one can
+        have an effect any more, and does nothing else at the moment."""
+        predictor = self.seen.predictor
+        return predictor is not None and not predictor.busy and predictor.fence >= self.slot.order
+
+    def is_overtaken(self) -> bool:
+        """Whether the predictor would refuse the slot's last order: it was given later ones, which
+        the document knows nothing of."""
+        predictor = self.seen.predictor
+        return predictor is not None and predictor.fence > self.slot.order
+
+    def renumbered(self) -> Change:
+        """The same order as a later one. The time that it may take begins where it began."""
+        change = self.ordered(self.slot.phase, "its predictor has been given later orders")
+        return replace(change, slot=replace(change.slot, since=self.slot.since))
 
     def since(self) -> float:
         """Seconds in this phase."""
@@ -249,10 +277,10 @@ def _idle(view: _View) -> Action:
     if (ending := _ending(view)) is not None:
         return ending
     if view.want is Target.LOADED:
-        return view.enter(Phase.LOADING, "to be loaded", digest=view.spec.digest)
+        return view.ordered(Phase.LOADING, "to be loaded", digest=view.spec.digest)
     if view.seen.predictor is not None and view.seen.predictor.digest:
-        # A load that was given up has been carried out late.
-        return view.enter(Phase.UNLOADING, "holds a model that is not wanted")
+        # Somebody else has loaded it.
+        return view.ordered(Phase.UNLOADING, "holds a model that is not wanted")
     return Rest()
 
 
@@ -260,17 +288,19 @@ def _loading(view: _View) -> Action:
     if (ending := _ending(view)) is not None:
         return ending
     if view.want is Target.CREATED:
-        return view.enter(Phase.UNLOADING, "not to be loaded any more")
+        return view.ordered(Phase.UNLOADING, "not to be loaded any more")
     if view.slot.digest != view.spec.digest:
-        return view.enter(Phase.LOADING, "another version is wanted", digest=view.spec.digest)
+        return view.ordered(Phase.LOADING, "another version is wanted", digest=view.spec.digest)
     predictor = view.seen.predictor
-    if predictor is not None and predictor.digest == view.slot.digest and not predictor.busy:
+    if predictor is not None and predictor.digest == view.slot.digest and view.has_carried_out():
         return view.enter(Phase.SERVING, "its predictor serves the model", reason="")
     if view.since() > LOAD_LIMIT_S:
         return failed(view.slot, view.spec, "its model was not loaded in time", view.now)
     if predictor is None or predictor.busy:
         return view.in_s(0.1)
-    return Load(view.slot.address, view.slot.digest)
+    if view.is_overtaken():
+        return view.renumbered()
+    return Load(view.slot.address, view.slot.digest, view.slot.order)
 
 
 def _serving(view: _View) -> Action:
@@ -279,13 +309,18 @@ def _serving(view: _View) -> Action:
     if view.want is Target.CREATED:
         return view.enter(Phase.DRAINING, "to be unloaded")
     slot, predictor, new = view.slot, view.seen.predictor, view.spec.digest
-    if predictor is not None and not predictor.busy and predictor.digest != slot.digest:
+    if predictor is not None and predictor.busy:
+        predictor = None
+    if predictor is not None and predictor.digest != slot.digest:
         if predictor.digest == new:
             # A replacement that was given up has been carried out late.
             return view.enter(Phase.SERVING, "its predictor serves the new version", digest=new)
-        return view.enter(Phase.LOADING, "its predictor lost the model", digest=new)
+        return view.ordered(Phase.LOADING, "its predictor lost the model", digest=new)
     if slot.digest != new and not has_refused(slot, view.spec) and _may_replace(view):
-        return view.enter(Phase.REPLACING, "another version is wanted", incoming=new)
+        return view.ordered(Phase.REPLACING, "another version is wanted", incoming=new)
+    if slot.digest == new and predictor is not None and predictor.fence < slot.order:
+        # A replacement that was given up may still be under way: this overtakes it.
+        return view.ordered(Phase.REPLACING, "the version that it serves is wanted", incoming=new)
     return Rest()
 
 
@@ -300,19 +335,21 @@ def _replacing(view: _View) -> Action:
     if (ending := _ending(view)) is not None:
         return ending
     slot, predictor = view.slot, view.seen.predictor
-    if predictor is not None and predictor.digest == slot.incoming and not predictor.busy:
-        cause = "its predictor serves the new version"
+    if predictor is not None and predictor.digest == slot.incoming and view.has_carried_out():
+        cause = "its predictor serves the version that is wanted"
         return view.enter(Phase.SERVING, cause, digest=slot.incoming, incoming="", reason="")
     if view.want is Target.CREATED:
         return view.enter(Phase.DRAINING, "to be unloaded", incoming="")
     if slot.incoming != view.spec.digest:
         # Still replacing: the predictor may yet come to serve the version that was wanted before.
-        return view.enter(Phase.REPLACING, "yet another is wanted", incoming=view.spec.digest)
+        return view.ordered(Phase.REPLACING, "yet another is wanted", incoming=view.spec.digest)
     if view.since() > LOAD_LIMIT_S:
         return view.enter(Phase.SERVING, "the replacement is given up", incoming="")
     if predictor is None or predictor.busy:
         return view.in_s(0.1)
-    return Load(slot.address, slot.incoming)
+    if view.is_overtaken():
+        return view.renumbered()
+    return Load(slot.address, slot.incoming, slot.order)
 
 
 def _draining(view: _View) -> Action:
@@ -320,26 +357,28 @@ def _draining(view: _View) -> Action:
         return ending
     predictor = view.seen.predictor
     same = predictor is not None and predictor.digest == view.slot.digest == view.spec.digest
-    if view.want is Target.LOADED and same:
+    if view.want is Target.LOADED and same and view.has_carried_out():
         return view.enter(Phase.SERVING, "wanted again")
     if not view.seen.withdrawal_confirmed and view.since() < DRAIN_LIMIT_S:
         return view.in_s(0.1)
     if view.want is Target.ABSENT:
         return view.enter(Phase.REMOVING, "nobody uses it any more")
-    return view.enter(Phase.UNLOADING, "nobody uses it any more")
+    return view.ordered(Phase.UNLOADING, "nobody uses it any more")
 
 
 def _unloading(view: _View) -> Action:
     if (ending := _ending(view)) is not None:
         return ending
     predictor = view.seen.predictor
-    if predictor is not None and not predictor.digest and not predictor.busy:
+    if predictor is not None and not predictor.digest and view.has_carried_out():
         return view.enter(Phase.IDLE, "its model is freed", digest="")
     if view.since() > UNLOAD_LIMIT_S:
         return failed(view.slot, view.spec, "its model was not freed in time", view.now)
     if predictor is None or predictor.busy:
         return view.in_s(0.1)
-    return Unload(view.slot.address)
+    if view.is_overtaken():
+        return view.renumbered()
+    return Unload(view.slot.address, view.slot.order)
 
 
 def _removing(view: _View) -> Action:

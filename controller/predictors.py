@@ -53,24 +53,29 @@ class Predictors:
         except aio.AioRpcError:
             return None
         ready = answer.state == model_pb.MODEL_STATE_READY
-        return SeenPredictor(answer.model.digest if ready else "", busy=answer.state in _BUSY)
+        digest, busy = answer.model.digest if ready else "", answer.state in _BUSY
+        return SeenPredictor(digest, busy, answer.fence)
 
-    async def load(self, address: str, artifact: Artifact, *, timeout_s: float) -> None:
+    async def load(
+        self, address: str, artifact: Artifact, *, timeout_s: float, fence: int = 0
+    ) -> None:
         """Give the predictor a model; returns when it serves it.
 
-        Raises what the predictor answered, or Unreachable.
+        A predictor that has carried out a call with a higher `fence` refuses it with Overtaken; 0
+        is always taken. Raises what the predictor answered, or Unreachable.
         """
         stub = ModelServiceStub(await self._channel(address))
         try:
-            await stub.LoadModel(iter(list(_parts(artifact))), timeout=timeout_s)
+            await stub.LoadModel(iter(list(_parts(artifact, fence))), timeout=timeout_s)
         except aio.AioRpcError as error:
             raise error_of(error, address, timeout_s) from error
 
-    async def unload(self, address: str) -> None:
-        """Have the predictor finish what it has and free its model; raises as `load` does."""
+    async def unload(self, address: str, *, fence: int = 0) -> None:
+        """Have the predictor finish what it has and free its model; `fence` and what it raises are
+        as with `load`."""
         stub = ModelServiceStub(await self._channel(address))
         try:
-            await stub.UnloadModel(model_pb.UnloadModelRequest(), timeout=UNLOAD_S)
+            await stub.UnloadModel(model_pb.UnloadModelRequest(fence=fence), timeout=UNLOAD_S)
         except aio.AioRpcError as error:
             raise error_of(error, address, UNLOAD_S) from error
 
@@ -108,7 +113,7 @@ class Predictors:
         return channel
 
 
-def _parts(artifact: Artifact) -> Iterator[model_pb.LoadModelRequest]:
+def _parts(artifact: Artifact, fence: int) -> Iterator[model_pb.LoadModelRequest]:
     content = artifact.content
     header = model_pb.LoadModelHeader(
         name=artifact.name,
@@ -117,6 +122,7 @@ def _parts(artifact: Artifact) -> Iterator[model_pb.LoadModelRequest]:
         class_label=artifact.class_label,
         positive_column=artifact.positive_column,
         output_name=artifact.output_name,
+        fence=fence,
     )
     yield model_pb.LoadModelRequest(header=header)
     for start in range(0, len(content), CHUNK_BYTES):

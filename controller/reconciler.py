@@ -31,7 +31,7 @@ from controller.runtime.port import (
 )
 from controller.store.port import StoreError
 from trillium.clock import Clock
-from trillium.errors import Code, TrilliumError
+from trillium.errors import Code, Overtaken, TrilliumError
 
 log = logging.getLogger(__name__)
 
@@ -205,8 +205,8 @@ class Reconciler:
                 self._failpoints.passed("after-remove")
             case Load():
                 await self._load(stored, index, action, kick)
-            case Unload(address):
-                await self._unload(address)
+            case Unload():
+                await self._unload(action)
         return None
 
     async def _see(self, deployment: Deployment, index: int) -> Seen:
@@ -271,7 +271,7 @@ class Reconciler:
         artifact = await self._artifact(deployment, load.digest)
         self._failpoints.passed("before-load")
         loading = asyncio.create_task(
-            self._predictors.load(load.address, artifact, timeout_s=LOAD_CALL_S)
+            self._predictors.load(load.address, artifact, timeout_s=LOAD_CALL_S, fence=load.order)
         )
         try:
             while not loading.done():
@@ -281,7 +281,7 @@ class Reconciler:
                     return
             await loading
         except TrilliumError as error:
-            if error.code in _REFUSALS:
+            if error.code in _REFUSALS and not isinstance(error, Overtaken):
                 refusal = lifecycle.refused(slot, deployment.spec, error.message, self._clock.now())
                 await self._change(stored, index, refusal)
             else:
@@ -302,10 +302,10 @@ class Reconciler:
         same = now.slots[index] == began.deployment.slots[index]
         return is_wanted and same and now.spec.digest == load.digest
 
-    async def _unload(self, address: str) -> None:
+    async def _unload(self, unload: Unload) -> None:
         self._failpoints.passed("before-unload")
         try:
-            await self._predictors.unload(address)
+            await self._predictors.unload(unload.address, fence=unload.order)
         except TrilliumError as error:
             log.info("unload to be repeated", extra={"detail": error.message})
             await asyncio.sleep(0.2)

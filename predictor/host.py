@@ -18,7 +18,7 @@ from predictor.artifact import Facts
 from predictor.lifecycle import SERVING, Event, State, step
 from predictor.onnx import Classifier, RunHandle
 from trillium.clock import Clock
-from trillium.errors import DeadlineExceeded, ModelNotLoaded, Overloaded
+from trillium.errors import DeadlineExceeded, ModelNotLoaded, Overloaded, Overtaken
 from trillium.rows import Block, Probabilities
 from trillium.statistics import Statistics, Timing
 
@@ -163,6 +163,7 @@ class ModelHost:
         self._loaded: tuple[str, str, Facts] | None = None
         self._retiring: dict[asyncio.Task[None], LoadedModel] = {}
         self._state = State.EMPTY
+        self._fence = 0
         self.state_time: datetime = clock.now()
 
     @property
@@ -188,16 +189,27 @@ class ModelHost:
         current = () if self._model is None else (self._model,)
         return sum(model.users for model in {*current, *self._retiring.values()})
 
-    async def load(self, name: str, artifact: bytes, digest: str, said: Facts) -> Description:
+    @property
+    def fence(self) -> int:
+        """The highest fence of a load or unload that was carried out; 0 before the first one."""
+        return self._fence
+
+    async def load(
+        self, name: str, artifact: bytes, digest: str, said: Facts, *, fence: int = 0
+    ) -> Description:
         """Load an artifact, whose SHA-256 is `digest`, and put it in the place of what is loaded.
 
         The old model serves until the new one is warm; its requests in flight are finished before
         its memory is freed. What is loaded already is not loaded again. Cancelling stops the
-        warming up. Raises ModelRejected, ModelBusy.
+        warming up. `fence`, unless it is 0, has to be at least as high as any before it. Raises
+        ModelRejected, ModelBusy, Overtaken.
         """
-        if self._state in SERVING and self._loaded == (name, digest, said):
+        self._check(fence)
+        if self._state is State.READY and self._loaded == (name, digest, said):
+            self._passed(fence)
             return self.model.description
         self._go(Event.LOAD)
+        self._passed(fence)
         handle = RunHandle()
         try:
             new = await asyncio.get_running_loop().run_in_executor(
@@ -214,15 +226,18 @@ class ModelHost:
         log.info("model loaded", extra=_facts(new.description))
         return new.description
 
-    async def unload(self) -> Description | None:
+    async def unload(self, *, fence: int = 0) -> Description | None:
         """Take no more requests, finish those in flight, free the memory.
 
         Answers what was unloaded; None if nothing was loaded. Goes on when its caller goes away.
-        Raises ModelBusy.
+        `fence` is as for `load`. Raises ModelBusy, Overtaken.
         """
+        self._check(fence)
         if self._state is State.EMPTY:
+            self._passed(fence)
             return None
         self._go(Event.UNLOAD)
+        self._passed(fence)
         model = self._model
         assert model is not None, "READY means that there is a model"
         retirement = self._retire(model)
@@ -307,6 +322,15 @@ class ModelHost:
     def _unloaded(self) -> None:
         self._model = self._loaded = None
         self._go(Event.UNLOADED)
+
+    def _check(self, fence: int) -> None:
+        if 0 < fence < self._fence:
+            text = f"fence is {fence}; a load or unload with fence {self._fence} came before"
+            raise Overtaken(text)
+
+    def _passed(self, fence: int) -> None:
+        """Remember the fence of what is carried out from now on."""
+        self._fence = max(self._fence, fence)
 
     def _go(self, event: Event) -> None:
         self._state = step(self._state, event)

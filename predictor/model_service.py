@@ -79,6 +79,7 @@ class ModelServicer:
             state=_STATES[self._host.state],
             model=None if description is None else model_message(description),
             in_flight_count=self._host.in_flight,
+            fence=self._host.fence,
         )
         response.state_time.FromDatetime(self._host.state_time)
         return response
@@ -98,13 +99,13 @@ class ModelServicer:
             artifact, digest = await uploads.assembled(first_chunk, parts, header.size_bytes)
         if header.sha256:
             uploads.check_digest(f"the artifact of {header.name}", digest, header.sha256)
-        description = await self._host.load(header.name, artifact, digest, said)
+        description = await self._host.load(header.name, artifact, digest, said, fence=header.fence)
         return model_pb.LoadModelResponse(model=model_message(description))
 
     async def _unload(
         self, request: model_pb.UnloadModelRequest, call: Call
     ) -> model_pb.UnloadModelResponse:
-        gone = await self._host.unload()
+        gone = await self._host.unload(fence=request.fence)
         return model_pb.UnloadModelResponse(digest="" if gone is None else gone.digest)
 
 

@@ -8,6 +8,7 @@
     ├── ModelNotFound         NOT_FOUND            MODEL_NOT_FOUND     none of that name
     ├── ModelNotLoaded        FAILED_PRECONDITION  MODEL_NOT_LOADED    nothing to ask yet
     ├── ModelBusy             ABORTED              MODEL_BUSY          a load or unload is under way
+    ├── Overtaken             FAILED_PRECONDITION  OVERTAKEN           a later load or unload came
     ├── ModelFailed           INTERNAL             MODEL_FAILED        the model's run failed
     ├── NoSample              FAILED_PRECONDITION  NO_SAMPLE           the models carry no sample
     ├── NoMetadata            UNAVAILABLE          NO_METADATA         no predictor reached yet
@@ -160,6 +161,13 @@ class ModelBusy(TrilliumError):
 
     code = Code.ABORTED
     reason = "MODEL_BUSY"
+
+
+class Overtaken(TrilliumError):
+    """A load or unload with a higher fence was carried out before this one came."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "OVERTAKEN"
 
 
 class ModelFailed(TrilliumError):

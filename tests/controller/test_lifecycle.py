@@ -40,8 +40,10 @@ ATTEMPT = 3
 HERE = SeenContainer("c3", ATTEMPT, ContainerState.RUNNING, "10.0.0.3:1")
 MADE = replace(HERE, state=ContainerState.STARTING)
 ENDED = replace(HERE, state=ContainerState.EXITED, exit_reason="exit code 1")
-EMPTY, OLD, NEW = SeenPredictor(""), SeenPredictor("old"), SeenPredictor("new")
-BUSY = SeenPredictor("", busy=True)
+ORDER = 7
+EMPTY = SeenPredictor("", fence=ORDER)
+OLD, NEW = replace(EMPTY, digest="old"), replace(EMPTY, digest="new")
+BUSY = replace(EMPTY, busy=True)
 
 HAS_CONTAINER = (
     Phase.IDLE,
@@ -58,7 +60,7 @@ SPEC = Spec("iris-setosa", 1, "new", "setosa", target=Target.LOADED)
 
 def slot(phase: Phase, **others: object) -> Slot:
     """A slot that has just entered a phase, and holds what belongs to it."""
-    held = Slot(phase, NOW, ATTEMPT, generation=SPEC.generation)
+    held = Slot(phase, NOW, ATTEMPT, order=ORDER, generation=SPEC.generation)
     if phase in HAS_CONTAINER:
         held = replace(held, container_id=HERE.id, address=HERE.address)
     if phase in (Phase.LOADING, Phase.SERVING, Phase.DRAINING, Phase.UNLOADING):
@@ -155,7 +157,7 @@ def test_idle_frees_a_model_that_was_loaded_late() -> None:
 
 @pytest.mark.parametrize("predictor", [EMPTY, OLD])
 def test_loading_gives_the_model(predictor: SeenPredictor) -> None:
-    assert after(slot(Phase.LOADING), predictor=predictor) == Load(HERE.address, "new")
+    assert after(slot(Phase.LOADING), predictor=predictor) == Load(HERE.address, "new", ORDER)
 
 
 @pytest.mark.parametrize("predictor", [None, BUSY])
@@ -191,6 +193,75 @@ def test_serving_loads_again_what_the_predictor_lost(predictor: SeenPredictor) -
     assert phase_of(after(slot(Phase.SERVING), predictor=predictor)) is Phase.LOADING
 
 
+GIVES_ORDERS = [
+    (slot(Phase.IDLE), Target.LOADED, EMPTY),
+    (slot(Phase.IDLE), Target.CREATED, NEW),
+    (slot(Phase.LOADING), Target.CREATED, EMPTY),
+    (slot(Phase.LOADING, digest="old"), Target.LOADED, EMPTY),
+    (slot(Phase.SERVING), Target.LOADED, EMPTY),
+    (slot(Phase.SERVING, digest="old"), Target.LOADED, OLD),
+    (slot(Phase.REPLACING, incoming="newer"), Target.LOADED, OLD),
+    (slot(Phase.DRAINING), Target.CREATED, NEW),
+]
+
+
+@pytest.mark.parametrize(("held", "want", "predictor"), GIVES_ORDERS)
+def test_every_order_is_later_than_all_before_it(
+    held: Slot, want: Target, predictor: SeenPredictor
+) -> None:
+    """Also than those of the deployment's other predictors, and than what the predictor says."""
+    deployment = Deployment("a1", replace(SPEC, replicas=2, target=want), (held, slot(Phase.IDLE)))
+    for other, fence in ((ORDER, ORDER), (ORDER + 3, ORDER), (ORDER, ORDER + 5)):
+        slots = (held, replace(deployment.slots[1], phase=Phase.SERVING, order=other))
+        seen = Seen((HERE,), replace(predictor, fence=fence), withdrawal_confirmed=True)
+        action = step(replace(deployment, slots=slots), 0, seen, NOW)
+        assert isinstance(action, Change), action
+        assert action.slot.phase in (Phase.LOADING, Phase.REPLACING, Phase.UNLOADING)
+        assert action.slot.order == max(ORDER, other, fence) + 1
+
+
+@pytest.mark.parametrize(
+    ("phase", "predictor", "order"),
+    [
+        (Phase.LOADING, NEW, Load(HERE.address, "new", ORDER)),
+        (Phase.REPLACING, NEW, Load(HERE.address, "new", ORDER)),
+        (Phase.UNLOADING, EMPTY, Unload(HERE.address, ORDER)),
+    ],
+)
+def test_an_order_is_given_until_it_was_carried_out_even_if_it_changes_nothing(
+    phase: Phase, predictor: SeenPredictor, order: Action
+) -> None:
+    """An earlier one, which may still be under way, is overtaken by that."""
+    want = Target.CREATED if phase is Phase.UNLOADING else Target.LOADED
+    assert after(slot(phase), want, predictor=replace(predictor, fence=ORDER - 1)) == order
+    done = after(slot(phase), want, predictor=predictor)
+    assert phase_of(done) in (Phase.SERVING, Phase.IDLE)
+
+
+@pytest.mark.parametrize("phase", [Phase.LOADING, Phase.REPLACING, Phase.UNLOADING])
+def test_an_order_that_the_predictor_would_refuse_is_given_as_a_later_one(phase: Phase) -> None:
+    """Somebody else's, or those of a store that has lost writes."""
+    held = SeenPredictor("other", fence=ORDER + 9)
+    want = Target.CREATED if phase is Phase.UNLOADING else Target.LOADED
+    action = after(slot(phase), want, predictor=held, passed_s=5)
+    assert isinstance(action, Change)
+    assert (action.slot.phase, action.slot.order) == (phase, ORDER + 10)
+    assert action.slot.since == NOW, "it has no more time than before"
+
+
+def test_draining_is_not_undone_while_a_replacement_may_be_under_way() -> None:
+    behind = replace(NEW, fence=ORDER - 1)
+    assert is_waiting(after(slot(Phase.DRAINING), predictor=behind))
+
+
+def test_serving_overtakes_a_replacement_that_was_given_up_and_is_not_wanted_any_more() -> None:
+    behind = replace(NEW, fence=ORDER - 1)
+    action = after(slot(Phase.SERVING), predictor=behind)
+    assert isinstance(action, Change)
+    assert (action.slot.phase, action.slot.incoming) == (Phase.REPLACING, "new")
+    assert action.slot.order == ORDER + 1
+
+
 def test_serving_accepts_what_is_wanted_even_if_it_came_late() -> None:
     action = after(slot(Phase.SERVING, digest="old"), predictor=NEW)
     assert phase_of(action) is Phase.SERVING
@@ -206,7 +277,7 @@ def test_serving_gives_way_to_another_version() -> None:
 
 
 def test_replacing_loads_and_is_done_when_the_predictor_says_so() -> None:
-    assert after(slot(Phase.REPLACING), predictor=OLD) == Load(HERE.address, "new")
+    assert after(slot(Phase.REPLACING), predictor=OLD) == Load(HERE.address, "new", ORDER)
     assert is_waiting(after(slot(Phase.REPLACING), predictor=BUSY))
     action = after(slot(Phase.REPLACING), predictor=NEW)
     assert phase_of(action) is Phase.SERVING
@@ -253,7 +324,7 @@ def test_draining_is_undone_only_if_the_predictor_still_has_what_is_wanted() -> 
 
 @pytest.mark.parametrize("want", [Target.CREATED, Target.LOADED])
 def test_unloading_frees_the_model_whatever_is_wanted_next(want: Target) -> None:
-    assert after(slot(Phase.UNLOADING), want, predictor=NEW) == Unload(HERE.address)
+    assert after(slot(Phase.UNLOADING), want, predictor=NEW) == Unload(HERE.address, ORDER)
     assert is_waiting(after(slot(Phase.UNLOADING), want, predictor=BUSY))
     assert phase_of(after(slot(Phase.UNLOADING), want, predictor=EMPTY)) is Phase.IDLE
 
@@ -277,7 +348,7 @@ def test_removing_ends_when_the_container_is_gone() -> None:
     assert is_waiting(after(held, Target.ABSENT, None))
     action = after(held, Target.ABSENT, ())
     assert isinstance(action, Change)
-    assert action.slot == Slot(Phase.ABSENT, NOW, ATTEMPT, generation=1)
+    assert action.slot == Slot(Phase.ABSENT, NOW, ATTEMPT, order=ORDER, generation=1)
 
 
 def test_reversing_a_removal_raises_the_attempt() -> None:
@@ -482,6 +553,7 @@ slots = some.builds(
     address=texts,
     digest=texts,
     incoming=texts,
+    order=some.integers(0, 3),
     refused=texts,
     failures=some.integers(0, 10**6),
     generation=some.integers(0, 3),
@@ -513,7 +585,8 @@ containers = some.builds(
 looks = some.builds(
     Seen,
     containers=some.none() | some.lists(containers, max_size=3),
-    predictor=some.none() | some.builds(SeenPredictor, digest=texts, busy=some.booleans()),
+    predictor=some.none()
+    | some.builds(SeenPredictor, digest=texts, busy=some.booleans(), fence=some.integers(0, 3)),
     withdrawal_confirmed=some.booleans(),
 )
 

@@ -13,7 +13,7 @@ from tests.controller.model.mutations import MUTATIONS
 from tests.controller.model.search import search
 
 # What the search runs is all code that other tests cover, and measuring that doubles its time.
-pytestmark = [pytest.mark.no_cover, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.no_cover, pytest.mark.timeout(900)]
 
 ROLLING = (Target.LOADED,)
 
@@ -57,12 +57,4 @@ def test_breaking_a_rule_is_found(name: str) -> None:
 def test_a_name_may_be_fixed_if_the_labels_tell_the_attempt_and_removal_is_by_id() -> None:
     finding = search(Bounds(changes=1, deaths=1, late=0), Laws(names_tell_attempts=False))
     print(finding)
-    assert not finding.problem, str(finding)
-
-
-def test_a_late_load_can_reach_a_published_predictor_and_that_heals() -> None:
-    """A predictor cannot tell a request that was overtaken from others; no rule here can help."""
-    finding = search(Bounds(changes=1, deaths=0, late=0))
-    print(*finding.disturbance, sep="\n")
-    assert finding.disturbance
     assert not finding.problem, str(finding)

@@ -26,6 +26,8 @@ from trillium.controller.v1 import controller_service_pb2 as pb
 from trillium.controller.v1 import deployment_pb2 as deployment_pb
 from trillium.controller.v1 import discovery_service_pb2, run_service_pb2
 from trillium.controller.v1.controller_service_pb2_grpc import ControllerServiceStub
+from trillium.predictor.v1 import model_service_pb2 as model_pb
+from trillium.predictor.v1.model_service_pb2_grpc import ModelServiceStub
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -274,6 +276,42 @@ async def test_a_predictor_that_dies_is_replaced_by_another_attempt(up: Serving)
     assert instance.address != dying.address
     (container,) = await up.containers_of(id)
     assert container.id == instance.container_id
+    await up.terminate(id)
+
+
+async def test_a_model_call_that_was_overtaken_has_no_effect_on_what_serves(up: Serving) -> None:
+    id = up.new_id()
+    await up.load(id, model=MODEL)
+    await up.unload(id)
+    loaded = await up.load(id)
+    async with aio.insecure_channel(loaded.instances[0].address) as channel:
+        predictor: Any = ModelServiceStub(channel)
+        before = await predictor.GetModel(model_pb.GetModelRequest(), timeout=10)
+        assert before.fence == 3
+        # As a controller sends it that was stopped before it could, or had read before that.
+        for fence in (1, 2):
+            late = predictor.UnloadModel(model_pb.UnloadModelRequest(fence=fence), timeout=10)
+            assert (await failed(late)).reason == "OVERTAKEN"
+        assert await predictor.GetModel(model_pb.GetModelRequest(), timeout=10) == before
+    now = await up.get(id)
+    assert (now.state, now.revision) == (LOADED, loaded.revision)
+    await up.terminate(id)
+
+
+async def test_orders_that_a_predictor_has_from_elsewhere_are_overtaken(up: Serving) -> None:
+    """From a store that has lost writes, or a person."""
+    id = up.new_id()
+    loaded = await up.load(id, model=MODEL)
+    async with aio.insecure_channel(loaded.instances[0].address) as channel:
+        predictor: Any = ModelServiceStub(channel)
+        await predictor.UnloadModel(model_pb.UnloadModelRequest(fence=40), timeout=10)
+        await up.becomes(id, LOADED)
+
+        async def has_a_model() -> bool:
+            told = await predictor.GetModel(model_pb.GetModelRequest(), timeout=10)
+            return bool(told.fence > 40 and told.model.digest == loaded.model_digest)
+
+        await eventually(has_a_model)
     await up.terminate(id)
 
 

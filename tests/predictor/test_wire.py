@@ -576,6 +576,46 @@ async def test_same_upload_again_succeeds_and_keeps_open_streams(served: Served)
     stream.cancel()
 
 
+async def test_a_call_that_was_overtaken_is_refused_and_changes_nothing() -> None:
+    async with serving() as served:
+        unload = model_service_pb2.UnloadModelRequest
+        assert (await served.get()).fence == 0
+        await served.model.LoadModel(upload(QUICK, fence=5), timeout=10)
+        await served.model.LoadModel(upload(QUICK, fence=5), timeout=10)
+        for late in (
+            served.model.LoadModel(upload(QUICK, fence=4), timeout=10),
+            served.model.LoadModel(upload(QUICK, fence=4, name="other"), timeout=10),
+            served.model.UnloadModel(unload(fence=4), timeout=10),
+        ):
+            failure = await failed(late)
+            assert (failure.code, failure.reason) == ("FAILED_PRECONDITION", "OVERTAKEN")
+            assert failure.message == "fence is 4; a load or unload with fence 5 came before"
+        told = await served.get()
+        assert (told.model.name, told.fence) == ("setosa", 5)
+        # Who says nothing of a fence is always heard, and so is whoever comes later.
+        await served.model.UnloadModel(unload(), timeout=10)
+        assert (await served.get()).fence == 5
+        await served.model.UnloadModel(unload(fence=7), timeout=10)
+        assert (await failed(served.model.LoadModel(upload(QUICK, fence=6), timeout=10))).reason
+        assert (await served.get()).state == model_service_pb2.MODEL_STATE_EMPTY
+        await served.model.LoadModel(upload(QUICK), timeout=10)
+        assert (await served.get()).fence == 7
+
+
+async def test_a_load_that_is_refused_or_busy_for_others_overtakes_as_far_as_it_came() -> None:
+    async with serving() as served:
+        refusal = served.model.LoadModel(upload(b"no model", fence=3), timeout=10)
+        assert (await failed(refusal)).reason == "MODEL_REJECTED"
+        assert (await served.get()).fence == 3
+        busy = served.model.LoadModel(upload(artifacts.slow(60_000), fence=4), timeout=60)
+        await eventually(lambda: served.host.state is State.LOADING)
+        later = served.model.LoadModel(upload(QUICK, fence=5), timeout=10)
+        assert (await failed(later)).reason == "MODEL_BUSY"
+        assert (await served.get()).fence == 4, "it was not carried out"
+        busy.cancel()
+        await eventually(lambda: served.host.state is State.EMPTY)
+
+
 async def test_model_is_loaded_by_name_with_the_file_beside_it(tmp_path: Path) -> None:
     folder = tmp_path / "models"
     folder.mkdir()

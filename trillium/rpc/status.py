@@ -109,6 +109,7 @@ _PLAIN: dict[str, type[errors.TrilliumError]] = {
         errors.ModelNotFound,
         errors.ModelNotLoaded,
         errors.ModelBusy,
+        errors.Overtaken,
         errors.ModelFailed,
         errors.NoSample,
         errors.NoMetadata,

@@ -36,9 +36,6 @@ def main() -> int:
     laws = MUTATIONS[mutation].laws if mutation else None
     finding = search(Bounds(**given), laws, most=most)
     print(finding)
-    if finding.disturbance:
-        print("A late request reaches a predictor that is published:")
-        print(*(f"  {line}" for line in finding.disturbance), sep="\n")
     print(f"{perf_counter() - begun:.1f} s in all")
     return 1 if finding.problem else 0
 

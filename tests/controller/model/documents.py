@@ -5,6 +5,7 @@ Times are only told apart as far as limits do: something is just begun, due, or 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -23,6 +24,7 @@ class Documents:
 
     def __init__(self) -> None:
         self._documents: list[Deployment] = []
+        self._orders: list[Collection[int]] = []
         self._numbers: dict[Deployment, int] = {}
         self._slots: list[Slot] = []
         self._slot_numbers: dict[Slot, int] = {}
@@ -45,15 +47,12 @@ class Documents:
         number = self._numbers.setdefault(document, len(self._documents))
         if number == len(self._documents):
             self._documents.append(document)
+            self._orders.append({slot.order for slot in slots})
         return number
 
     def add_slot(self, slot: Slot, spec: Spec) -> int:
         """The number of a slot of a document with that spec."""
-        slot = _plain(slot, spec)
-        number = self._slot_numbers.setdefault(slot, len(self._slots))
-        if number == len(self._slots):
-            self._slots.append(slot)
-        return number
+        return self._numbered(_plain(slot, spec))
 
     def written(self, document: int, index: int, slot: int) -> int:
         """The number of the document with another slot at `index`."""
@@ -62,6 +61,27 @@ class Documents:
             found = self.add(self[document].with_slot(index, self.slot(slot)))
             self._written[key] = found
         return found
+
+    def orders(self, document: int) -> Collection[int]:
+        """The orders of the document's slots."""
+        return self._orders[document]
+
+    def reordered(self, document: int, orders: Mapping[int, int]) -> int:
+        """The number of the document with other orders for those that it has."""
+        before = self[document]
+        slots = tuple(replace(slot, order=orders[slot.order]) for slot in before.slots)
+        return self.add(replace(before, slots=slots))
+
+    def reordered_slot(self, slot: int, orders: Mapping[int, int]) -> int:
+        """The number of the slot with another order for the one that it has."""
+        before = self.slot(slot)
+        return self._numbered(replace(before, order=orders[before.order]))
+
+    def _numbered(self, slot: Slot) -> int:
+        number = self._slot_numbers.setdefault(slot, len(self._slots))
+        if number == len(self._slots):
+            self._slots.append(slot)
+        return number
 
 
 def _plain(slot: Slot, spec: Spec) -> Slot:

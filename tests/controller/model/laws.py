@@ -74,6 +74,8 @@ class Laws:
     compare_and_set: bool = True
     """Else whoever thinks that he leads just writes, as with a lease."""
     read_before_look: bool = True
+    fenced: bool = True
+    """Else predictors carry out whatever comes, in whatever order."""
     revise: Revision = field(default=_as_shipped)
     """Replaces what the shipped `step` answers."""
 

@@ -58,7 +58,7 @@ def _undrained(
 ) -> Action:
     match action:
         case Change(new) if new.phase is Phase.DRAINING:
-            return Unload(new.address)
+            return Unload(new.address, new.order)
     return action
 
 
@@ -152,6 +152,7 @@ MUTATIONS: Mapping[str, Mutation] = {
     "any container of the attempt taken for the one seen": Mutation(
         Laws(revise=_any_container_will_do), Bounds(changes=0, deaths=1, late=1)
     ),
+    "no fence": Mutation(Laws(fenced=False), Bounds(changes=1, deaths=0, late=1)),
     "all replicas replaced at once": Mutation(
         Laws(revise=_all_at_once),
         Bounds(slots=2, serving=True, targets=(Target.LOADED,), changes=1, deaths=0, late=0),

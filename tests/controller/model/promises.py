@@ -5,7 +5,16 @@ from __future__ import annotations
 from controller.deployment import PUBLISHED, Deployment, Phase, Slot, Target, wanted
 from tests.controller.model.laws import Bounds
 from tests.controller.model.rounds import KEEPS
-from tests.controller.model.values import EXITED, IDLE, RUNNING, Box, Mind, State, Violation
+from tests.controller.model.values import (
+    EXITED,
+    IDLE,
+    RUNNING,
+    Box,
+    Mind,
+    Request,
+    State,
+    Violation,
+)
 
 
 def check_state(document: Deployment, state: State, bounds: Bounds) -> None:
@@ -39,6 +48,22 @@ def check_removal(document: Deployment, box: Box, what: tuple[object, ...]) -> N
         kind = "alive" if box.state != EXITED else "with its log unread"
         problem = f"container {box.id} of the attempt that is kept is removed, {kind}"
         raise Violation(problem, what)
+
+
+def check_order(
+    document: Deployment, box: Box, request: Request, bounds: Bounds, what: tuple[object, ...]
+) -> None:
+    """What serves goes on serving until a later order was written.
+
+    The order of a replacement that was given up for taking too long stands, and may not have
+    overtaken those before it yet.
+    """
+    for slot in document.slots:
+        serves = slot.phase is Phase.SERVING and slot.container_id == box.id
+        given_up = bounds.overruns and box.fence < slot.order
+        if serves and request.order < slot.order and not given_up:
+            problem = f"container {box.id} serves by order {slot.order} and obeys an earlier one"
+            raise Violation(problem, what)
 
 
 def check_write(

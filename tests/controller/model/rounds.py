@@ -111,10 +111,11 @@ class Rounds:
             case Remove(container_id):
                 place, attempt, number = map(int, container_id.split("."))
                 return -1, Request("remove", place, attempt, number), ""
-            case Load(address, digest):
-                return -1, Request("load", 0, address=int(address[1:]), digest=digest), ""
-            case Unload(address):
-                return -1, Request("unload", 0, address=int(address[1:])), ""
+            case Load(address, digest, order):
+                place = int(address[1:])
+                return -1, Request("load", 0, address=place, digest=digest, order=order), ""
+            case Unload(address, order):
+                return -1, Request("unload", 0, address=int(address[1:]), order=order), ""
             case Rest():
                 return -1, None, ""
 
@@ -139,7 +140,7 @@ class Rounds:
             case Unload():
                 if slot.phase in PUBLISHED:
                     problem = "a predictor is to unload before its endpoint is withdrawn"
-            case Load(_, digest):
+            case Load(_, digest, _):
                 if slot.phase in PUBLISHED and digest != slot.incoming:
                     problem = f"{digest} is to be loaded without a written intent"
             case Change(new):
@@ -162,5 +163,5 @@ def _predictor(
             address = container.address
     for box in boxes:
         if f"a{box.address}" == address and box.state == RUNNING:
-            return SeenPredictor(box.digest, bool(box.incoming))
+            return SeenPredictor(box.digest, bool(box.incoming), box.fence)
     return None

@@ -31,8 +31,6 @@ class Finding:
     """What is wrong; empty if nothing is."""
     trace: Sequence[str] = ()
     """How to get there, in as few moves as possible."""
-    disturbance: Sequence[str] = ()
-    """How a late request gets to a published predictor, if it does."""
 
     def __str__(self) -> str:
         head = (
@@ -64,7 +62,6 @@ class _Search:
         self._sources, self._ends = array("q"), array("q")
         """The fair moves."""
         self._move_count = 0
-        self._disturbance: list[str] = []
         self._begun = perf_counter()
 
     def run(self) -> Finding:
@@ -84,9 +81,6 @@ class _Search:
     def _expand(self, number: int) -> None:
         for move in self._world.moves(self._states[number]):
             self._move_count += 1
-            if move.disturbs and not self._disturbance:
-                last = told(self._world.documents, move.what)
-                self._disturbance = [*self._path(number), last]
             end = self._numbers.setdefault(move.state, len(self._states))
             if end == len(self._states):
                 if end >= self._most:
@@ -134,5 +128,4 @@ class _Search:
             perf_counter() - self._begun,
             problem,
             trace,
-            self._disturbance,
         )

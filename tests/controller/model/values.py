@@ -21,6 +21,8 @@ class Box(NamedTuple):
     """Of the model that its predictor holds."""
     incoming: str = ""
     """Of the one that it is reading."""
+    fence: int = 0
+    """The highest order that its predictor has carried out."""
 
     @property
     def id(self) -> str:
@@ -36,13 +38,15 @@ class Request(NamedTuple):
     number: int = 0
     address: int = 0
     digest: str = ""
+    order: int = 0
 
     def __str__(self) -> str:
         if self.verb == "create":
             return f"create {self.slot}.{self.attempt}"
         if self.verb == "remove":
             return f"remove {self.slot}.{self.attempt}.{self.number}"
-        return f"{self.verb} {self.digest} at a{self.address}".replace("  ", " ")
+        what = f"{self.verb} {self.digest}".rstrip()
+        return f"{what} at a{self.address} by order {self.order}"
 
 
 NOTHING = Request("", 0)

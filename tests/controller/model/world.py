@@ -12,12 +12,14 @@ from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
 
-from controller.deployment import PUBLISHED, Deployment, Phase, Slot, Target
+from controller.deployment import Deployment, Phase, Slot, Target
 from controller.lifecycle import refused
 from tests.controller.model.documents import BEGUN, Documents
 from tests.controller.model.laws import Bounds, Laws, spec
+from tests.controller.model.orders import with_small_orders
 from tests.controller.model.promises import (
     answering,
+    check_order,
     check_removal,
     check_state,
     check_write,
@@ -52,9 +54,6 @@ class Move(NamedTuple):
     """Whether it also happens when nothing goes wrong any more."""
     state: State
     """What it leads to."""
-    disturbs: bool = False
-    """Whether a late LoadModel or UnloadModel reaches a predictor that is published. As long as
-    predictors cannot tell such a request from others this happens; it heals by itself."""
 
 
 class World:
@@ -83,6 +82,10 @@ class World:
 
     def moves(self, state: State) -> Iterator[Move]:
         """Everything that can happen next. Raises Violation if something does that never may."""
+        for move in self._moves(state):
+            yield move._replace(state=with_small_orders(self.documents, move.state))
+
+    def _moves(self, state: State) -> Iterator[Move]:
         check_state(self.documents[state.document], state, self.bounds)
         yield from self._controllers_move(state)
         for number, request in enumerate(state.under_way):
@@ -185,16 +188,6 @@ class World:
             if request.verb != "remove":
                 for move in self._carried_out(_minded(twice, others, _IDLE), request, "twice"):
                     yield move._replace(is_fair=False)
-        if request.verb == "load" and request.digest == self.bounds.refused:
-            if answering(state, request.address) is not None and mind.flag:
-                document = self.documents[state.document]
-                change = refused(document.slots[mind.place], document.spec, "no model", BEGUN)
-                slot = self.documents.add_slot(change.slot, document.spec)
-                writes = Mind(WRITES, 0, mind.place, slot, True)
-                yield Move(("refused:", request), True, _minded(state, others, writes))
-            else:
-                yield Move(("in vain:", request), True, after)
-            return
         for move in self._carried_out(after, request, "now"):
             if request.verb == "create" and move.what[0] == "the engine makes":
                 # It is made, but not yet started: the same request goes on.
@@ -202,6 +195,12 @@ class World:
                 yield move._replace(
                     state=move.state._replace(minds=minds, under_way=state.under_way)
                 )
+            elif move.what[0] == "refused:" and mind.flag:
+                document = self.documents[state.document]
+                change = refused(document.slots[mind.place], document.spec, "no model", BEGUN)
+                slot = self.documents.add_slot(change.slot, document.spec)
+                writes = Mind(WRITES, 0, mind.place, slot, True)
+                yield move._replace(state=_minded(move.state, others, writes))
             else:
                 yield move
 
@@ -277,17 +276,22 @@ class World:
 
     def _ask_predictor(self, state: State, request: Request, when: str) -> Move:
         box = answering(state, request.address)
-        if box is None or box.incoming or request.digest == self.bounds.refused != "":
+        if box is None or box.incoming:
             return Move(("in vain:", request), True, state)
+        if self.laws.fenced and request.order < box.fence:
+            return Move(("overtaken:", request), True, state)
+        passed = box._replace(fence=max(box.fence, request.order))
+        if request.digest == self.bounds.refused != "":
+            return Move(("refused:", request), True, _with(state, box, passed))
         if box.digest == request.digest:
-            return Move(("nothing new:", request), True, state)
+            return Move(("nothing new:", request), True, _with(state, box, passed))
         what = ("a predictor carries out", request, when)
-        disturbs = self._disturbs(state, box, request)
+        check_order(self.documents[state.document], box, request, self.bounds, what)
         if request.verb == "load" and self.bounds.slow_loads:
-            reads = box._replace(incoming=request.digest)
-            return Move(what, True, _with(state, box, reads), disturbs)
-        has = box._replace(digest=request.digest)
-        return Move(what, True, _with(state, box, has), disturbs)
+            reads = passed._replace(incoming=request.digest)
+            return Move(what, True, _with(state, box, reads))
+        has = passed._replace(digest=request.digest)
+        return Move(what, True, _with(state, box, has))
 
     # What callers and strangers do.
 
@@ -316,18 +320,10 @@ class World:
                     check_removal(self.documents[state.document], box, what)
                     yield Move(what, False, _with(state, box, None)._replace(left=left))
                 else:
-                    dead = box._replace(state=EXITED, digest="", incoming="")
+                    dead = box._replace(state=EXITED, digest="", incoming="", fence=0)
                     yield Move(what, False, _with(state, box, dead)._replace(left=left))
             what = ("a stranger removes", box.id)
             yield Move(what, False, _with(state, box, None)._replace(left=left))
-
-    def _disturbs(self, state: State, box: Box, request: Request) -> bool:
-        return any(
-            slot.phase in PUBLISHED
-            and slot.address == f"a{box.address}"
-            and request.digest not in (slot.digest, slot.incoming or slot.digest)
-            for slot in self.documents[state.document].slots
-        )
 
 
 def _id_of(request: Request) -> str:

@@ -169,10 +169,13 @@ class GetModelResponse(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     STATE_TIME_FIELD_NUMBER: _builtins.int
     IN_FLIGHT_COUNT_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
     state: Global___ModelState.ValueType
     """Where the model is in its life."""
     in_flight_count: _builtins.int
     """Requests in flight at this moment."""
+    fence: _builtins.int
+    """The highest fence of a LoadModel or UnloadModel that was carried out; 0 before the first one."""
     @_builtins.property
     def model(self) -> Global___Model:
         """The model; unset when the state is EMPTY or while the first one is LOADING."""
@@ -188,10 +191,11 @@ class GetModelResponse(_message.Message):
         model: Global___Model | None = ...,
         state_time: _timestamp_pb2.Timestamp | None = ...,
         in_flight_count: _builtins.int = ...,
+        fence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["in_flight_count", b"in_flight_count", "model", b"model", "state", b"state", "state_time", b"state_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fence", b"fence", "in_flight_count", b"in_flight_count", "model", b"model", "state", b"state", "state_time", b"state_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -241,6 +245,7 @@ class LoadModelHeader(_message.Message):
     CLASS_LABEL_FIELD_NUMBER: _builtins.int
     POSITIVE_COLUMN_FIELD_NUMBER: _builtins.int
     OUTPUT_NAME_FIELD_NUMBER: _builtins.int
+    FENCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the model: letters, digits, '.', '_' and '-', at most 128, not starting with '.'.
     Without chunks it is the file stem in the predictor's --models-dir.
@@ -257,6 +262,12 @@ class LoadModelHeader(_message.Message):
     """Which column of the probabilities is the class: 0 or 1; overrides what the artifact says."""
     output_name: _builtins.str
     """Which output of the graph holds the probabilities; only needed when several could."""
+    fence: _builtins.int
+    """Number of the call among those of whoever is in charge of the predictor, so that one that was
+    overtaken by a later one on its way has no effect. The predictor remembers the highest fence
+    that it has carried out and refuses a lower one; the same one may be repeated. 0 is no fence:
+    such a call is always taken and changes nothing about the fence.
+    """
     def __init__(
         self,
         *,
@@ -266,10 +277,11 @@ class LoadModelHeader(_message.Message):
         class_label: _builtins.str = ...,
         positive_column: _builtins.int | None = ...,
         output_name: _builtins.str = ...,
+        fence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_positive_column", b"_positive_column", "positive_column", b"positive_column"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_positive_column", b"_positive_column", "class_label", b"class_label", "name", b"name", "output_name", b"output_name", "positive_column", b"positive_column", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_positive_column", b"_positive_column", "class_label", b"class_label", "fence", b"fence", "name", b"name", "output_name", b"output_name", "positive_column", b"positive_column", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__positive_column: _TypeAlias = _typing.Literal["positive_column"]  # noqa: Y015
     _WhichOneofArgType__positive_column: _TypeAlias = _typing.Literal["_positive_column", b"_positive_column"]  # noqa: Y015
@@ -307,12 +319,17 @@ class UnloadModelRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    FENCE_FIELD_NUMBER: _builtins.int
+    fence: _builtins.int
+    """As in LoadModelHeader."""
     def __init__(
         self,
+        *,
+        fence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fence", b"fence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

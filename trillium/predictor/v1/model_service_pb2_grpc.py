@@ -78,7 +78,8 @@ class ModelServiceServicer(object):
         Errors: INVALID_ARGUMENT/INVALID_REQUEST (a header field, a chunk out of place, too large);
         INVALID_ARGUMENT/DIGEST_MISMATCH; NOT_FOUND/MODEL_NOT_FOUND;
         INVALID_ARGUMENT/MODEL_REJECTED when the artifact is no usable binary classifier (the message
-        says why); ABORTED/MODEL_BUSY while another load or unload is under way.
+        says why); ABORTED/MODEL_BUSY while another load or unload is under way;
+        FAILED_PRECONDITION/OVERTAKEN when a call with a higher fence came before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,7 +89,7 @@ class ModelServiceServicer(object):
         """Stops taking requests, waits for those in flight, then frees the model and its memory.
 
         Unloading when nothing is loaded succeeds. Errors: ABORTED/MODEL_BUSY while a load or another
-        unload is under way.
+        unload is under way; FAILED_PRECONDITION/OVERTAKEN when a call with a higher fence came before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,13 +49,14 @@ class ModelServiceStub:
     Errors: INVALID_ARGUMENT/INVALID_REQUEST (a header field, a chunk out of place, too large);
     INVALID_ARGUMENT/DIGEST_MISMATCH; NOT_FOUND/MODEL_NOT_FOUND;
     INVALID_ARGUMENT/MODEL_REJECTED when the artifact is no usable binary classifier (the message
-    says why); ABORTED/MODEL_BUSY while another load or unload is under way.
+    says why); ABORTED/MODEL_BUSY while another load or unload is under way;
+    FAILED_PRECONDITION/OVERTAKEN when a call with a higher fence came before.
     """
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UnloadModelRequest, _model_service_pb2.UnloadModelResponse]
     """Stops taking requests, waits for those in flight, then frees the model and its memory.
 
     Unloading when nothing is loaded succeeds. Errors: ABORTED/MODEL_BUSY while a load or another
-    unload is under way.
+    unload is under way; FAILED_PRECONDITION/OVERTAKEN when a call with a higher fence came before.
     """
 
 @_typing.type_check_only
@@ -79,13 +80,14 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Errors: INVALID_ARGUMENT/INVALID_REQUEST (a header field, a chunk out of place, too large);
     INVALID_ARGUMENT/DIGEST_MISMATCH; NOT_FOUND/MODEL_NOT_FOUND;
     INVALID_ARGUMENT/MODEL_REJECTED when the artifact is no usable binary classifier (the message
-    says why); ABORTED/MODEL_BUSY while another load or unload is under way.
+    says why); ABORTED/MODEL_BUSY while another load or unload is under way;
+    FAILED_PRECONDITION/OVERTAKEN when a call with a higher fence came before.
     """
     UnloadModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UnloadModelRequest, _model_service_pb2.UnloadModelResponse]  # type: ignore[assignment]
     """Stops taking requests, waits for those in flight, then frees the model and its memory.
 
     Unloading when nothing is loaded succeeds. Errors: ABORTED/MODEL_BUSY while a load or another
-    unload is under way.
+    unload is under way; FAILED_PRECONDITION/OVERTAKEN when a call with a higher fence came before.
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -118,7 +120,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors: INVALID_ARGUMENT/INVALID_REQUEST (a header field, a chunk out of place, too large);
         INVALID_ARGUMENT/DIGEST_MISMATCH; NOT_FOUND/MODEL_NOT_FOUND;
         INVALID_ARGUMENT/MODEL_REJECTED when the artifact is no usable binary classifier (the message
-        says why); ABORTED/MODEL_BUSY while another load or unload is under way.
+        says why); ABORTED/MODEL_BUSY while another load or unload is under way;
+        FAILED_PRECONDITION/OVERTAKEN when a call with a higher fence came before.
         """
 
     @_abc_1.abstractmethod
@@ -130,7 +133,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         """Stops taking requests, waits for those in flight, then frees the model and its memory.
 
         Unloading when nothing is loaded succeeds. Errors: ABORTED/MODEL_BUSY while a load or another
-        unload is under way.
+        unload is under way; FAILED_PRECONDITION/OVERTAKEN when a call with a higher fence came before.
         """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
