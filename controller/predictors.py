@@ -29,7 +29,7 @@ _BUSY = (model_pb.MODEL_STATE_LOADING, model_pb.MODEL_STATE_UNLOADING)
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A model as a predictor is given it."""
+    """A model as a predictor is given it, with what the artifact does not say of itself."""
 
     name: str
     digest: str
@@ -37,6 +37,10 @@ class Artifact:
     class_label: str = ""
     positive_column: int | None = None
     output_name: str = ""
+    ensemble: str = ""
+    class_labels: tuple[str, ...] = ()
+    feature_names: tuple[str, ...] = ()
+    sample: tuple[float, ...] = ()
 
 
 class Predictors:
@@ -123,6 +127,10 @@ def _parts(artifact: Artifact, fence: int) -> Iterator[model_pb.LoadModelRequest
         positive_column=artifact.positive_column,
         output_name=artifact.output_name,
         fence=fence,
+        ensemble=artifact.ensemble,
+        ensemble_class_labels=artifact.class_labels,
+        feature_names=artifact.feature_names,
+        sample=artifact.sample,
     )
     yield model_pb.LoadModelRequest(header=header)
     for start in range(0, len(content), CHUNK_BYTES):

@@ -9,7 +9,6 @@ wins over the artifact.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import Any
 from trillium.errors import ModelNotFound, ModelRejected
 
 PREFIX = "trillium."
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +79,23 @@ def column(value: Any) -> int:
     return int(value)
 
 
+def told(**said: Any) -> tuple[Facts, Mapping[str, str]]:
+    """The facts that a caller says, by name, and what is wrong with the others of them.
+
+    Empty texts and lists, and None, are not said. Every name but "others" is a fact of `Facts`.
+    """
+    good: dict[str, Any] = {}
+    wrong: dict[str, str] = {}
+    for name, value in said.items():
+        if value in ("", [], None):
+            continue
+        try:
+            good[name] = _READERS[name](value)
+        except ValueError as error:
+            wrong[name] = str(error)
+    return Facts(**good), wrong
+
+
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "ensemble": _text,
     "class_label": _text,
@@ -132,12 +147,6 @@ def beside(artifact: Path) -> Facts:
         except ValueError as error:
             raise ModelRejected(f"{path}: {key}: {error}") from error
     return Facts(**said)
-
-
-def is_name(name: str) -> bool:
-    """Whether `name` may name a model: letters, digits, '.', '_', '-', at most 128, no leading
-    dot. Nothing else, so that a name is never a path."""
-    return _NAME.match(name) is not None
 
 
 def artifact_names(directory: Path) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from predictor.artifact import is_name
 from predictor.host import LoadedModel, ModelHost
 from predictor.lifecycle import SERVING, State
 from predictor.model_service import Shelf
@@ -13,6 +12,7 @@ from trillium.errors import InvalidRequest, ModelFailed, ModelNotFound, ModelNot
 from trillium.oip.model import Listed, ModelState, ServedModel
 from trillium.rows import Block, Probabilities, are_probabilities
 from trillium.rpc.call import Call
+from trillium.rpc.uploads import is_name
 from trillium.statistics import Statistics
 
 _STATES = {

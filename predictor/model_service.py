@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from predictor.artifact import Facts, artifact_names, beside, column, find
+from predictor.artifact import Facts, artifact_names, beside, find, told
 from predictor.host import Description, ModelHost
 from predictor.lifecycle import State
-from trillium.errors import InvalidRequest, ModelNotFound, Violation
+from trillium.errors import InvalidRequest, ModelNotFound, Violation, quoted
 from trillium.predictor.v1 import model_service_pb2 as model_pb
 from trillium.rpc import uploads
 from trillium.rpc.call import Call
@@ -19,6 +19,7 @@ from trillium.rpc.methods import Service, stream_unary, unary_unary
 
 MODEL_SERVICE = "trillium.predictor.v1.ModelService"
 MAX_CHUNK_BYTES = uploads.MAX_CHUNK_BYTES
+_LONGEST_SHOWN = 60
 
 _STATES = {
     State.EMPTY: model_pb.MODEL_STATE_EMPTY,
@@ -88,10 +89,11 @@ class ModelServicer:
         self, parts: AsyncIterator[model_pb.LoadModelRequest], call: Call
     ) -> model_pb.LoadModelResponse:
         header, first_chunk = await uploads.opening(parts)
-        wrong = _wrong_fields(header, self._shelf.max_bytes, chunked=first_chunk is not None)
+        said, wrong_facts = _facts(header)
+        wrong = uploads.wrong_fields(header, self._shelf.max_bytes, chunked=first_chunk is not None)
+        wrong += wrong_facts
         if wrong:
             raise InvalidRequest(wrong)
-        said = _facts(header)
         if first_chunk is None:
             artifact, digest, near = await self._shelf.read(header.name)
             said = near.overridden_by(said)
@@ -127,21 +129,34 @@ def model_message(description: Description) -> model_pb.Model:
     )
 
 
-def _wrong_fields(
-    header: model_pb.LoadModelHeader, max_bytes: int, *, chunked: bool
-) -> list[Violation]:
-    wrong = uploads.wrong_fields(header, max_bytes, chunked=chunked)
-    if header.HasField("positive_column") and header.positive_column > 1:
-        text = f"is {header.positive_column}; 0 or 1 is wanted"
-        wrong.append(Violation("header.positive_column", text))
-    return wrong
-
-
-def _facts(header: model_pb.LoadModelHeader) -> Facts:
-    said = column(header.positive_column) if header.HasField("positive_column") else None
-    return Facts(
-        class_label=header.class_label, positive_column=said, output_name=header.output_name
+def _facts(header: model_pb.LoadModelHeader) -> tuple[Facts, list[Violation]]:
+    """What the header says of the model, and every field of it that is wrong."""
+    facts, wrong = told(
+        ensemble=header.ensemble,
+        class_label=header.class_label,
+        class_labels=list(header.ensemble_class_labels),
+        positive_column=header.positive_column if header.HasField("positive_column") else None,
+        output_name=header.output_name,
+        feature_names=list(header.feature_names),
+        sample=list(header.sample),
     )
+    fields = {"class_labels": "ensemble_class_labels"}
+    return facts, [
+        Violation(
+            f"header.{fields.get(name, name)}",
+            f"is {_shown(header, fields.get(name, name))}; {text}",
+        )
+        for name, text in wrong.items()
+    ]
+
+
+def _shown(header: model_pb.LoadModelHeader, field: str) -> str:
+    """The value of a field, short."""
+    value = getattr(header, field)
+    if isinstance(value, int | str):
+        return quoted(value) if isinstance(value, str) else str(value)
+    text = ascii(list(value))
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def _read(path: Path, max_bytes: int) -> tuple[bytes, str, Facts]:

@@ -11,15 +11,14 @@ from datetime import datetime
 from typing import Any
 
 from controller.catalog.datasets import Format
+from controller.predictors import Artifact
 from controller.store.port import Body
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What somebody says of a model beside its artifact. None and empty mean: not said.
-
-    The first three are told to predictors with the artifact; the others are for the catalog.
-    """
+    """What somebody says of a model beside its artifact, for predictors, too. None and empty mean:
+    not said."""
 
     class_label: str = ""
     positive_column: int | None = None
@@ -30,6 +29,23 @@ class Said:
     class_labels: tuple[str, ...] = ()
     """All classes of the ensemble in order."""
     feature_names: tuple[str, ...] = ()
+    sample: tuple[float, ...] = ()
+    """A row to try, in feature order; numbers of single precision."""
+
+    def artifact(self, name: str, digest: str, content: bytes) -> Artifact:
+        """An artifact as predictors are given it, with all that is said here."""
+        return Artifact(
+            name=name,
+            digest=digest,
+            content=content,
+            class_label=self.class_label,
+            positive_column=self.positive_column,
+            output_name=self.output_name,
+            ensemble=self.ensemble,
+            class_labels=self.class_labels,
+            feature_names=self.feature_names,
+            sample=self.sample,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +75,6 @@ class ModelVersion:
     created: datetime
     said: Said
     """What was said when it was registered, and has to be said to predictors again."""
-
-    @property
-    def positive_column(self) -> int | None:
-        """What predictors must be told; None leaves it to the artifact."""
-        return self.said.positive_column
-
-    @property
-    def output_name(self) -> str:
-        """What predictors must be told; empty leaves it to the artifact."""
-        return self.said.output_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +163,7 @@ def _model_version(body: Body) -> ModelVersion:
             ensemble=said["ensemble"],
             class_labels=tuple(said["class_labels"]),
             feature_names=tuple(said["feature_names"]),
+            sample=tuple(said.get("sample", ())),
         ),
     )
 

@@ -16,6 +16,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from controller.catalog.catalog import Catalog
 from controller.catalog.datasets import Format
 from controller.catalog.registered import RegisteredDataset, RegisteredModel, Said
@@ -31,7 +33,6 @@ _AT_ONCE = 2
 _TEXTS = ("class_label", "output_name", "ensemble")
 _LISTS = ("class_labels", "feature_names")
 _OTHERS = ("positive_column", "sample")
-"""A sample is for predictors that read the file themselves."""
 
 
 class Unregistrable(Exception):
@@ -130,6 +131,8 @@ def _beside(path: Path) -> Said:
     said |= {key: tuple(content[key]) for key in _LISTS if key in content}
     if "positive_column" in content:
         said["positive_column"] = int(content["positive_column"])
+    if "sample" in content:
+        said["sample"] = tuple(np.array(content["sample"], np.float32).tolist())
     return Said(**said)
 
 
@@ -143,7 +146,14 @@ def _problem(key: str, value: Any) -> str:
         return "" if different else "a list of different texts is wanted"
     if key == "positive_column":
         return "" if str(value) in ("0", "1") else "0 or 1 is wanted"
+    if key == "sample":
+        numbers = isinstance(value, list) and all(_is_number(each) for each in value)
+        return "" if numbers else "a list of finite numbers is wanted"
     return "" if key in _OTHERS else f"is unknown; known: {', '.join(_TEXTS + _LISTS + _OTHERS)}"
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 3e38
 
 
 def _is_text(value: Any) -> bool:

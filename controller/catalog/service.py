@@ -95,6 +95,10 @@ class CatalogServicer:
             class_label=header.class_label,
             positive_column=header.positive_column if header.HasField("positive_column") else None,
             output_name=header.output_name,
+            ensemble=header.ensemble,
+            class_labels=tuple(header.ensemble_class_labels),
+            feature_names=tuple(header.feature_names),
+            sample=tuple(header.sample),
         )
         model, version = await self._catalog.register_model(header.name, content, said)
         return pb.RegisterModelResponse(model=model_message(model), version=version)
@@ -167,7 +171,8 @@ def _wrong_model_fields(header: pb.RegisterModelHeader, max_bytes: int) -> list[
     if header.HasField("positive_column") and header.positive_column > 1:
         text = f"is {header.positive_column}; 0 or 1 is wanted"
         wrong.append(Violation("header.positive_column", text))
-    for field, text in (("class_label", header.class_label), ("output_name", header.output_name)):
+    for field in ("class_label", "output_name", "ensemble"):
+        text = getattr(header, field)
         if len(text) > LONGEST_TEXT:
             problem = f"has {len(text)} characters; at most {LONGEST_TEXT} allowed"
             wrong.append(Violation(f"header.{field}", problem))

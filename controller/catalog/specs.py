@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from controller.catalog.catalog import Catalog
 from controller.deployment import Deployment, Spec
 from controller.predictors import Artifact
@@ -34,12 +36,6 @@ class Library:
         registered = await self._catalog.model(name)
         for version in registered.versions:
             if version.digest == digest:
-                return Artifact(
-                    name=name,
-                    digest=digest,
-                    content=await self._catalog.artifact(digest),
-                    class_label=registered.class_label,
-                    positive_column=version.positive_column,
-                    output_name=version.output_name,
-                )
+                said = replace(version.said, class_label=registered.class_label)
+                return said.artifact(name, digest, await self._catalog.artifact(digest))
         raise ModelNotFound(f"model {name!r} has no version with digest {digest}")

@@ -65,14 +65,7 @@ class Trial:
         Cancelling ends the predictor, too. Raises what the predictor refuses the model with
         (ModelRejected, InvalidRequest), ModelRejected if that was its end, and TrialFailed.
         """
-        given = Artifact(
-            name=name,
-            digest=digest,
-            content=artifact,
-            class_label=said.class_label,
-            positive_column=said.positive_column,
-            output_name=said.output_name,
-        )
+        given = said.artifact(name, digest, artifact)
         async with self._turns:
             with TemporaryDirectory(prefix="trial-") as folder:
                 async with _child(Path(folder), self._python) as child:

@@ -61,7 +61,11 @@ async def test_model_is_kept_with_all_that_deploying_it_takes(
     assert (version.version, version.digest) == (1, digest_of(b"artifact"))
     assert (version.size_bytes, version.feature_count) == (8, 4)
     assert version.feature_names == ("a", "b", "c", "d")
-    assert (version.class_label, version.positive_column, version.output_name) == ("setosa", 0, "p")
+    assert (version.class_label, version.said.positive_column, version.said.output_name) == (
+        "setosa",
+        0,
+        "p",
+    )
     assert abs((version.created - before).total_seconds()) < 10
     other = Catalog(store, SystemClock(), FakeTrial())
     assert await other.model("iris-setosa") == model
@@ -261,7 +265,8 @@ async def test_seeding_registers_a_folder_and_iris_once(
     model, version = await catalog.model_version("n")
     assert (model.ensemble, model.class_labels) == ("flowers", ("rose", "setosa"))
     assert version.feature_names == ("w", "x", "y", "z")
-    assert (version.positive_column, version.output_name) == (0, "p")
+    assert (version.said.positive_column, version.said.output_name) == (0, "p")
+    assert version.said.sample == (1.0, 2.0, 3.0, 4.0)
     _, iris = await catalog.dataset_version("iris")
     assert (iris.row_count, iris.labelled) == (150, True)
     assert sorted(trial.asked) == ["m", "n"]

@@ -141,6 +141,7 @@ BAD_MODELS: dict[str, tuple[list[Any], str, set[str]]] = {
                 positive_column=2,
                 class_label="x" * 201,
                 output_name="x" * 201,
+                ensemble="x" * 201,
             )
         ),
         "INVALID_REQUEST",
@@ -151,6 +152,7 @@ BAD_MODELS: dict[str, tuple[list[Any], str, set[str]]] = {
             "header.positive_column",
             "header.class_label",
             "header.output_name",
+            "header.ensemble",
         },
     ),
 }

@@ -108,7 +108,7 @@ def test_what_an_earlier_version_lacks_gets_its_default() -> None:
 
 async def test_a_real_store_gives_back_what_it_was_given(tmp_path: Path) -> None:
     now = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
-    slot = Slot(Phase.BACKOFF, now, 3, "id", "unix:/x", "d", "", "", 2, 4, now, "why", "log\nline", 9)
+    slot = Slot(Phase.BACKOFF, now, 3, "id", "unix:/x", "d", "", "", 2, 4, now, "why", "log", 9)
     event = Event(5, now, "its container ended", 0, "serving", "backoff", 3)
     spec = Spec("m", 2, "d", "c", "e", 1, 2, 0.5, 2**30, Target.LOADED, 4)
     deployment = Deployment("a1", spec, (slot, Slot()), now, now, "r1", ("q",), 5, (event,))

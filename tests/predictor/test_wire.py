@@ -481,6 +481,24 @@ BAD_UPLOADS: dict[str, tuple[list[Any], str, set[str]]] = {
         "INVALID_REQUEST",
         {"header.name", "header.sha256", "header.size_bytes", "header.positive_column"},
     ),
+    "facts that are none": (
+        changed(
+            upload(
+                QUICK,
+                ensemble_class_labels=["setosa", "setosa"],
+                feature_names=["a", ""],
+                sample=[1.0, float("inf")],
+            )
+        ),
+        "INVALID_REQUEST",
+        {"header.ensemble_class_labels", "header.feature_names", "header.sample"},
+    ),
+    "facts that do not fit": (changed(upload(QUICK, sample=[1.0])), "MODEL_REJECTED", set()),
+    "a class of another ensemble": (
+        changed(upload(QUICK, ensemble_class_labels=["rose", "lily"])),
+        "MODEL_REJECTED",
+        set(),
+    ),
     "no classifier": (changed(upload(artifacts.three_classes())), "MODEL_REJECTED", set()),
     "no ONNX": (changed(upload(artifacts.not_onnx())), "MODEL_REJECTED", set()),
     "an immense class": (
@@ -644,6 +662,27 @@ async def test_model_is_loaded_by_name_with_the_file_beside_it(tmp_path: Path) -
         assert told.model.class_label == "rest"
         reference = reference_positive_probabilities(artifact, iris_rows(), 0)
         assert (await served.scores(iris_rows())).tobytes() == reference.tobytes()
+
+
+async def test_what_the_header_says_is_told_as_if_it_stood_beside_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "setosa.onnx"
+    path.write_bytes(QUICK)
+    facts: dict[str, Any] = {
+        "class_label": "setosa",
+        "positive_column": 1,
+        "ensemble": "flowers",
+        "feature_names": ["a", "b", "c", "d"],
+        "sample": [5.1, 3.5, 1.4, 0.2],
+    }
+    labels = ["setosa", "rose"]
+    path.with_suffix(".json").write_text(json.dumps({**facts, "class_labels": labels}))
+    async with serving(model=path) as served:
+        beside = (await served.get()).model
+    assert (beside.ensemble, len(beside.sample)) == ("flowers", 4)
+    async with serving() as served:
+        sent = upload(QUICK, ensemble_class_labels=labels, **facts)
+        answer = await served.model.LoadModel(sent, timeout=10)
+        assert answer.model == (await served.get()).model == beside
 
 
 async def test_config_s_model_is_served_from_the_start_and_the_person_wins(tmp_path: Path) -> None:

@@ -226,6 +226,10 @@ class RegisterModelHeader(_message.Message):
     CLASS_LABEL_FIELD_NUMBER: _builtins.int
     POSITIVE_COLUMN_FIELD_NUMBER: _builtins.int
     OUTPUT_NAME_FIELD_NUMBER: _builtins.int
+    ENSEMBLE_FIELD_NUMBER: _builtins.int
+    ENSEMBLE_CLASS_LABELS_FIELD_NUMBER: _builtins.int
+    FEATURE_NAMES_FIELD_NUMBER: _builtins.int
+    SAMPLE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the model: letters, digits, '.', '_' and '-', at most 128, not starting with '.'."""
     sha256: _builtins.str
@@ -238,6 +242,26 @@ class RegisterModelHeader(_message.Message):
     """Which column of the probabilities is the class: 0 or 1; overrides what the artifact says."""
     output_name: _builtins.str
     """Which output of the graph holds the probabilities; only needed when several could."""
+    ensemble: _builtins.str
+    """Name of the ensemble; overrides what the artifact says."""
+    @_builtins.property
+    def ensemble_class_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All classes of the ensemble in order, each once and class_label among them; overrides what the
+        artifact says.
+        """
+
+    @_builtins.property
+    def feature_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the features in column order, each once, as many as the model takes; overrides what
+        the artifact says.
+        """
+
+    @_builtins.property
+    def sample(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """A row that one may try, in feature order: as many finite numbers as the model takes; overrides
+        what the artifact says.
+        """
+
     def __init__(
         self,
         *,
@@ -247,10 +271,14 @@ class RegisterModelHeader(_message.Message):
         class_label: _builtins.str = ...,
         positive_column: _builtins.int | None = ...,
         output_name: _builtins.str = ...,
+        ensemble: _builtins.str = ...,
+        ensemble_class_labels: _abc.Iterable[_builtins.str] | None = ...,
+        feature_names: _abc.Iterable[_builtins.str] | None = ...,
+        sample: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_positive_column", b"_positive_column", "positive_column", b"positive_column"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_positive_column", b"_positive_column", "class_label", b"class_label", "name", b"name", "output_name", b"output_name", "positive_column", b"positive_column", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_positive_column", b"_positive_column", "class_label", b"class_label", "ensemble", b"ensemble", "ensemble_class_labels", b"ensemble_class_labels", "feature_names", b"feature_names", "name", b"name", "output_name", b"output_name", "positive_column", b"positive_column", "sample", b"sample", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__positive_column: _TypeAlias = _typing.Literal["positive_column"]  # noqa: Y015
     _WhichOneofArgType__positive_column: _TypeAlias = _typing.Literal["_positive_column", b"_positive_column"]  # noqa: Y015

@@ -246,6 +246,10 @@ class LoadModelHeader(_message.Message):
     POSITIVE_COLUMN_FIELD_NUMBER: _builtins.int
     OUTPUT_NAME_FIELD_NUMBER: _builtins.int
     FENCE_FIELD_NUMBER: _builtins.int
+    ENSEMBLE_FIELD_NUMBER: _builtins.int
+    ENSEMBLE_CLASS_LABELS_FIELD_NUMBER: _builtins.int
+    FEATURE_NAMES_FIELD_NUMBER: _builtins.int
+    SAMPLE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the model: letters, digits, '.', '_' and '-', at most 128, not starting with '.'.
     Without chunks it is the file stem in the predictor's --models-dir.
@@ -268,6 +272,26 @@ class LoadModelHeader(_message.Message):
     that it has carried out and refuses a lower one; the same one may be repeated. 0 is no fence:
     such a call is always taken and changes nothing about the fence.
     """
+    ensemble: _builtins.str
+    """Name of the ensemble; overrides what the artifact says."""
+    @_builtins.property
+    def ensemble_class_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All classes of the ensemble in metadata order, each once and class_label among them; overrides
+        what the artifact says.
+        """
+
+    @_builtins.property
+    def feature_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the features in column order, each once, as many as the model takes; overrides what
+        the artifact says.
+        """
+
+    @_builtins.property
+    def sample(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """A row that one may try, in feature order: as many finite numbers as the model takes; overrides
+        what the artifact says.
+        """
+
     def __init__(
         self,
         *,
@@ -278,10 +302,14 @@ class LoadModelHeader(_message.Message):
         positive_column: _builtins.int | None = ...,
         output_name: _builtins.str = ...,
         fence: _builtins.int = ...,
+        ensemble: _builtins.str = ...,
+        ensemble_class_labels: _abc.Iterable[_builtins.str] | None = ...,
+        feature_names: _abc.Iterable[_builtins.str] | None = ...,
+        sample: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_positive_column", b"_positive_column", "positive_column", b"positive_column"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_positive_column", b"_positive_column", "class_label", b"class_label", "fence", b"fence", "name", b"name", "output_name", b"output_name", "positive_column", b"positive_column", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_positive_column", b"_positive_column", "class_label", b"class_label", "ensemble", b"ensemble", "ensemble_class_labels", b"ensemble_class_labels", "feature_names", b"feature_names", "fence", b"fence", "name", b"name", "output_name", b"output_name", "positive_column", b"positive_column", "sample", b"sample", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__positive_column: _TypeAlias = _typing.Literal["positive_column"]  # noqa: Y015
     _WhichOneofArgType__positive_column: _TypeAlias = _typing.Literal["_positive_column", b"_positive_column"]  # noqa: Y015
