@@ -90,11 +90,12 @@ async def running_controller(
         )
         orders = RunOrders(runs, deployments, source)
         controlling = ControllerServicer(deployments, requests, library, reconciler.looker, runtime)
+        running = RunServicer(orders, runs, requests)
         discovering = DiscoveryServicer(discovery)
         health = Health(SERVICES)
         services = (
             controlling.service(),
-            RunServicer(orders, runs, requests).service(),
+            running.service(),
             CatalogServicer(catalog, config.max_model_bytes, config.max_dataset_bytes).service(),
             discovering.service(),
             health.service(),
@@ -114,8 +115,8 @@ async def running_controller(
             yield RunningController(front.addresses[0], health, deployments)
         finally:
             health.end()
-            controlling.draining.set()
-            discovering.draining.set()
+            for each in (controlling, running, discovering):
+                each.draining.set()
             await front.stop(config.drain_s)
 
 

@@ -17,6 +17,7 @@ from controller.store.port import AlreadyThere, Kind, Log, Record, Store
 from controller.verbs import Wish, carried_out
 from trillium.clock import Clock
 from trillium.errors import DeploymentNotFound, Superseded
+from trillium.waking import Bell
 
 HISTORY_KEPT = timedelta(days=30)
 _TRIES = 100
@@ -37,7 +38,7 @@ class Deployments:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._changed = asyncio.Event()
+        self._changed = Bell()
 
     async def get(self, id: str) -> Stored | None:
         """The deployment; None if there is none."""
@@ -103,7 +104,7 @@ class Deployments:
     async def forget(self, stored: Stored) -> bool:
         """Drop the record of a terminated deployment; False if it has changed since."""
         gone = await self._store.delete(Kind.DEPLOYMENT, stored.deployment.id, stored.rev)
-        self._wake()
+        self._changed.ring()
         return gone
 
     async def history(self, id: str, *, after: int, limit: int) -> Sequence[Event]:
@@ -121,12 +122,12 @@ class Deployments:
 
     def changed(self) -> asyncio.Event:
         """An event that is set once some deployment may have changed after this call."""
-        return self._changed
+        return self._changed.next()
 
     async def follow(self) -> None:
         """Set off `changed` for changes of other controllers, too; runs until cancelled."""
         async for _ in self._store.watch(Kind.DEPLOYMENT):
-            self._wake()
+            self._changed.ring()
 
     async def _put(self, deployment: Deployment, rev: int) -> Stored | None:
         """Write the deployment in the place of revision `rev`, 0 meaning that there is none."""
@@ -141,7 +142,7 @@ class Deployments:
                 record = await self._store.create(Kind.DEPLOYMENT, deployment.id, body)
             except AlreadyThere:
                 record = None
-        self._wake()
+        self._changed.ring()
         return None if record is None else _stored(record)
 
     async def _announce(self, deployment: Deployment) -> None:
@@ -154,10 +155,6 @@ class Deployments:
                 event_body(event),
                 expires=event.time + HISTORY_KEPT,
             )
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
 
 
 def _history_of(deployment: Deployment) -> str:

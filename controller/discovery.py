@@ -19,6 +19,7 @@ from controller.deployment import PUBLISHED, Deployment
 from controller.deployments import Deployments
 from controller.store.port import AlreadyThere, Kind, Record, Store, StoreError
 from trillium.clock import Clock
+from trillium.waking import Bell
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Discovery:
         self._deployments = deployments
         self._clock = clock
         self.snapshot = Snapshot(0, ())
-        self._changed = asyncio.Event()
+        self._changed = Bell()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -75,7 +76,7 @@ class Discovery:
 
     def changed(self) -> asyncio.Event:
         """An event that is set once there is another snapshot than at this call."""
-        return self._changed
+        return self._changed.next()
 
     async def is_withdrawn(self, address: str) -> bool:
         """Whether every watcher has confirmed a snapshot without that endpoint."""
@@ -168,8 +169,7 @@ class Discovery:
             return
         endpoints = tuple(Endpoint(**each) for each in record.body["endpoints"])
         self.snapshot = Snapshot(record.body["revision"], endpoints)
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._changed.ring()
 
 
 def endpoints_of(deployment: Deployment) -> list[Endpoint]:

@@ -11,6 +11,7 @@ from trillium.controller.v1 import discovery_service_pb2 as pb
 from trillium.errors import InvalidRequest
 from trillium.rpc.call import Call
 from trillium.rpc.methods import Service, stream_stream
+from trillium.waking import first_of
 
 DISCOVERY_SERVICE = "trillium.controller.v1.DiscoveryService"
 
@@ -46,13 +47,8 @@ class DiscoveryServicer:
                 if snapshot.revision > told:
                     told = snapshot.revision
                     yield _message(snapshot, opening.ensemble)
-                waiting = asyncio.create_task(changed.wait())
-                try:
-                    await asyncio.wait(
-                        (waiting, confirming, draining), return_when=asyncio.FIRST_COMPLETED
-                    )
-                finally:
-                    waiting.cancel()
+                waits = (asyncio.wait((each,)) for each in (confirming, draining))
+                await first_of(changed.wait(), *waits)
             if confirming.done():
                 confirming.result()
         finally:

@@ -32,6 +32,7 @@ from controller.runtime.port import (
 from controller.store.port import StoreError
 from trillium.clock import Clock
 from trillium.errors import Code, Overtaken, TrilliumError
+from trillium.waking import first_of
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ class Reconciler:
             except Exception:
                 log.exception("round failed")
                 await asyncio.sleep(TROUBLE_S)
-            await _any_of(ROUND_S, changed.wait(), self._stirred.wait())
+            await first_of(changed.wait(), self._stirred.wait(), timeout_s=ROUND_S)
 
     async def _round(self) -> None:
         """Have every slot tended that may need it."""
@@ -175,7 +176,7 @@ class Reconciler:
                 continue
             if rest.until is None and not kick.is_set():
                 return
-            await _any_of(self._seconds_to(rest.until), kick.wait())
+            await first_of(kick.wait(), timeout_s=self._seconds_to(rest.until))
 
     def _seconds_to(self, until: datetime | None) -> float:
         if until is None:
@@ -276,7 +277,7 @@ class Reconciler:
         try:
             while not loading.done():
                 kick.clear()
-                await _any_of(LONGEST_REST_S, asyncio.wait((loading,)), kick.wait())
+                await first_of(asyncio.wait((loading,)), kick.wait(), timeout_s=LONGEST_REST_S)
                 if not loading.done() and not await self._still_meant(stored, index, load):
                     return
             await loading
@@ -333,13 +334,3 @@ def _facts(deployment: Deployment, index: int, slot: Slot, cause: str) -> dict[s
         "phase": slot.phase.value,
         "cause": cause,
     }
-
-
-async def _any_of(timeout_s: float, *waits: Awaitable[object]) -> None:
-    """Wait until one of `waits` is over, but at most so long."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()

@@ -19,6 +19,7 @@ from controller.messages import (
 )
 from controller.requests import Requests
 from controller.runtime.port import Runtime
+from controller.store.port import StoreUnavailable
 from controller.verbs import Verb, Wish
 from trillium.controller.v1 import controller_service_pb2 as pb
 from trillium.controller.v1 import deployment_pb2 as deployment_pb
@@ -32,11 +33,14 @@ from trillium.errors import (
 )
 from trillium.rpc.call import Call
 from trillium.rpc.methods import Service, unary_stream, unary_unary
+from trillium.waking import first_of
 
 CONTROLLER_SERVICE = "trillium.controller.v1.ControllerService"
 MAX_REPLICAS = 64
 MOST_IN_PAGE = 500
 MIN_MEMORY_BYTES = 64 * 1024 * 1024
+STORE_PAUSE_S = 0.5
+"""Pause before a verb that waits reads again, after the store did not answer."""
 
 _REACHED = {
     Target.ABSENT: State.TERMINATED,
@@ -212,7 +216,7 @@ class ControllerServicer:
             if not complete:
                 complete = True
                 yield pb.WatchDeploymentsResponse(snapshot_end=pb.SnapshotEnd())
-            await _any_of(changed, self.draining)
+            await first_of(changed.wait(), self.draining.wait())
             if self.draining.is_set():
                 raise Draining(
                     "the controller stops; watch again with the revisions that are known"
@@ -240,14 +244,20 @@ class ControllerServicer:
 
 
 async def reached(deployments: Deployments, asked: Stored) -> Stored:
-    """Wait until a deployment is what was wanted of it when `asked` was written.
+    """Wait until a deployment is what was wanted of it when `asked` was written, also while the
+    store does not answer.
 
     Raises DeploymentFailed, Superseded. Otherwise it ends by the caller's deadline: cancellation.
     """
     spec = asked.deployment.spec
     while True:
         changed = deployments.changed()
-        stored = await deployments.get(asked.deployment.id)
+        try:
+            stored = await deployments.get(asked.deployment.id)
+        except StoreUnavailable:
+            # What was asked is written down already: there is nothing to ask again.
+            await first_of(changed.wait(), timeout_s=STORE_PAUSE_S)
+            continue
         if stored is None:
             raise DeploymentNotFound(f"deployment {asked.deployment.id!r} is gone")
         now = stored.deployment
@@ -258,16 +268,6 @@ async def reached(deployments: Deployments, asked: Stored) -> Stored:
         if now.state is State.FAILED:
             raise DeploymentFailed(f"deployment {now.id!r} failed: {now.detail}")
         await changed.wait()
-
-
-async def _any_of(*events: asyncio.Event) -> None:
-    """Wait until one of `events` is set."""
-    waits = [asyncio.create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
 
 
 def _deployment_id(name: str) -> str:

@@ -29,6 +29,7 @@ from controller.runs.work import Patience, RunWork
 from controller.store.port import StoreError
 from trillium.clock import Clock
 from trillium.errors import RunNotFound
+from trillium.waking import first_of
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class RunExecutor:
                 log.warning("round of runs broken off", extra={"detail": str(error)})
             except Exception:
                 log.exception("round of runs failed")
-            await _any_of(pause_s, arrived, self._stirred)
+            await first_of(arrived.wait(), self._stirred.wait(), timeout_s=pause_s)
 
     async def _round(self) -> float:
         """End what is late and take what is free, oldest first; answers the seconds to the next."""
@@ -229,13 +230,3 @@ class RunExecutor:
             run = await self._runs.get(deployment.run)
             if run is None or run.run.has_ended:
                 await self._runs.wish_away(deployment.id, deployment.run)
-
-
-async def _any_of(timeout_s: float, *events: asyncio.Event) -> None:
-    """Wait until one of `events` is set, but at most so long."""
-    waits = [asyncio.create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()

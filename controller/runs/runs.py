@@ -20,14 +20,16 @@ from controller.runs.documents import run_body, run_of
 from controller.runs.results import Chunk, Result, chunk_body, chunk_of
 from controller.runs.run import LIVE, InvalidStep, Order, Run, RunState, moved
 from controller.store.codec import to_milliseconds
-from controller.store.port import AlreadyThere, Kind, Log, Record, Store
+from controller.store.port import AlreadyThere, Kind, Log, Record, Store, StoreUnavailable
 from controller.verbs import Verb, Wish
 from trillium.clock import Clock
 from trillium.errors import DeploymentNotFound, IllegalStep, RunExists, RunNotFound, Superseded
+from trillium.waking import Bell, first_of
 
 _TRIES = 100
 """Compare-and-set is tried so often; each loss means that somebody else got on."""
 _CHUNKS_AT_ONCE = 64
+_STORE_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,8 @@ class Runs:
         self._deployments = deployments
         self._clock = clock
         self._failpoints = failpoints
-        self._changed = asyncio.Event()
-        self._arrived = asyncio.Event()
+        self._changed = Bell()
+        self._arrived = Bell()
 
     def now(self) -> datetime:
         """The time, as precise as the store keeps it."""
@@ -67,9 +69,8 @@ class Runs:
                 raise Superseded(f"run {run.id!r} has just expired; try again") from None
             return stored
         self._failpoints.passed("run-after-create")
-        self._arrived.set()
-        self._arrived = asyncio.Event()
-        self._wake()
+        self._arrived.ring()
+        self._changed.ring()
         return _stored(record)
 
     async def existing(self, id: str, order: Order) -> StoredRun | None:
@@ -123,7 +124,7 @@ class Runs:
         record = await self._store.compare_and_set(
             Kind.RUN, run.id, stored.rev, run_body(run), expires=run.expires
         )
-        self._wake()
+        self._changed.ring()
         return None if record is None else _stored(record)
 
     async def cancel(self, id: str) -> StoredRun:
@@ -166,10 +167,14 @@ class Runs:
             self._failpoints.passed("run-after-clean")
 
     async def ended(self, id: str) -> StoredRun:
-        """Wait until a run has ended. Raises RunNotFound."""
+        """Wait until a run has ended, also while the store does not answer. Raises RunNotFound."""
         while True:
             changed = self.changed()
-            stored = await self.found(id)
+            try:
+                stored = await self.found(id)
+            except StoreUnavailable:
+                await first_of(changed.wait(), timeout_s=_STORE_PAUSE_S)
+                continue
             if stored.run.has_ended:
                 return stored
             await changed.wait()
@@ -216,20 +221,16 @@ class Runs:
 
     def changed(self) -> asyncio.Event:
         """An event that is set once some run may have changed after this call."""
-        return self._changed
+        return self._changed.next()
 
     def arrived(self) -> asyncio.Event:
         """An event that is set once a run was created here after this call."""
-        return self._arrived
+        return self._arrived.next()
 
     async def follow(self) -> None:
         """Set off `changed` for changes of other controllers, too; runs until cancelled."""
         async for _ in self._store.watch(Kind.RUN):
-            self._wake()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+            self._changed.ring()
 
 
 def _stored(record: Record) -> StoredRun:

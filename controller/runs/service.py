@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from datetime import datetime
 
@@ -14,9 +15,10 @@ from controller.runs.results import Result
 from controller.runs.run import Order, Run, RunState
 from controller.runs.runs import Runs
 from trillium.controller.v1 import run_service_pb2 as pb
-from trillium.errors import InvalidRequest, Violation
+from trillium.errors import Draining, InvalidRequest, Violation
 from trillium.rpc.call import Call
 from trillium.rpc.methods import Service, unary_stream, unary_unary
+from trillium.waking import first_of
 
 RUN_SERVICE = "trillium.controller.v1.RunService"
 DEFAULT_TIMEOUT_S = 3600.0
@@ -35,6 +37,8 @@ class RunServicer:
         self._orders = orders
         self._runs = runs
         self._requests = requests
+        self.draining = asyncio.Event()
+        """Set when the server is about to stop: watches then end."""
 
     def service(self) -> Service:
         """The gRPC service that answers for this."""
@@ -93,7 +97,9 @@ class RunServicer:
                 yield pb.WatchRunResponse(run=message)
             if stored.run.has_ended:
                 return
-            await changed.wait()
+            await first_of(changed.wait(), self.draining.wait())
+            if self.draining.is_set():
+                raise Draining("the controller stops; watch again")
 
     async def _cancel(self, request: pb.CancelRunRequest, call: Call) -> pb.Run:
         stored = await self._runs.cancel(_run_id(request.name, "name"))

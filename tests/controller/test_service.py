@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -16,9 +17,13 @@ import pytest_asyncio
 from grpc import aio
 
 from controller.runtime.process import ProcessRuntime, ProcessSettings
+from controller.store.port import Kind, Record, StoreUnavailable
+from controller.store.sqlite import SqliteStore
+from predictor.app import running_predictor
+from predictor.config import PredictorConfig
 from tests.artifacts import renamed_opset, two_column_tensor
 from tests.controller.run_fakes import MovableClock
-from tests.controller.serving import MODEL, Serving, serving_flowers, watching
+from tests.controller.serving import CALL_S, MODEL, Serving, serving, serving_flowers, watching
 from tests.rpc.errors import failed, failure_of
 from tests.runtime.serving import pids_with
 from tests.waiting import eventually
@@ -26,12 +31,14 @@ from trillium.controller.v1 import controller_service_pb2 as pb
 from trillium.controller.v1 import deployment_pb2 as deployment_pb
 from trillium.controller.v1 import discovery_service_pb2, run_service_pb2
 from trillium.controller.v1.controller_service_pb2_grpc import ControllerServiceStub
+from trillium.controller.v1.run_service_pb2_grpc import RunServiceStub
 from trillium.predictor.v1 import model_service_pb2 as model_pb
 from trillium.predictor.v1.model_service_pb2_grpc import ModelServiceStub
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CREATING, CREATED = deployment_pb.STATE_CREATING, deployment_pb.STATE_CREATED
+LOADING = deployment_pb.STATE_LOADING
 LOADED, TERMINATED = deployment_pb.STATE_LOADED, deployment_pb.STATE_TERMINATED
 FAILED = deployment_pb.STATE_FAILED
 SERVING = deployment_pb.INSTANCE_PHASE_SERVING
@@ -725,6 +732,108 @@ async def _code(call: Any) -> str:
     except aio.AioRpcError as error:
         return error.code().name
     return "OK"
+
+
+async def test_a_deployed_predictor_tells_what_stands_beside_the_artifact(tmp_path: Path) -> None:
+    """The same as a predictor that has read the file itself."""
+    models = tmp_path / "models"
+    models.mkdir()
+    path = models / "blossom.onnx"
+    path.write_bytes(two_column_tensor())
+    facts = {
+        "class_label": "setosa",
+        "positive_column": 1,
+        "ensemble": "flowers",
+        "class_labels": ["rose", "setosa"],
+        "feature_names": ["a", "b", "c", "d"],
+        "sample": [5.1, 3.5, 1.4, 0.2],
+    }
+    path.with_suffix(".json").write_text(json.dumps(facts), encoding="utf-8")
+    async with running_predictor(PredictorConfig(listen="127.0.0.1:0", model=path)) as alone:
+        expected = await model_at(alone.address)
+    assert (expected.ensemble, list(expected.feature_names)) == ("flowers", ["a", "b", "c", "d"])
+    async with serving(tmp_path, models_dir=models) as up:
+        loaded = await up.load("b1", model="blossom")
+        assert await model_at(loaded.instances[0].address) == expected
+
+
+async def model_at(address: str) -> model_pb.Model:
+    """What the predictor there says of its model."""
+    async with aio.insecure_channel(address) as channel:
+        stub: Any = ModelServiceStub(channel)
+        answer = await stub.GetModel(model_pb.GetModelRequest(), timeout=10)
+    model: model_pb.Model = answer.model
+    return model
+
+
+class LossyStore(SqliteStore):
+    """A real store that does not answer readers while it is lost."""
+
+    lost = False
+    refused = 0
+
+    async def get(self, kind: Kind, id: str) -> Record | None:
+        if self.lost:
+            self.refused += 1
+            raise StoreUnavailable("lost")
+        return await super().get(kind, id)
+
+
+async def test_callers_who_wait_go_on_waiting_while_the_store_is_lost(tmp_path: Path) -> None:
+    store = LossyStore(tmp_path / "store.db")
+    async with serving_flowers(tmp_path, store=store) as up:
+        created = await up.create("w1")
+        pid = pid_at(created.instances[0].address)
+        os.kill(pid, signal.SIGSTOP)
+        order = run_service_pb2.CreateRunRequest(run_id="r1", model=MODEL, dataset="iris")
+        waiting = [
+            asyncio.ensure_future(up.load("w1")),
+            asyncio.ensure_future(up.runs.CreateRun(order, timeout=CALL_S)),
+        ]
+
+        async def has_begun() -> bool:
+            run = run_service_pb2.GetRunRequest(name="runs/r1")
+            is_loading = bool((await up.get("w1")).state == LOADING)
+            return is_loading and await _code(up.runs.GetRun(run, timeout=10)) == "OK"
+
+        await eventually(has_begun)
+        store.lost = True
+        assert (await failed(up.get("w1"))).reason == "STORE_UNAVAILABLE"
+        before = store.refused
+        await eventually(lambda: store.refused >= before + 20)
+        assert not any(call.done() for call in waiting)
+        os.kill(pid, signal.SIGCONT)
+        store.lost = False
+        deployment, run = await asyncio.gather(*waiting)
+    assert deployment.state == LOADED
+    assert run.state == run_service_pb2.RUN_STATE_SUCCEEDED
+
+
+async def test_a_stop_ends_watches_of_runs_at_once_and_says_so(tmp_path: Path) -> None:
+    # Its predictor never starts, so the run does not end by itself.
+    runtime = ProcessRuntime(ProcessSettings(arguments=("--no-such-flag",)))
+    async with AsyncExitStack() as longer:
+        async with serving_flowers(tmp_path, drain_s=60.0, runtime=runtime) as up:
+            channel = aio.insecure_channel(up.controller.address)
+            await longer.enter_async_context(channel)
+            order = run_service_pb2.CreateRunRequest(
+                run_id="r1", model=MODEL, dataset="iris", no_wait=True
+            )
+            await up.runs.CreateRun(order, timeout=CALL_S)
+            stub: Any = RunServiceStub(channel)
+            call = stub.WatchRun(run_service_pb2.WatchRunRequest(name="runs/r1"), timeout=CALL_S)
+            assert (await call.read()).run.name == "runs/r1"
+            ending = asyncio.ensure_future(failed(_last_of(call)))
+            began = time.monotonic()
+        assert time.monotonic() - began < 45
+        failure = await ending
+    assert (failure.code, failure.reason) == ("UNAVAILABLE", "DRAINING")
+
+
+async def _last_of(call: Any) -> None:
+    """Read until the call ends."""
+    while await call.read() is not aio.EOF:
+        pass
 
 
 async def test_a_stop_ends_watches_at_once_and_says_so(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ whoever sets a status. Its messages are.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 from grpc_health.v1 import health_pb2
@@ -15,6 +14,7 @@ from grpc_health.v1 import health_pb2
 from trillium.errors import Code, RemoteError
 from trillium.rpc.call import Call
 from trillium.rpc.methods import Service, unary_stream, unary_unary
+from trillium.waking import Bell
 
 SERVICE_NAME = "grpc.health.v1.Health"
 
@@ -28,7 +28,7 @@ class Health:
         """Everything but this service is NOT_SERVING until `set_serving` says otherwise."""
         self._status = dict.fromkeys(("", *services), _Response.NOT_SERVING)
         self._status[SERVICE_NAME] = _Response.SERVING
-        self._changed = asyncio.Event()
+        self._changed = Bell()
         self._ended = False
 
     def set_serving(self, serving: bool, *services: str) -> None:
@@ -42,7 +42,7 @@ class Health:
         before = dict(self._status)
         self._status.update(dict.fromkeys(services or tuple(self._status), status))
         if self._status != before:
-            self._wake()
+            self._changed.ring()
 
     def is_serving(self, service: str = "") -> bool:
         """Whether that service is SERVING; KeyError for one that this server does not have."""
@@ -52,7 +52,7 @@ class Health:
         """NOT_SERVING from now on and for good; watchers are told and then let go."""
         self.set_serving(False)
         self._ended = True
-        self._wake()
+        self._changed.ring()
 
     def service(self) -> Service:
         """The gRPC service that answers for this."""
@@ -63,10 +63,6 @@ class Health:
                 unary_stream("Watch", health_pb2.HealthCheckRequest, self._watch),
             ),
         )
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
 
     async def _check(
         self, request: health_pb2.HealthCheckRequest, call: Call
@@ -82,7 +78,7 @@ class Health:
     ) -> AsyncGenerator[health_pb2.HealthCheckResponse]:
         last = None
         while True:
-            changed = self._changed
+            changed = self._changed.next()
             status = self._status.get(request.service, _Response.SERVICE_UNKNOWN)
             if status != last:
                 last = status
