@@ -30,6 +30,10 @@ _PASSING = {
 """What may be gone at the next attempt, by itself or because somebody frees a disk."""
 
 
+_SHORTEST_WAIT_S = 0.1
+"""For another program's transaction, however long a write has waited for its turn."""
+
+
 class SqliteFile:
     """One file, one thread that writes and one that reads, each with a connection of its own.
 
@@ -59,11 +63,17 @@ class SqliteFile:
         """Run `job` in a transaction; it is durable when this returns, and undone if it raises.
 
         `changed` are the kinds of the records that it may change. Cancelling this does not stop
-        the job once it runs.
+        the job once it runs. Other programs' transactions are waited for so long as the file was
+        opened with, counted from now: one that hangs does not make a queue of writes wait for each
+        other.
         """
+        asked = time.monotonic()
 
         def transaction(connection: sqlite3.Connection) -> T:
             with self._translated():
+                left_s = self._busy_timeout_s - (time.monotonic() - asked)
+                wait_ms = round(max(left_s, _SHORTEST_WAIT_S) * 1000)
+                connection.execute(f"PRAGMA busy_timeout = {wait_ms}")
                 connection.execute("BEGIN IMMEDIATE")
                 before = connection.total_changes
                 try:
@@ -144,6 +154,9 @@ class SqliteFile:
             error.add_note(f"the store's file is {self._path}")
             raise
         except sqlite3.Error as error:
+            if _code(error) == sqlite3.SQLITE_BUSY:
+                text = f"another program has not ended its write to the store's file {self._path}"
+                raise StoreUnavailable(f"{text} within {self._busy_timeout_s:g} s") from error
             if _code(error) in _PASSING:
                 raise StoreUnavailable(
                     f"the store's file {self._path} cannot be used now: {error}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
@@ -122,12 +123,45 @@ async def test_file_that_another_holds_is_unavailable_in_time(tmp_path: Path) ->
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         async with asyncio.timeout(5):
-            with pytest.raises(StoreUnavailable, match="locked"):
+            with pytest.raises(StoreUnavailable, match="another program has not ended"):
                 await store.create(RUN, "r1", {})
             assert await store.get(RUN, "r1") is None
         other.execute("ROLLBACK")
         other.close()
         await store.create(RUN, "r1", {})
+
+
+async def test_a_program_that_stands_still_in_a_transaction_makes_no_queue(tmp_path: Path) -> None:
+    """Each write waits so long as one would alone, and all go on when the other one is gone."""
+    path = tmp_path / "store.db"
+    async with opened(path) as store:
+        other = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", _STANDS_STILL, str(path)), stdout=asyncio.subprocess.PIPE
+        )
+        assert other.stdout
+        assert await other.stdout.readline() == b"in the middle\n"
+        try:
+            async with asyncio.timeout(60):
+                writes = (store.create(RUN, f"r{n}", {}) for n in range(100))
+                outcomes = await asyncio.gather(*writes, return_exceptions=True)
+            assert {type(each) for each in outcomes} == {StoreUnavailable}
+            assert "another program has not ended its write" in str(outcomes[0])
+            assert await store.list(RUN) == []
+        finally:
+            other.send_signal(signal.SIGCONT)
+            await other.wait()
+        await store.create(RUN, "r1", {})
+        assert [each.id for each in await store.list(RUN)] == ["r1"]
+
+
+_STANDS_STILL = """
+import os, signal, sqlite3, sys
+file = sqlite3.connect(sys.argv[1], isolation_level=None)
+file.execute("BEGIN IMMEDIATE")
+print("in the middle", flush=True)
+os.kill(os.getpid(), signal.SIGSTOP)
+file.execute("ROLLBACK")
+"""
 
 
 async def test_full_disk_is_unavailable_and_undoes_the_write(tmp_path: Path) -> None:
