@@ -28,6 +28,7 @@ from controller.runs.runs import Runs
 from controller.runs.service import RUN_SERVICE, RunServicer
 from controller.runtime.port import Runtime, RuntimeFailure
 from controller.service import CONTROLLER_SERVICE, ControllerServicer
+from controller.sole import sole
 from controller.store.port import Store, StoreError
 from trillium.clock import Clock, SystemClock
 from trillium.process import StartFailed
@@ -35,6 +36,8 @@ from trillium.rpc.front import AddressInUse, AioFront
 from trillium.rpc.health import Health
 from trillium.rpc.methods import Limits
 
+FIRST_LOOK_S = 10.0
+"""Health says SERVING after the first whole look, or after so long without one."""
 SERVICES = (CONTROLLER_SERVICE, RUN_SERVICE, CATALOG_SERVICE, DISCOVERY_SERVICE)
 
 
@@ -65,6 +68,8 @@ async def running_controller(
     clock, failpoints = clock or SystemClock(), failpoints or Failpoints({})
     async with AsyncExitStack() as stack:
         store = await _opened_store(stack, store or make_store(config))
+        if runtime is None and config.docker is None:
+            stack.enter_context(sole(config.store, config.database))
         runtime = await _opened_runtime(stack, runtime or make_runtime(config))
         predictors = Predictors()
         stack.push_async_callback(predictors.close)
@@ -110,6 +115,7 @@ async def running_controller(
         await stack.enter_async_context(reconciler.running())
         await stack.enter_async_context(discovery.running())
         await stack.enter_async_context(executor.running())
+        await reconciler.first_look(FIRST_LOOK_S)
         health.set_serving(True)
         try:
             yield RunningController(front.addresses[0], health, deployments)

@@ -86,6 +86,9 @@ class Reconciler:
         self._tending: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._kicks: dict[tuple[str, int], asyncio.Event] = {}
         self._stirred = asyncio.Event()
+        self._listed = False
+        self._unsettled: set[tuple[str, int]] = set()
+        self._settled = asyncio.Event()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -101,6 +104,20 @@ class Reconciler:
             for task in (*tasks, *self._tending.values()):
                 task.cancel()
             await asyncio.gather(*tasks, *self._tending.values(), return_exceptions=True)
+
+    async def first_look(self, within_s: float) -> None:
+        """Wait until the runtime was looked at and every slot tells what was seen, so that nothing
+        that an earlier controller wrote stands against what is.
+
+        At most `within_s` seconds, and not for a runtime that does not answer.
+        """
+        try:
+            async with asyncio.timeout(within_s):
+                await self.looker.look()
+                await self._settled.wait()
+        except (TimeoutError, RuntimeUnreachable) as error:
+            detail = str(error) or f"not done within {within_s:g} s"
+            log.warning("not everything was looked at", extra={"detail": detail})
 
     async def _follow_runtime(self) -> None:
         async for _ in self._runtime.changes():
@@ -129,6 +146,8 @@ class Reconciler:
             else:
                 for index in range(len(stored.deployment.slots)):
                     self._tend_soon(stored.deployment.id, index)
+        self._listed = True
+        self._settle()
         if ended:
             await self._bury(ended)
 
@@ -148,6 +167,8 @@ class Reconciler:
         if key in self._tending:
             self._kicks[key].set()
             return
+        if not self._listed:
+            self._unsettled.add(key)
         self._kicks[key] = asyncio.Event()
         self._tending[key] = asyncio.create_task(self._tend_to_the_end(id, index))
 
@@ -188,9 +209,12 @@ class Reconciler:
         """Read, look, and take one action; answers the rest that it asks for, if any."""
         stored = await self._deployments.get(id)
         if stored is None or index >= len(stored.deployment.slots):
+            self._settle((id, index))
             return Rest()
         seen = await self._see(stored.deployment, index)
         action = lifecycle.step(stored.deployment, index, seen, self._clock.now())
+        if not isinstance(action, Change | Remove):
+            self._settle((id, index))
         match action:
             case Rest():
                 return action
@@ -209,6 +233,12 @@ class Reconciler:
             case Unload():
                 await self._unload(action)
         return None
+
+    def _settle(self, *keys: tuple[str, int]) -> None:
+        """Say of slots that they tell what is."""
+        self._unsettled.difference_update(keys)
+        if self._listed and not self._unsettled:
+            self._settled.set()
 
     async def _see(self, deployment: Deployment, index: int) -> Seen:
         """Everything that concerns the slot, looked at after the document was read."""

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from predictor.artifact import Facts, beside, column, find, from_metadata, is_name
+from predictor.artifact import Facts, beside, column, find, from_metadata
 from trillium.errors import ModelNotFound, ModelRejected
+from trillium.rpc.uploads import is_name
 
 FOLDER = Path("/models")
 HOSTILE = (
