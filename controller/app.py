@@ -86,6 +86,7 @@ async def running_controller(
             endings=discovery,
             clock=clock,
             failpoints=failpoints,
+            probing=config.probing,
         )
         requests = Requests(store, clock)
         runs = Runs(store, deployments, clock, failpoints)

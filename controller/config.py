@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from controller.probing import Pace
 from controller.runtime.docker_settings import DockerSettings, DockerTls, Reach
 from trillium.config import (
     ConfigError,
@@ -82,6 +83,14 @@ SETTINGS = (
         repeatable=True,
         metavar="NAME=VALUE",
     ),
+    Setting("probe_interval_s", seconds(0.1, 3600), 10.0, "pause between probes of a predictor"),
+    Setting("probe_timeout_s", seconds(0.1, 3600), 5.0, "how long a probe's answer may take"),
+    Setting(
+        "probe_failures",
+        whole_number(1, 1000),
+        3,
+        "unanswered probes in a row after which a predictor is replaced",
+    ),
     Setting("max_model_bytes", whole_number(1, 2**31), 1024 * MIB, "largest artifact"),
     Setting("max_dataset_bytes", whole_number(1, 2**31), 256 * MIB, "largest dataset file"),
     Setting("max_runs", whole_number(1, 64), 2, "runs that are carried out at once"),
@@ -102,6 +111,7 @@ class ControllerConfig:
     models_dir: Path | None = None
     docker: DockerSettings | None = None
     """None runs predictors as child processes."""
+    probing: Pace = field(default_factory=Pace)
     max_model_bytes: int = 1024 * MIB
     max_dataset_bytes: int = 256 * MIB
     max_runs: int = 2
@@ -130,8 +140,14 @@ def from_command_line(arguments: Sequence[str], environment: Mapping[str, str]) 
         problems.append(str(error))
     if problems:
         raise ConfigError(problems)
+    probing = Pace(
+        values.pop("probe_interval_s"), values.pop("probe_timeout_s"), values.pop("probe_failures")
+    )
     return ControllerConfig(
-        models_dir=None if models_dir is None else Path(models_dir), docker=docker, **values
+        models_dir=None if models_dir is None else Path(models_dir),
+        docker=docker,
+        probing=probing,
+        **values,
     )
 
 

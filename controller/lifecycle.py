@@ -18,7 +18,16 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import TypeAlias
 
-from controller.deployment import Deployment, Phase, Slot, Spec, Target, has_refused, wanted
+from controller.deployment import (
+    PUBLISHED,
+    Deployment,
+    Phase,
+    Slot,
+    Spec,
+    Target,
+    has_refused,
+    wanted,
+)
 
 MAX_FAILURES = 5
 """Attempts that may fail one after the other; then the slot is FAILED."""
@@ -77,6 +86,8 @@ class Seen:
     """None if it was not asked or did not answer."""
     withdrawal_confirmed: bool = False
     """Whether every aggregator has confirmed that the endpoint is gone."""
+    silent_since: datetime | None = None
+    """When the predictor stopped answering, once that is sure; never by one failure alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +221,9 @@ def _enter(slot: Slot, phase: Phase, now: datetime, cause: str, logs_of: str = "
     return Change(replace(slot, phase=phase, since=now), cause, logs_of)
 
 
+PROBED = frozenset({Phase.IDLE, *PUBLISHED})
+"""Phases in which a predictor has nothing to do but to answer."""
+
 _KEEPS_ITS_CONTAINER = frozenset(
     {
         Phase.CREATING,
@@ -274,7 +288,7 @@ def _creating(view: _View) -> Action:
 
 
 def _idle(view: _View) -> Action:
-    if (ending := _ending(view)) is not None:
+    if (ending := _ending(view) or _hung(view)) is not None:
         return ending
     if view.want is Target.LOADED:
         return view.ordered(Phase.LOADING, "to be loaded", digest=view.spec.digest)
@@ -304,7 +318,7 @@ def _loading(view: _View) -> Action:
 
 
 def _serving(view: _View) -> Action:
-    if (ending := _ending(view)) is not None:
+    if (ending := _ending(view) or _hung(view)) is not None:
         return ending
     if view.want is Target.CREATED:
         return view.enter(Phase.DRAINING, "to be unloaded")
@@ -332,7 +346,7 @@ def _may_replace(view: _View) -> bool:
 
 
 def _replacing(view: _View) -> Action:
-    if (ending := _ending(view)) is not None:
+    if (ending := _ending(view) or _hung(view)) is not None:
         return ending
     slot, predictor = view.slot, view.seen.predictor
     if predictor is not None and predictor.digest == slot.incoming and view.has_carried_out():
@@ -441,6 +455,16 @@ def _ended(view: _View) -> Change | None:
     return None
 
 
+def _hung(view: _View) -> Change | None:
+    """The change after the predictor of a container that runs has stopped answering."""
+    container, since = view.container, view.seen.silent_since
+    if container is None or since is None or view.seen.predictor is not None:
+        return None
+    why = "its predictor does not answer"
+    change = failed(view.slot, view.spec, why, view.now, worked_until=since)
+    return replace(change, logs_of=container.id)
+
+
 def _died(view: _View) -> Change:
     container = view.container
     if container is None:
@@ -469,9 +493,20 @@ def _vanished(view: _View) -> Change:
     )
 
 
-def failed(slot: Slot, spec: Spec, why: str, now: datetime, *, for_good: bool = False) -> Change:
-    """The change that gives an attempt up; `for_good` when trying again would not help."""
-    up_s = (now - slot.since).total_seconds() if slot.since else 0.0
+def failed(
+    slot: Slot,
+    spec: Spec,
+    why: str,
+    now: datetime,
+    *,
+    for_good: bool = False,
+    worked_until: datetime | None = None,
+) -> Change:
+    """The change that gives an attempt up; `for_good` when trying again would not help.
+
+    `worked_until` is when it failed, if that was before `now`.
+    """
+    up_s = ((worked_until or now) - slot.since).total_seconds() if slot.since else 0.0
     proved = slot.phase in (Phase.IDLE, Phase.SERVING) and up_s > STABLE_S
     anew = proved or slot.generation != spec.generation
     failures = 1 if anew else slot.failures + 1

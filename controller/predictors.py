@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from grpc import aio
+from google.protobuf import wrappers_pb2
+from grpc import StatusCode, aio
 
 from controller.lifecycle import SeenPredictor
 from trillium.predictor.v1 import model_service_pb2 as model_pb
@@ -17,13 +18,14 @@ from trillium.predictor.v1.predictor_service_pb2_grpc import PredictorServiceStu
 from trillium.rows import WIRE_DTYPE, Probabilities, Rows
 from trillium.rpc.channels import link_channel
 from trillium.tensor.v1 import tensor_pb2
-from trillium.wire import error_of
+from trillium.wire import HEALTH_CHECK, HEALTH_TYPES, error_of
 
 LOOK_S = 1.0
 UNLOAD_S = 60.0
 CHUNK_BYTES = 1024 * 1024
 MAX_CHANNELS = 512
 
+_SILENCE = (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED)
 _BUSY = (model_pb.MODEL_STATE_LOADING, model_pb.MODEL_STATE_UNLOADING)
 
 
@@ -59,6 +61,15 @@ class Predictors:
         ready = answer.state == model_pb.MODEL_STATE_READY
         digest, busy = answer.model.digest if ready else "", answer.state in _BUSY
         return SeenPredictor(digest, busy, answer.fence)
+
+    async def answers(self, address: str, timeout_s: float) -> bool:
+        """Whether the server there answers a health check in time, whatever it says."""
+        check = (await self._channel(address)).unary_unary(HEALTH_CHECK, *HEALTH_TYPES)
+        try:
+            await check(wrappers_pb2.StringValue(), timeout=timeout_s)
+        except aio.AioRpcError as error:
+            return error.code() not in _SILENCE
+        return True
 
     async def load(
         self, address: str, artifact: Artifact, *, timeout_s: float, fence: int = 0

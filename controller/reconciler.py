@@ -22,6 +22,7 @@ from controller.failpoints import Failpoints
 from controller.lifecycle import Change, Create, Load, Remove, Rest, Seen, SeenContainer, Unload
 from controller.looking import Looker
 from controller.predictors import Artifact, Predictors
+from controller.probing import Pace, Probes
 from controller.runtime.port import (
     Container,
     ContainerRefused,
@@ -46,6 +47,7 @@ LOG_LINES = 50
 KEPT_AFTER_END = timedelta(days=1)
 """How long the record of a terminated deployment stays."""
 
+_USUAL_PACE = Pace()
 _REFUSALS = (Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION, Code.RESOURCE_EXHAUSTED)
 
 
@@ -71,9 +73,11 @@ class Reconciler:
         clock: Clock,
         failpoints: Failpoints,
         image: str = "",
+        probing: Pace = _USUAL_PACE,
     ) -> None:
         """`artifact` answers the model of that digest for a deployment; `image` is the image of
-        new containers, empty for the runtime's own."""
+        new containers, empty for the runtime's own; `probing` says when a predictor is taken to
+        hang."""
         self._deployments = deployments
         self._runtime = runtime
         self._predictors = predictors
@@ -83,6 +87,7 @@ class Reconciler:
         self._failpoints = failpoints
         self._image = image
         self.looker = Looker(runtime, clock)
+        self._probes = Probes(predictors, clock, probing, lambda key: self._tend_soon(*key))
         self._tending: dict[tuple[str, int], asyncio.Task[None]] = {}
         self._kicks: dict[tuple[str, int], asyncio.Event] = {}
         self._stirred = asyncio.Event()
@@ -97,6 +102,7 @@ class Reconciler:
             asyncio.create_task(self._rounds()),
             asyncio.create_task(self._follow_runtime()),
             asyncio.create_task(self._deployments.follow()),
+            asyncio.create_task(self._probes.run()),
         ]
         try:
             yield
@@ -210,6 +216,7 @@ class Reconciler:
         stored = await self._deployments.get(id)
         if stored is None or index >= len(stored.deployment.slots):
             self._settle((id, index))
+            self._probes.forget((id, index))
             return Rest()
         seen = await self._see(stored.deployment, index)
         action = lifecycle.step(stored.deployment, index, seen, self._clock.now())
@@ -259,10 +266,16 @@ class Reconciler:
                 address = container.address
         asked = address and slot.phase not in (Phase.ABSENT, Phase.BACKOFF, Phase.FAILED)
         draining = slot.phase is Phase.DRAINING
+        key = (deployment.id, index)
+        if slot.phase in lifecycle.PROBED:
+            self._probes.follow(key, slot.container_id, slot.address)
+        else:
+            self._probes.forget(key)
         return Seen(
             containers,
             await self._predictors.look(address) if asked else None,
             draining and await self._endings.is_withdrawn(slot.address),
+            self._probes.silent_since(key),
         )
 
     async def _change(self, stored: Stored, index: int, change: Change) -> None:

@@ -16,6 +16,7 @@ from grpc import aio
 from controller.app import RunningController, running_controller
 from controller.config import ControllerConfig
 from controller.failpoints import Failpoints
+from controller.probing import Pace
 from controller.runtime.port import Runtime
 from controller.runtime.process import ProcessRuntime, ProcessSettings
 from controller.store.port import Store
@@ -132,6 +133,7 @@ async def serving(
     models_dir: Path | None = None,
     drain_s: float = 1.0,
     listen: str = "127.0.0.1:0",
+    probing: Pace | None = None,
 ) -> AsyncIterator[Serving]:
     """A controller, on a free port if nothing else is said, whose state is in `folder`."""
     config = ControllerConfig(
@@ -139,6 +141,7 @@ async def serving(
         store=f"sqlite:{folder / 'store.db'}",
         models_dir=models_dir,
         drain_s=drain_s,
+        probing=probing or Pace(),
     )
     runtime = runtime or ProcessRuntime(ProcessSettings(arguments=("--threads=1",)))
     async with (

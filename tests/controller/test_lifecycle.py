@@ -41,6 +41,7 @@ HERE = SeenContainer("c3", ATTEMPT, ContainerState.RUNNING, "10.0.0.3:1")
 MADE = replace(HERE, state=ContainerState.STARTING)
 ENDED = replace(HERE, state=ContainerState.EXITED, exit_reason="exit code 1")
 ORDER = 7
+BACKOFF = Phase.BACKOFF
 EMPTY = SeenPredictor("", fence=ORDER)
 OLD, NEW = replace(EMPTY, digest="old"), replace(EMPTY, digest="new")
 BUSY = replace(EMPTY, busy=True)
@@ -247,6 +248,47 @@ def test_an_order_that_the_predictor_would_refuse_is_given_as_a_later_one(phase:
     assert isinstance(action, Change)
     assert (action.slot.phase, action.slot.order) == (phase, ORDER + 10)
     assert action.slot.since == NOW, "it has no more time than before"
+
+
+@pytest.mark.parametrize("phase", [Phase.IDLE, Phase.SERVING, Phase.REPLACING])
+def test_a_predictor_that_hangs_is_given_up_and_counted(phase: Phase) -> None:
+    silent = NOW + timedelta(seconds=30)
+    action = hung(slot(phase, failures=2), silent)
+    assert isinstance(action, Change)
+    assert (action.slot.phase, action.slot.reason) == (BACKOFF, "its predictor does not answer")
+    assert (action.slot.failures, action.logs_of) == (3, HERE.id)
+    last = hung(slot(phase, failures=MAX_FAILURES), silent)
+    assert phase_of(last) is Phase.FAILED
+    assert isinstance(last, Change)
+    assert "does not answer" in last.slot.reason
+
+
+def test_time_in_which_it_hung_does_not_prove_a_predictor() -> None:
+    long = NOW + timedelta(seconds=10 * STABLE_S)
+    for silent, failures in ((NOW + timedelta(seconds=STABLE_S), 3), (long, 1)):
+        action = hung(slot(Phase.SERVING, failures=2), silent, now=long)
+        assert isinstance(action, Change)
+        assert action.slot.failures == failures
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        Seen(None, None, silent_since=NOW),
+        Seen((HERE,), NEW, silent_since=NOW),
+        Seen((HERE,), None),
+    ],
+    ids=["the engine is away", "it answers after all", "it was not probed often enough"],
+)
+def test_a_predictor_is_not_given_up_unless_it_surely_hangs(seen: Seen) -> None:
+    deployment = Deployment("a1", SPEC, (slot(Phase.SERVING),))
+    assert step(deployment, 0, seen, NOW + timedelta(seconds=60)) == Rest()
+
+
+def hung(held: Slot, silent: datetime, now: datetime = NOW) -> Action:
+    """What follows when the slot's predictor has not answered since `silent`."""
+    deployment = Deployment("a1", SPEC, (held,))
+    return step(deployment, 0, Seen((HERE,), None, silent_since=silent), now)
 
 
 def test_draining_is_not_undone_while_a_replacement_may_be_under_way() -> None:
@@ -588,6 +630,7 @@ looks = some.builds(
     predictor=some.none()
     | some.builds(SeenPredictor, digest=texts, busy=some.booleans(), fence=some.integers(0, 3)),
     withdrawal_confirmed=some.booleans(),
+    silent_since=some.none() | some.just(NOW),
 )
 
 

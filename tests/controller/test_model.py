@@ -26,6 +26,10 @@ SEARCHES = {
     "a limit and a death": Bounds(changes=1, deaths=1, late=0, overruns=1, digests=("m1",)),
     "a refused version": Bounds(changes=2, deaths=1, late=0, refused="m2", targets=ROLLING),
     "a model that is refused": Bounds(changes=2, deaths=0, late=0, refused="m1"),
+    "a predictor that hangs": Bounds(changes=1, deaths=0, late=0, hangs=1),
+    "a predictor that hangs and a late request": Bounds(
+        changes=0, deaths=0, late=1, hangs=1, digests=("m1",)
+    ),
     "slow loads": Bounds(changes=2, deaths=0, late=0, slow_loads=True),
     "rolling replacement": Bounds(
         slots=2, serving=True, targets=ROLLING, changes=2, deaths=0, late=0, slow_loads=True

@@ -77,7 +77,7 @@ async def test_health_says_serving_only_after_everything_was_looked_at(
         runtime.gate.set()
 
         async def serves() -> bool:
-            return await status() == SERVING
+            return bool(await status() == SERVING)
 
         await eventually(serves)
         fresh = await stub.GetDeployment(get, timeout=30)

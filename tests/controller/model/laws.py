@@ -29,6 +29,8 @@ class Bounds:
     """Requests that stay under way after their sender gave up, or are carried out twice."""
     overruns: int = 0
     """Times that something takes longer than its limit."""
+    hangs: int = 0
+    """Predictors that stop answering, for good or for a while."""
     slow_loads: bool = False
     """Whether a predictor needs time to read a model, during which it is busy."""
     digests: tuple[str, ...] = ("m1", "m2")
@@ -46,7 +48,7 @@ class Bounds:
             f"{self.slots} slot(s), {self.controllers} controllers, {self.changes} changes of the "
             f"target (among {len(self.targets)} targets, {len(self.digests)} versions{refused}), "
             f"{self.deaths} deaths, {self.late} late or repeated requests, {self.overruns} "
-            "overruns; any number of crashes, failed looks and lost writes"
+            f"overruns, {self.hangs} hangs; any number of crashes, failed looks and lost writes"
         )
 
 

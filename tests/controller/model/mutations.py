@@ -80,6 +80,15 @@ def _silence_is_death(
     return action
 
 
+def _hangs_without_engine(
+    deployment: Deployment, index: int, seen: Seen, now: datetime, action: Action
+) -> Action:
+    slot = deployment.slots[index]
+    if slot.phase is Phase.SERVING and seen.silent_since is not None and seen.containers is None:
+        return failed(slot, deployment.spec, "its predictor is silent", now)
+    return action
+
+
 def _unseen_is_published(
     deployment: Deployment, index: int, seen: Seen, now: datetime, action: Action
 ) -> Action:
@@ -151,6 +160,12 @@ MUTATIONS: Mapping[str, Mutation] = {
     "published before the model was seen": Mutation(Laws(revise=_unseen_is_published)),
     "any container of the attempt taken for the one seen": Mutation(
         Laws(revise=_any_container_will_do), Bounds(changes=0, deaths=1, late=1)
+    ),
+    "hanging taken for sure while the engine is away": Mutation(
+        Laws(revise=_hangs_without_engine), Bounds(changes=0, deaths=0, late=0, hangs=1)
+    ),
+    "no raise of the attempt after a hang": Mutation(
+        _same_attempt(Phase.BACKOFF), Bounds(changes=0, deaths=0, late=1, hangs=1)
     ),
     "no fence": Mutation(Laws(fenced=False), Bounds(changes=1, deaths=0, late=1)),
     "all replicas replaced at once": Mutation(

@@ -60,7 +60,7 @@ def check_order(
     """
     for slot in document.slots:
         serves = slot.phase is Phase.SERVING and slot.container_id == box.id
-        given_up = bounds.overruns and box.fence < slot.order
+        given_up = (bounds.overruns or bounds.hangs) and box.fence < slot.order
         if serves and request.order < slot.order and not given_up:
             problem = f"container {box.id} serves by order {slot.order} and obeys an earlier one"
             raise Violation(problem, what)
@@ -69,7 +69,7 @@ def check_order(
 def check_write(
     document: Deployment, state: State, mind: Mind, after: Slot, what: tuple[object, ...]
 ) -> None:
-    """An attempt is given up only if its container ended, took too long or is not wanted."""
+    """An attempt is given up only if its container ended, hung, took too long or is not wanted."""
     before = document.slots[mind.place]
     gives_up = before.phase in KEEPS and after.phase not in KEEPS
     if not gives_up or mind.flag or wanted(document.spec, mind.place) is Target.ABSENT:
@@ -103,7 +103,8 @@ def _is_reached(document: Deployment, index: int, boxes: list[Box], bounds: Boun
         return False
     box = boxes[0]
     here = box.id == slot.container_id and f"a{box.address}" == slot.address
-    if box.attempt != slot.attempt or box.state != RUNNING or box.incoming or not here:
+    busy = box.incoming or box.hangs
+    if box.attempt != slot.attempt or box.state != RUNNING or busy or not here:
         return False
     if want is Target.CREATED:
         return slot.phase is Phase.IDLE and not box.digest
@@ -114,6 +115,6 @@ def _is_reached(document: Deployment, index: int, boxes: list[Box], bounds: Boun
 def answering(state: State, address: int) -> Box | None:
     """The container whose predictor answers at an address."""
     for box in state.boxes:
-        if box.address == address and box.state == RUNNING:
+        if box.address == address and box.state == RUNNING and not box.hangs:
             return box
     return None

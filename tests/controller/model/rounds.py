@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from itertools import product
 from typing import NamedTuple
 
@@ -42,6 +43,8 @@ class Outcome(NamedTuple):
     """Whether it comes out so when nothing fails."""
     overran: bool
     """Whether it comes out so only when something takes longer than its limit."""
+    excused: bool
+    """Whether a container that runs may be given up for it: something took too long, or hung."""
 
 
 class Rounds:
@@ -68,20 +71,25 @@ class Rounds:
         predictor = _predictor(read.slots[index], containers, boxes)
         best: dict[tuple[int, Request | None], Outcome] = {}
         answers = (predictor,) if predictor is None else (predictor, None)
-        for engine, answer, confirmed, now in product(
-            (containers, None), answers, (False, True), (BEGUN, DUE, OVERDUE)
+        hangs = _hangs(read.slots[index], boxes)
+        silences = (None, BEGUN) if hangs else (None,)
+        for engine, answer, confirmed, now, silent in product(
+            (containers, None), answers, (False, True), (BEGUN, DUE, OVERDUE), silences
         ):
-            seen = Seen(engine, answer, confirmed)
+            seen = Seen(engine, answer, confirmed, silent)
             action = step(read, index, seen, now)
             action = self._laws.revise(read, index, seen, now, action)
             slot, request, cause = self._told(read, index, action)
-            overran = now is OVERDUE
+            # Whoever hangs takes too long as a matter of course.
+            overran = now is OVERDUE and not hangs
             is_fair = engine is containers and answer is predictor and not overran
-            outcome = Outcome(slot, request, cause, is_fair, overran)
+            excused = now is OVERDUE or (silent is not None and engine is not None)
+            outcome = Outcome(slot, request, cause, is_fair, overran, excused)
             what = ("a controller", "has read", document, outcome)
-            self._check(read, index, seen, action, what)
+            self._check(read, index, seen, now, action, what)
             known = best.setdefault((slot, request), outcome)
-            if (overran, not is_fair) < (known.overran, not known.is_fair):
+            better = (overran, not is_fair, excused)
+            if better < (known.overran, not known.is_fair, known.excused):
                 best[slot, request] = outcome
         return list(best.values())
 
@@ -124,6 +132,7 @@ class Rounds:
         read: Deployment,
         index: int,
         seen: Seen,
+        now: datetime,
         action: Action,
         what: tuple[object, ...],
     ) -> None:
@@ -149,6 +158,9 @@ class Rounds:
                     digest = "" if seen.predictor is None else seen.predictor.digest
                     if new.digest != digest or not digest:
                         problem = f"{new.digest} is published, but {digest or 'nothing'} was seen"
+                over = slot.phase in KEEPS and new.phase in (Phase.BACKOFF, Phase.FAILED)
+                if over and seen.containers is None and now is not OVERDUE:
+                    problem = "an attempt is given up while the engine does not answer"
         if problem:
             raise Violation(problem, what)
 
@@ -162,6 +174,11 @@ def _predictor(
         if container.attempt == slot.attempt:
             address = container.address
     for box in boxes:
-        if f"a{box.address}" == address and box.state == RUNNING:
+        if f"a{box.address}" == address and box.state == RUNNING and not box.hangs:
             return SeenPredictor(box.digest, bool(box.incoming), box.fence)
     return None
+
+
+def _hangs(slot: Slot, boxes: tuple[Box, ...]) -> bool:
+    """Whether the predictor of the slot's container hangs, which probes find out in the end."""
+    return any(box.id == slot.container_id and box.hangs for box in boxes)

@@ -23,6 +23,8 @@ class Box(NamedTuple):
     """Of the one that it is reading."""
     fence: int = 0
     """The highest order that its predictor has carried out."""
+    hangs: bool = False
+    """Whether its predictor does not answer."""
 
     @property
     def id(self) -> str:
@@ -81,6 +83,7 @@ class Left(NamedTuple):
     deaths: int
     late: int
     overruns: int
+    hangs: int = 0
 
 
 class State(NamedTuple):

@@ -77,7 +77,7 @@ class World:
                 boxes.append(box)
             slots.append(slot)
         document = self.documents.add(Deployment("a1", spec(bounds), tuple(slots)))
-        left = Left(bounds.changes, bounds.deaths, bounds.late, bounds.overruns)
+        left = Left(bounds.changes, bounds.deaths, bounds.late, bounds.overruns, bounds.hangs)
         return State(document, tuple(boxes), (_IDLE,) * bounds.controllers, (), left)
 
     def moves(self, state: State) -> Iterator[Move]:
@@ -92,13 +92,14 @@ class World:
             others = state.under_way[:number] + state.under_way[number + 1 :]
             yield from self._carried_out(state._replace(under_way=others), request, "late")
         for box in state.boxes:
-            if box.incoming:
+            if box.incoming and not box.hangs:
                 done = box._replace(digest=box.incoming, incoming="")
                 yield Move(("it reads", box.incoming), True, _with(state, box, done))
         if state.left.changes:
             yield from self._spec_changes(state)
         if state.left.deaths:
             yield from self._containers_die(state)
+        yield from self._predictors_hang(state)
 
     def is_done(self, state: State) -> bool:
         """Whether what is wanted is there, and nothing else, and nothing is under way."""
@@ -159,7 +160,7 @@ class World:
                         asks = asks._replace(flag=False)
                     yield Move(what, outcome.is_fair, _minded(now, others, asks))
                 elif outcome.slot >= 0 and (is_fresh or not self.laws.compare_and_set):
-                    writes = Mind(WRITES, 0, index, outcome.slot, outcome.overran)
+                    writes = Mind(WRITES, 0, index, outcome.slot, outcome.excused)
                     yield Move(what, outcome.is_fair, _minded(now, others, writes))
                 elif not is_fresh:
                     # It rests, or what it writes is not taken.
@@ -311,6 +312,16 @@ class World:
                     changed = state._replace(document=number, minds=minds, left=left)
                     yield Move(what, False, changed)
 
+    def _predictors_hang(self, state: State) -> Iterator[Move]:
+        left = state.left._replace(hangs=state.left.hangs - 1)
+        for box in state.boxes:
+            if box.hangs:
+                awake = _with(state, box, box._replace(hangs=False))
+                yield Move(("it answers again:", box.id), False, awake)
+            elif box.state == RUNNING and state.left.hangs:
+                silent = _with(state, box, box._replace(hangs=True))._replace(left=left)
+                yield Move(("it hangs:", box.id), False, silent)
+
     def _containers_die(self, state: State) -> Iterator[Move]:
         left = state.left._replace(deaths=state.left.deaths - 1)
         for box in state.boxes:
@@ -320,7 +331,7 @@ class World:
                     check_removal(self.documents[state.document], box, what)
                     yield Move(what, False, _with(state, box, None)._replace(left=left))
                 else:
-                    dead = box._replace(state=EXITED, digest="", incoming="", fence=0)
+                    dead = box._replace(state=EXITED, digest="", incoming="", fence=0, hangs=False)
                     yield Move(what, False, _with(state, box, dead)._replace(left=left))
             what = ("a stranger removes", box.id)
             yield Move(what, False, _with(state, box, None)._replace(left=left))
