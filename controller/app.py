@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +75,7 @@ async def running_controller(
         stack.push_async_callback(predictors.close)
         deployments = Deployments(store, clock)
         catalog = Catalog(store, clock, Trial())
-        await _seeded(catalog, config.models_dir)
+        refused = await _seeded(catalog, config.models_dir)
         discovery = Discovery(store, deployments, clock)
         library = Library(catalog)
         reconciler = Reconciler(
@@ -97,12 +97,15 @@ async def running_controller(
         orders = RunOrders(runs, deployments, source)
         controlling = ControllerServicer(deployments, requests, library, reconciler.looker, runtime)
         running = RunServicer(orders, runs, requests)
+        cataloguing = CatalogServicer(
+            catalog, config.max_model_bytes, config.max_dataset_bytes, refused
+        )
         discovering = DiscoveryServicer(discovery)
         health = Health(SERVICES)
         services = (
             controlling.service(),
             running.service(),
-            CatalogServicer(catalog, config.max_model_bytes, config.max_dataset_bytes).service(),
+            cataloguing.service(),
             discovering.service(),
             health.service(),
         )
@@ -167,8 +170,9 @@ async def _opened_runtime(stack: AsyncExitStack, runtime: Runtime) -> Runtime:
     return runtime
 
 
-async def _seeded(catalog: Catalog, models_dir: Path | None) -> None:
+async def _seeded(catalog: Catalog, models_dir: Path | None) -> Mapping[str, str]:
+    """The files that are no models, with the reasons. Raises StartFailed."""
     try:
-        await seed(catalog, models_dir)
+        return await seed(catalog, models_dir)
     except StoreError as error:
         raise StartFailed(f"the store cannot be used: {error}; check --store") from error

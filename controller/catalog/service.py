@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -22,6 +22,7 @@ CATALOG_SERVICE = "trillium.controller.v1.CatalogService"
 MIB = 1024 * 1024
 PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
+NOTHING: Mapping[str, str] = {}
 LONGEST_TEXT = 200
 """Characters that a class label and the name of an output may have."""
 _PAGE_BYTES = 2 * MIB
@@ -45,8 +46,11 @@ class CatalogServicer:
         catalog: Catalog,
         max_model_bytes: int = 1024 * MIB,
         max_dataset_bytes: int = 256 * MIB,
+        refused: Mapping[str, str] = NOTHING,
     ) -> None:
+        """`refused` are the files that were not registered at the start, with the reasons."""
         self._catalog = catalog
+        self._refused = refused
         self._max_model_bytes = max_model_bytes
         self._max_dataset_bytes = max_dataset_bytes
 
@@ -56,6 +60,7 @@ class CatalogServicer:
             CATALOG_SERVICE,
             (
                 unary_unary("ListModels", pb.ListModelsRequest, self._list_models),
+                unary_unary("ListRefusedModels", pb.ListRefusedModelsRequest, self._list_refused),
                 stream_unary("RegisterModel", pb.RegisterModelRequest, self._register_model),
                 unary_unary("ListDatasets", pb.ListDatasetsRequest, self._list_datasets),
                 stream_unary("RegisterDataset", pb.RegisterDatasetRequest, self._register_dataset),
@@ -72,6 +77,13 @@ class CatalogServicer:
         more = last and await self._catalog.models(after=last, limit=1)
         token = names.page_token(last) if more else ""
         return pb.ListModelsResponse(models=models, next_page_token=token)
+
+    async def _list_refused(
+        self, request: pb.ListRefusedModelsRequest, call: Call
+    ) -> pb.ListRefusedModelsResponse:
+        refused = sorted(self._refused.items())
+        models = [pb.RefusedModel(file=file, detail=why) for file, why in refused]
+        return pb.ListRefusedModelsResponse(models=models)
 
     async def _list_datasets(
         self, request: pb.ListDatasetsRequest, call: Call

@@ -67,7 +67,7 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(store: SqliteStore, trial: ModelTrial, **limits: int) -> AsyncIterator[Served]:
+async def serving(store: SqliteStore, trial: ModelTrial, **limits: Any) -> AsyncIterator[Served]:
     """The service on a free port."""
     catalog = Catalog(store, SystemClock(), trial)
     service = telling_outages(CatalogServicer(catalog, **limits).service())

@@ -18,8 +18,10 @@ from controller.config import ControllerConfig
 from controller.runtime.port import Container, RuntimeUnreachable
 from controller.runtime.process import ProcessRuntime, ProcessSettings
 from controller.sole import lock_file
+from tests.artifacts import two_column_tensor
 from tests.controller.serving import MODEL, serving, serving_flowers
 from tests.waiting import eventually
+from trillium.controller.v1 import catalog_service_pb2 as catalog_pb
 from trillium.controller.v1 import controller_service_pb2 as pb
 from trillium.controller.v1 import deployment_pb2 as deployment_pb
 from trillium.controller.v1.controller_service_pb2_grpc import ControllerServiceStub
@@ -95,6 +97,19 @@ async def test_a_controller_whose_engine_is_away_serves_and_says_so(tmp_path: Pa
         (condition,) = (await up.get("a1")).conditions
         assert (condition.type, condition.holds) == ("RUNTIME_REACHABLE", False)
         assert "away" in condition.detail
+
+
+async def test_a_controller_tells_which_files_of_its_folder_are_no_models(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "sound.onnx").write_bytes(two_column_tensor())
+    (models / "sound.json").write_text('{"class_label": "setosa", "positive_column": 1}')
+    (models / "damaged.onnx").write_bytes(b"no model")
+    async with serving(tmp_path, models_dir=models) as up:
+        request = catalog_pb.ListRefusedModelsRequest()
+        answer = await up.catalog.ListRefusedModels(request, timeout=30)
+    assert [each.file for each in answer.models] == ["damaged.onnx"]
+    assert "ONNX" in answer.models[0].detail
 
 
 async def test_a_second_controller_with_child_processes_on_one_store_is_refused(

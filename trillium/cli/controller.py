@@ -101,6 +101,12 @@ class ControllerClient:
                 return found
             request.page_token = answer.next_page_token
 
+    async def refused(self) -> Mapping[str, str]:
+        """Why files of its folder of models were not registered at its start, by their names."""
+        request = catalog_pb.ListRefusedModelsRequest()
+        answer = await self._ask(self._catalog.ListRefusedModels, request, ASK_S)
+        return {each.file: each.detail for each in answer.models}
+
     async def has_dataset(self, name: str) -> bool:
         """Whether a dataset of that name is registered."""
         request = catalog_pb.ListDatasetsRequest(page_size=1000)

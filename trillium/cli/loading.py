@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +16,6 @@ from trillium.errors import TrilliumError
 from trillium.process import StartFailed
 
 _LONGEST_ID = 40
-_NOT_REGISTERED = "model not registered"
 
 
 def deployment_id(model: str) -> str:
@@ -33,27 +31,19 @@ def deployment_id(model: str) -> str:
     return f"{plain[: _LONGEST_ID - 9].rstrip('-')}-{digest}"
 
 
-def check_registered(log: Path, artifacts: Sequence[Path], ensemble: str) -> None:
-    """Raises StartFailed for the first artifact that the controller with that log refused."""
-    refusals = _refusals(log)
+async def check_registered(
+    controller: ControllerClient, artifacts: Sequence[Path], ensemble: str
+) -> None:
+    """Raises StartFailed for the first artifact that the controller refused when it started."""
+    try:
+        refusals = await controller.refused()
+    except TrilliumError as error:
+        raise StartFailed(f"the controller cannot be asked: {error}") from error
     for artifact in artifacts:
         if artifact.name in refusals:
             reason = refusals[artifact.name].rstrip(".")
             again = f"if it is damaged, delete it and run: {how_to_train(ensemble)}"
             raise StartFailed(f"{artifact} is refused: {reason}; {again}")
-
-
-def _refusals(log: Path) -> Mapping[str, str]:
-    """Why files were not registered, by their names."""
-    found = {}
-    for line in log.read_text(errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-            if entry["message"] == _NOT_REGISTERED:
-                found[str(entry["file"])] = str(entry["detail"])
-        except (ValueError, TypeError, KeyError):
-            continue
-    return found
 
 
 async def load_all(

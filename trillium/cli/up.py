@@ -143,11 +143,13 @@ async def _shown(plan: Plan, found: Sequence[Path], fleet: Fleet, screen: Screen
     # Imported while the processes that these ask are starting themselves.
     from trillium.async_client import AsyncClient
     from trillium.cli.controller import ControllerClient
+    from trillium.cli.loading import check_registered
     from trillium.cli.scoring import score, until_whole
 
-    await _until_registered(plan, found, fleet.controller)
+    await _until_listening(fleet.controller)
     addresses = [child.program.address for child in (fleet.controller, fleet.aggregator)]
     async with ControllerClient(addresses[0]) as controller, AsyncClient(addresses[1]) as client:
+        await check_registered(controller, found, plan.ensemble)
         members = await _loaded(plan, found, controller, screen)
         for child in (fleet.aggregator, *fleet.gateways):
             await child.until_listening()
@@ -162,17 +164,14 @@ async def _shown(plan: Plan, found: Sequence[Path], fleet: Fleet, screen: Screen
     return EXIT_OK if ran and not any(score.error for score in scores) else EXIT_FAILED
 
 
-async def _until_registered(plan: Plan, found: Sequence[Path], controller: Child) -> None:
-    """Wait until the controller serves and has the models. Raises StartFailed."""
-    from trillium.cli.loading import check_registered
-
+async def _until_listening(controller: Child) -> None:
+    """Wait until the controller serves, and so has tried the models. Raises StartFailed."""
     try:
         async with asyncio.timeout(REGISTERING_S):
             await controller.until_listening()
     except TimeoutError:
         text = f"the controller did not serve within {REGISTERING_S:g} s"
         raise StartFailed(f"{text}; its log: {controller.program.log}") from None
-    check_registered(controller.program.log, found, plan.ensemble)
 
 
 async def _loaded(

@@ -47,6 +47,11 @@ class CatalogServiceStub(object):
                 request_serializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.RegisterModelRequest.SerializeToString,
                 response_deserializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.RegisterModelResponse.FromString,
                 _registered_method=True)
+        self.ListRefusedModels = channel.unary_unary(
+                '/trillium.controller.v1.CatalogService/ListRefusedModels',
+                request_serializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.ListRefusedModelsRequest.SerializeToString,
+                response_deserializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.ListRefusedModelsResponse.FromString,
+                _registered_method=True)
         self.ListDatasets = channel.unary_unary(
                 '/trillium.controller.v1.CatalogService/ListDatasets',
                 request_serializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.ListDatasetsRequest.SerializeToString,
@@ -85,6 +90,15 @@ class CatalogServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRefusedModels(self, request, context):
+        """Lists the files that this controller was to register when it started, and could not: those of
+        its --models-dir that are no usable models. Another controller of the same store may tell
+        others.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListDatasets(self, request, context):
         """Lists datasets, each with all of its versions, in the order of their names.
         """
@@ -117,6 +131,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.RegisterModel,
                     request_deserializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.RegisterModelRequest.FromString,
                     response_serializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.RegisterModelResponse.SerializeToString,
+            ),
+            'ListRefusedModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRefusedModels,
+                    request_deserializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.ListRefusedModelsRequest.FromString,
+                    response_serializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.ListRefusedModelsResponse.SerializeToString,
             ),
             'ListDatasets': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDatasets,
@@ -186,6 +205,33 @@ class CatalogService(object):
             '/trillium.controller.v1.CatalogService/RegisterModel',
             trillium_dot_controller_dot_v1_dot_catalog__service__pb2.RegisterModelRequest.SerializeToString,
             trillium_dot_controller_dot_v1_dot_catalog__service__pb2.RegisterModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRefusedModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trillium.controller.v1.CatalogService/ListRefusedModels',
+            trillium_dot_controller_dot_v1_dot_catalog__service__pb2.ListRefusedModelsRequest.SerializeToString,
+            trillium_dot_controller_dot_v1_dot_catalog__service__pb2.ListRefusedModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

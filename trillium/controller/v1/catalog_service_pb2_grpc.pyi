@@ -47,6 +47,11 @@ class CatalogServiceStub:
     Errors: INVALID_ARGUMENT/INVALID_REQUEST, INVALID_ARGUMENT/DIGEST_MISMATCH,
     INVALID_ARGUMENT/MODEL_REJECTED.
     """
+    ListRefusedModels: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListRefusedModelsRequest, _catalog_service_pb2.ListRefusedModelsResponse]
+    """Lists the files that this controller was to register when it started, and could not: those of
+    its --models-dir that are no usable models. Another controller of the same store may tell
+    others.
+    """
     ListDatasets: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListDatasetsRequest, _catalog_service_pb2.ListDatasetsResponse]
     """Lists datasets, each with all of its versions, in the order of their names."""
     RegisterDataset: _grpc.StreamUnaryMultiCallable[_catalog_service_pb2.RegisterDatasetRequest, _catalog_service_pb2.RegisterDatasetResponse]
@@ -77,6 +82,11 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
 
     Errors: INVALID_ARGUMENT/INVALID_REQUEST, INVALID_ARGUMENT/DIGEST_MISMATCH,
     INVALID_ARGUMENT/MODEL_REJECTED.
+    """
+    ListRefusedModels: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListRefusedModelsRequest, _catalog_service_pb2.ListRefusedModelsResponse]  # type: ignore[assignment]
+    """Lists the files that this controller was to register when it started, and could not: those of
+    its --models-dir that are no usable models. Another controller of the same store may tell
+    others.
     """
     ListDatasets: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListDatasetsRequest, _catalog_service_pb2.ListDatasetsResponse]  # type: ignore[assignment]
     """Lists datasets, each with all of its versions, in the order of their names."""
@@ -117,6 +127,17 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_ARGUMENT/INVALID_REQUEST, INVALID_ARGUMENT/DIGEST_MISMATCH,
         INVALID_ARGUMENT/MODEL_REJECTED.
+        """
+
+    @_abc_1.abstractmethod
+    def ListRefusedModels(
+        self,
+        request: _catalog_service_pb2.ListRefusedModelsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.ListRefusedModelsResponse, _abc.Awaitable[_catalog_service_pb2.ListRefusedModelsResponse]]:
+        """Lists the files that this controller was to register when it started, and could not: those of
+        its --models-dir that are no usable models. Another controller of the same store may tell
+        others.
         """
 
     @_abc_1.abstractmethod
