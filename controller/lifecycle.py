@@ -15,9 +15,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from enum import Enum
-from typing import TypeAlias
 
+from controller.actions import (
+    Action,
+    Change,
+    Create,
+    Load,
+    Remove,
+    Rest,
+    Unload,
+    entering,
+)
 from controller.deployment import (
     PUBLISHED,
     Deployment,
@@ -28,13 +36,9 @@ from controller.deployment import (
     has_refused,
     wanted,
 )
+from controller.failing import FIRST_PAUSE_S, failed
+from controller.seen import ContainerState, Seen, SeenContainer
 
-MAX_FAILURES = 5
-"""Attempts that may fail one after the other; then the slot is FAILED."""
-FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 60.0
-STABLE_S = 60.0
-"""A predictor that was up for so long has proved itself: failures are counted anew."""
 START_LIMIT_S = 60.0
 """A container that runs for so long, and whose predictor still does not answer, has failed."""
 LOAD_LIMIT_S = 600.0
@@ -42,103 +46,6 @@ UNLOAD_LIMIT_S = 60.0
 """How long a predictor may take to finish its last requests and free its model."""
 DRAIN_LIMIT_S = 15.0
 """How long the confirmation of aggregators is waited for."""
-
-
-class ContainerState(Enum):
-    """What a container does, as `controller.runtime.port` tells it."""
-
-    STARTING = "starting"
-    RUNNING = "running"
-    EXITED = "exited"
-
-
-@dataclass(frozen=True, slots=True)
-class SeenContainer:
-    """A container of this slot, whatever its attempt."""
-
-    id: str
-    attempt: int
-    state: ContainerState
-    address: str = ""
-    exit_reason: str = ""
-    """Why it ended, for a person."""
-
-
-@dataclass(frozen=True, slots=True)
-class SeenPredictor:
-    """What the predictor at the slot's address says."""
-
-    digest: str
-    """Of the model that it serves; empty if it has none."""
-    busy: bool = False
-    """Whether it is loading or unloading."""
-    fence: int = 0
-    """The highest order that it has carried out; it refuses lower ones."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One fresh look at everything that concerns a slot."""
-
-    containers: Sequence[SeenContainer] | None
-    """None if the runtime did not answer: unknown is not dead."""
-    predictor: SeenPredictor | None
-    """None if it was not asked or did not answer."""
-    withdrawal_confirmed: bool = False
-    """Whether every aggregator has confirmed that the endpoint is gone."""
-    silent_since: datetime | None = None
-    """When the predictor stopped answering, once that is sure; never by one failure alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rest:
-    """Nothing to do before `until`, unless something changes."""
-
-    until: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Write the slot."""
-
-    slot: Slot
-    cause: str
-    logs_of: str = ""
-    """Id of a container whose last lines are to be kept with it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Create:
-    """Have the container of this attempt made, or started if it was only made."""
-
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Remove:
-    """Stop and remove a container by its full id."""
-
-    container_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Give the predictor at `address` the model."""
-
-    address: str
-    digest: str
-    order: int
-
-
-@dataclass(frozen=True, slots=True)
-class Unload:
-    """Have the predictor at `address` free its model."""
-
-    address: str
-    order: int
-
-
-Action: TypeAlias = Rest | Change | Create | Remove | Load | Unload
 
 
 def step(deployment: Deployment, index: int, seen: Seen, now: datetime) -> Action:
@@ -152,7 +59,7 @@ def step(deployment: Deployment, index: int, seen: Seen, now: datetime) -> Actio
         if highest > slot.attempt:
             # Only a store that lost writes comes here: give up what it no longer knows.
             given_up = replace(slot, attempt=highest)
-            return _enter(given_up, Phase.REMOVING, now, "found a container of a later attempt")
+            return entering(given_up, Phase.REMOVING, now, "found a container of a later attempt")
     return _RULES[slot.phase](
         _View(deployment.spec, deployment.slots, index, slot, want, seen, now)
     )
@@ -183,7 +90,7 @@ class _View:
         return None
 
     def enter(self, phase: Phase, cause: str, **changes: object) -> Change:
-        return _enter(replace(self.slot, **changes), phase, self.now, cause)  # type: ignore[arg-type]
+        return entering(replace(self.slot, **changes), phase, self.now, cause)  # type: ignore[arg-type]
 
     def ordered(self, phase: Phase, cause: str, **changes: object) -> Change:
         """Enter a phase in which the predictor is given an order: later than every other one of
@@ -215,10 +122,6 @@ class _View:
 
     def in_s(self, seconds: float) -> Rest:
         return Rest(self.now + timedelta(seconds=seconds))
-
-
-def _enter(slot: Slot, phase: Phase, now: datetime, cause: str, logs_of: str = "") -> Change:
-    return Change(replace(slot, phase=phase, since=now), cause, logs_of)
 
 
 PROBED = frozenset({Phase.IDLE, *PUBLISHED})
@@ -279,7 +182,7 @@ def _creating(view: _View) -> Action:
         return Create(slot.attempt)
     if (slot.container_id, slot.address) != (container.id, container.address):
         where = replace(slot, container_id=container.id, address=container.address)
-        return _enter(where, Phase.CREATING, view.now, "its container runs")
+        return entering(where, Phase.CREATING, view.now, "its container runs")
     if view.seen.predictor is not None:
         return view.enter(Phase.IDLE, "its predictor answers", reason="")
     if view.since() > START_LIMIT_S:
@@ -491,56 +394,6 @@ def _vanished(view: _View) -> Change:
         digest="",
         incoming="",
     )
-
-
-def failed(
-    slot: Slot,
-    spec: Spec,
-    why: str,
-    now: datetime,
-    *,
-    for_good: bool = False,
-    worked_until: datetime | None = None,
-) -> Change:
-    """The change that gives an attempt up; `for_good` when trying again would not help.
-
-    `worked_until` is when it failed, if that was before `now`.
-    """
-    up_s = ((worked_until or now) - slot.since).total_seconds() if slot.since else 0.0
-    proved = slot.phase in (Phase.IDLE, Phase.SERVING) and up_s > STABLE_S
-    anew = proved or slot.generation != spec.generation
-    failures = 1 if anew else slot.failures + 1
-    over = for_good or failures > MAX_FAILURES
-    doublings = min(failures - 1, 16)  # More make a number that no float holds.
-    pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**doublings)
-    gone = replace(
-        slot,
-        failures=failures,
-        generation=spec.generation,
-        reason=why,
-        retry_time=None if over else now + timedelta(seconds=pause_s),
-        digest="",
-        incoming="",
-    )
-    return _enter(gone, Phase.FAILED if over else Phase.BACKOFF, now, why)
-
-
-def refused(slot: Slot, spec: Spec, why: str, now: datetime) -> Change:
-    """The change after a predictor refused the model that it was given.
-
-    A slot that was serving another version goes on serving that; otherwise it fails for good.
-    """
-    if slot.phase is Phase.REPLACING:
-        kept = replace(
-            slot,
-            refused=slot.incoming,
-            incoming="",
-            failures=0,
-            generation=spec.generation,
-            reason=why,
-        )
-        return _enter(kept, Phase.SERVING, now, f"the new version was refused: {why}")
-    return failed(slot, spec, why, now, for_good=True)
 
 
 _RULES = {

@@ -10,7 +10,7 @@ import numpy as np
 from google.protobuf import wrappers_pb2
 from grpc import StatusCode, aio
 
-from controller.lifecycle import SeenPredictor
+from controller.seen import SeenPredictor
 from trillium.predictor.v1 import model_service_pb2 as model_pb
 from trillium.predictor.v1 import predictor_service_pb2 as pb
 from trillium.predictor.v1.model_service_pb2_grpc import ModelServiceStub

@@ -16,10 +16,11 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from controller import lifecycle
+from controller.actions import Change, Create, Load, Remove, Rest, Unload
 from controller.deployment import Deployment, Phase, Slot, State, Target, wanted
 from controller.deployments import Deployments, Stored
+from controller.failing import failed, refused
 from controller.failpoints import Failpoints
-from controller.lifecycle import Change, Create, Load, Remove, Rest, Seen, SeenContainer, Unload
 from controller.looking import Looker
 from controller.predictors import Artifact, Predictors
 from controller.probing import Pace, Probes
@@ -30,6 +31,7 @@ from controller.runtime.port import (
     Runtime,
     RuntimeUnreachable,
 )
+from controller.seen import ContainerState, Seen, SeenContainer
 from controller.store.port import StoreError
 from trillium.clock import Clock
 from trillium.errors import Code, Overtaken, TrilliumError
@@ -305,7 +307,7 @@ class Reconciler:
             await self._runtime.create(spec)
         except ContainerRefused as error:
             now = self._clock.now()
-            given_up = lifecycle.failed(slot, deployment.spec, str(error), now, for_good=True)
+            given_up = failed(slot, deployment.spec, str(error), now, for_good=True)
             await self._change(stored, index, given_up)
         self._failpoints.passed("after-create")
 
@@ -326,7 +328,7 @@ class Reconciler:
             await loading
         except TrilliumError as error:
             if error.code in _REFUSALS and not isinstance(error, Overtaken):
-                refusal = lifecycle.refused(slot, deployment.spec, error.message, self._clock.now())
+                refusal = refused(slot, deployment.spec, error.message, self._clock.now())
                 await self._change(stored, index, refusal)
             else:
                 log.info("load to be repeated", extra={"detail": error.message})
@@ -363,7 +365,7 @@ def _seen(container: Container) -> SeenContainer:
     return SeenContainer(
         id=container.id,
         attempt=container.attempt,
-        state=lifecycle.ContainerState(container.state.value),
+        state=ContainerState(container.state.value),
         address=container.address,
         exit_reason=reason,
     )

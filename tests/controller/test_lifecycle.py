@@ -9,31 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from controller.actions import Action, Change, Create, Load, Remove, Rest, Unload
 from controller.deployment import PUBLISHED, Deployment, Phase, Slot, Spec, State, Target
-from controller.lifecycle import (
-    DRAIN_LIMIT_S,
+from controller.failing import (
     FIRST_PAUSE_S,
-    LOAD_LIMIT_S,
     LONGEST_PAUSE_S,
     MAX_FAILURES,
     STABLE_S,
-    START_LIMIT_S,
-    UNLOAD_LIMIT_S,
-    Action,
-    Change,
-    ContainerState,
-    Create,
-    Load,
-    Remove,
-    Rest,
-    Seen,
-    SeenContainer,
-    SeenPredictor,
-    Unload,
     failed,
     refused,
-    step,
 )
+from controller.lifecycle import DRAIN_LIMIT_S, LOAD_LIMIT_S, START_LIMIT_S, UNLOAD_LIMIT_S, step
+from controller.seen import ContainerState, Seen, SeenContainer, SeenPredictor
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
 ATTEMPT = 3

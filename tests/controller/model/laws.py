@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
 
+from controller.actions import Action
 from controller.deployment import Deployment, Spec, Target
-from controller.lifecycle import Action, Seen
+from controller.seen import Seen
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from controller.actions import Action, Change, Load, Remove, Unload
 from controller.deployment import Deployment, Phase, Target
-from controller.lifecycle import Action, Change, Load, Remove, Seen, Unload, failed, step
+from controller.failing import failed
+from controller.lifecycle import step
+from controller.seen import Seen
 from tests.controller.model.laws import Bounds, Laws
 from tests.controller.model.rounds import KEEPS
 

@@ -6,21 +6,10 @@ from datetime import datetime
 from itertools import product
 from typing import NamedTuple
 
+from controller.actions import Action, Change, Create, Load, Remove, Rest, Unload
 from controller.deployment import PUBLISHED, Deployment, Phase, Slot
-from controller.lifecycle import (
-    Action,
-    Change,
-    ContainerState,
-    Create,
-    Load,
-    Remove,
-    Rest,
-    Seen,
-    SeenContainer,
-    SeenPredictor,
-    Unload,
-    step,
-)
+from controller.lifecycle import step
+from controller.seen import ContainerState, Seen, SeenContainer, SeenPredictor
 from tests.controller.model.documents import BEGUN, DUE, OVERDUE, Documents
 from tests.controller.model.laws import Laws
 from tests.controller.model.values import RUNNING, Box, Request, Violation

@@ -46,7 +46,7 @@ def search(bounds: Bounds, laws: Laws | None = None, *, most: int = 10_000_000) 
 
     Raises MemoryError after `most` states.
     """
-    with patch("controller.lifecycle.MAX_FAILURES", bounds.max_failures):
+    with patch("controller.failing.MAX_FAILURES", bounds.max_failures):
         return _Search(World(bounds, laws or Laws()), most).run()
 
 

@@ -13,7 +13,7 @@ from itertools import product
 from typing import NamedTuple
 
 from controller.deployment import Deployment, Phase, Slot, Target
-from controller.lifecycle import refused
+from controller.failing import refused
 from tests.controller.model.documents import BEGUN, Documents
 from tests.controller.model.laws import Bounds, Laws, spec
 from tests.controller.model.orders import with_small_orders
