@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.compose.mongo_image import SUBSTITUTE, official_image
-from tests.compose.system import ROOT, System, installed
+from tests.compose.system import ROOT, SERVICES, System, installed
 from tests.runtime.engine import ApartEngine
 from tests.runtime.serving import pids_with
 from tests.waiting import eventually
@@ -92,7 +92,7 @@ def is_in(system: System, id: str, state: str) -> bool:
     return bool(system.control("GetDeployment", name=f"deployments/{id}")["state"] == state)
 
 
-async def test_predictions_flow_while_the_engine_is_away_and_what_was_asked_is_done_afterwards(
+async def test_all_survives_a_stop_of_the_engine_with_and_without_its_containers(
     stopped_at_will: ApartEngine, mongo: Mapping[str, str], tmp_path: Path
 ) -> None:
     apart = stopped_at_will
@@ -124,3 +124,17 @@ async def test_predictions_flow_while_the_engine_is_away_and_what_was_asked_is_d
         assert len(system.made()) == 2
         system.control("TerminateDeployment", name="deployments/two")
         assert [each["Id"] for each in system.made()] == [made["Id"]]
+
+        # The first start without live restore ends what it finds, the next ones start it again.
+        await stop(apart)
+        apart.start("--live-restore=false")
+        system.up()
+        await stop(apart)
+        apart.start("--live-restore=false")
+        await eventually(lambda: system.is_healthy(*SERVICES), 120)
+        await eventually(lambda: is_in(system, "one", "STATE_LOADED"), 60)
+        (again,) = system.made()
+        assert again["Id"] != made["Id"]
+        with predicting(system, tmp_path / "hard-stop") as predictions:
+            await predictions.more()
+        assert predictions.failures == []
