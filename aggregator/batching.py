@@ -1,8 +1,9 @@
 """Requests waiting for one class, and the batches they leave in. Knows no network.
 
 A request is a `Ticket`; it has a `Part` in the lane of each class that it asks. Whoever has a free
-predictor takes a batch: everything that waits, up to a size. Nothing waits on a timer, so an idle
-system adds no delay and a busy one makes large batches by itself.
+predictor takes a batch: everything that waits, up to a size, as soon as a few turns of the event
+loop bring no more. Nothing waits on a timer, so an idle system adds no delay that could be seen and
+a busy one makes large batches by itself.
 
 A ticket ends when every class has answered, when one failed and the request wants all of them, when
 its time is up, or when its caller goes away. Its other parts are then withdrawn: from the queue, or
@@ -12,6 +13,8 @@ from their batch, which tells when nobody waits for it any more.
 from __future__ import annotations
 
 import asyncio
+import math
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
@@ -19,6 +22,14 @@ from typing import Protocol, TypeAlias
 from trillium.clock import Clock
 from trillium.errors import ClassFailure, Overloaded, Phase
 from trillium.rows import WIRE_DTYPE, Block
+
+QUIET_TURNS = 4
+"""Requests that come at once reach the queue over several turns of the event loop, as gRPC hands
+them on: a batch leaves when so many turns in a row have brought nothing. Measured with 64 callers,
+a batch that left at once had 2.3 requests; with 1, 2 and 4 quiet turns 4, 9 and about 20, and the
+CPU for each request fell to 0.35 of what it was."""
+MOST_TURNS = 64
+"""A batch leaves after so many turns, whatever else is coming."""
 
 Outcome: TypeAlias = bytes | ClassFailure
 """What came of a class: float32 little-endian probabilities, one for each row, or why not."""
@@ -217,6 +228,7 @@ class Lane:
         self._queue: OrderedDict[Part, None] = OrderedDict()
         self._queued_rows = 0
         self._free: deque[asyncio.Future[None]] = deque()
+        self._gathering = 0
 
     @property
     def queued_rows(self) -> int:
@@ -244,17 +256,37 @@ class Lane:
                 self.put(part)
                 self._queue.move_to_end(part, last=False)
 
-    def take(self) -> Batch | None:
+    async def gather(self) -> Batch | None:
+        """What `take` takes, once what is arriving has arrived; None if nothing waits any more.
+
+        Predictors that gather at the same time share what waits.
+        """
+        self._gathering += 1
+        try:
+            rows = quiet = 0
+            for _ in range(MOST_TURNS):
+                full = self._queued_rows >= self._max_batch_rows
+                if full or not self._queue or quiet == QUIET_TURNS:
+                    break
+                quiet = quiet + 1 if self._queued_rows == rows else 0
+                rows = self._queued_rows
+                await asyncio.sleep(0)
+            return self.take(math.ceil(len(self._queue) / self._gathering))
+        finally:
+            self._gathering -= 1
+
+    def take(self, most: int = sys.maxsize) -> Batch | None:
         """The next batch: what waits, in order, up to the limits; None if nothing waits.
 
-        Rows of another width than the first's wait for the next batch.
+        It has at most `most` parts. Rows of another width than the first's wait for the next one.
         """
         taken: list[Part] = []
         rows = size = 0
         for part in self._queue:
             block = part.ticket.block
             fits = not taken or (
-                rows + block.row_count <= self._max_batch_rows
+                len(taken) < most
+                and rows + block.row_count <= self._max_batch_rows
                 and size + len(block.data) <= self._max_batch_bytes
                 and block.column_count == taken[0].ticket.block.column_count
                 and not (part.alone or taken[0].alone)

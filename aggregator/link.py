@@ -148,7 +148,7 @@ class Link:
                 if stream.done():
                     await self._ended(stream)
                     return
-                batch = self._lane.take()
+                batch = await self._lane.gather()
                 if batch is not None:
                     if not await self._exchange(stream, batch):
                         return

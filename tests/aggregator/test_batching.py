@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from aggregator.batching import Batch, Lane, Outcome, Part, Ticket
+from aggregator.batching import MOST_TURNS, QUIET_TURNS, Batch, Lane, Outcome, Part, Ticket
 from trillium.clock import SystemClock
 from trillium.errors import ClassFailure, Overloaded, Phase
 from trillium.rows import Block
@@ -119,6 +119,75 @@ async def test_a_part_that_must_go_alone_does() -> None:
     assert values_of(queue.take()) == [1]
     assert values_of(queue.take()) == [2]
     assert values_of(queue.take()) == [3]
+
+
+async def test_a_batch_waits_for_what_is_arriving() -> None:
+    queue = lane()
+    put(queue, 0)
+
+    async def arrive() -> None:
+        for value in range(1, 10):
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            put(queue, value)
+
+    arriving = asyncio.create_task(arrive())
+    assert values_of(await queue.gather()) == list(range(10))
+    await arriving
+
+
+async def test_a_request_that_is_alone_waits_for_a_few_turns_and_no_timer() -> None:
+    queue = lane()
+    put(queue, 1)
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    assert values_of(await queue.gather()) == [1]
+    assert turns <= QUIET_TURNS + 1
+    assert await queue.gather() is None
+    counting.cancel()
+
+
+async def test_a_batch_leaves_however_many_are_arriving() -> None:
+    queue = lane(max_batch_rows=1000, max_queued_rows=1000)
+    put(queue, 0)
+
+    async def arrive() -> None:
+        for value in range(1, 10 * MOST_TURNS):
+            await asyncio.sleep(0)
+            put(queue, value)
+
+    arriving = asyncio.create_task(arrive())
+    gathered = values_of(await queue.gather())
+    assert gathered == list(range(len(gathered)))
+    assert MOST_TURNS - 1 <= len(gathered) <= MOST_TURNS + 1
+    arriving.cancel()
+
+
+async def test_predictors_that_gather_at_once_share_what_waits() -> None:
+    queue = lane()
+    for value in range(7):
+        put(queue, value)
+    batches = await asyncio.gather(*(queue.gather() for _ in range(3)))
+    assert sorted(map(values_of, batches)) == [[0, 1, 2], [3, 4], [5, 6]]
+
+
+async def test_a_predictor_that_goes_while_it_gathers_takes_nothing() -> None:
+    queue = lane()
+    put(queue, 1)
+    going = asyncio.create_task(queue.gather())
+    await asyncio.sleep(0)
+    going.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await going
+    put(queue, 2)
+    assert values_of(await queue.gather()) == [1, 2]
 
 
 async def test_parts_come_back_before_all_others_in_their_order() -> None:
