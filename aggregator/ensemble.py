@@ -95,7 +95,9 @@ class Ensemble:
             )
             scores = combine(labels, outcomes)
             if scores.failures and not (partial and scores.class_labels):
-                raise PredictorsFailed(scores.failures)
+                error = PredictorsFailed(scores.failures)
+                error.was_run = timing.has_left
+                raise error
             return scores
 
     def _deadline(self, call: Call, timeout_s: float | None) -> float:

@@ -358,6 +358,8 @@ class PredictorsFailed(TrilliumError):
 
     reason = "PREDICTORS_FAILED"
     SHOWN: ClassVar[int] = 3
+    was_run: bool = False
+    """Whether any predictor got the request; not told over the wire."""
 
     def __init__(self, failures: Sequence[ClassFailure], message: str | None = None) -> None:
         self.failures = tuple(failures)

@@ -54,17 +54,20 @@ class Statistics:
 class Timing:
     """Times one request: `with statistics.asked(...) as timing`."""
 
-    __slots__ = ("_clock", "_left", "_row_count", "_started", "_statistics")
+    __slots__ = ("_clock", "_left", "_row_count", "_started", "_statistics", "has_left")
 
     def __init__(self, statistics: Statistics, row_count: int, clock: Clock) -> None:
         self._statistics = statistics
         self._row_count = row_count
         self._clock = clock
         self._started = self._left = clock.monotonic()
+        self.has_left = False
+        """Whether its turn has come."""
 
     def left_queue(self) -> None:
         """Its turn has come; the last time counts. May be told from another thread."""
         self._left = self._clock.monotonic()
+        self.has_left = True
 
     def __enter__(self) -> Timing:
         return self

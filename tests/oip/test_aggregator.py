@@ -82,6 +82,20 @@ async def test_what_was_run_is_never_unavailable() -> None:
         assert [each.class_label for each in failed.missing] == ["a"]
 
 
+async def test_what_one_class_has_run_is_never_unavailable_either() -> None:
+    one, other = FakePredictor("a"), FakePredictor("b", column=1, script=[hangs])
+    async with before_fakes(one, other) as served:
+        running = await begun(other, served)
+        queued = asyncio.ensure_future(call(served.channel, "ModelInfer", question(ROW, "fake")))
+        await eventually(lambda: one.answered_count == 2)
+        await other.stop()
+
+        for each in (running, queued):
+            failed = await failure_of(each)
+            assert failed.code is grpc.StatusCode.INTERNAL
+            assert [missing.class_label for missing in failed.missing] == ["b"]
+
+
 async def test_timeout_parameter_ends_the_wait() -> None:
     fake = FakePredictor(script=[hangs])
     async with before_fakes(fake) as served:

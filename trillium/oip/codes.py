@@ -11,7 +11,6 @@ from trillium.errors import (
     ModelNotFound,
     ModelNotLoaded,
     Overloaded,
-    Phase,
     PredictorsFailed,
     TrilliumError,
 )
@@ -24,10 +23,6 @@ def as_served(error: TrilliumError) -> TrilliumError:
             return ModelNotFound(error.message)
         case Overloaded():
             error.code = Code.UNAVAILABLE
-        case PredictorsFailed() if error.code is Code.UNAVAILABLE and _has_run(error):
+        case PredictorsFailed() if error.was_run and error.code is Code.UNAVAILABLE:
             error.code = Code.INTERNAL
     return error
-
-
-def _has_run(error: PredictorsFailed) -> bool:
-    return any(failure.phase is Phase.RUN for failure in error.failures)
