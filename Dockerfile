@@ -40,6 +40,7 @@ COPY trillium /srv/trillium/trillium
 COPY predictor /srv/trillium/predictor
 COPY aggregator /srv/trillium/aggregator
 COPY controller /srv/trillium/controller
+COPY gateway /srv/trillium/gateway
 RUN /opt/trillium/bin/python -m compileall -q --invalidation-mode unchecked-hash /srv/trillium \
     && chmod --recursive a+rX /srv/trillium
 
@@ -59,14 +60,15 @@ ENV PATH=/opt/trillium/bin:/usr/local/bin:/usr/bin:/bin \
     ORT_DISABLE_TELEMETRY=1 \
     TRILLIUM_PREDICTOR_LISTEN=0.0.0.0:50061 \
     TRILLIUM_AGGREGATOR_LISTEN=0.0.0.0:50051 \
-    TRILLIUM_CONTROLLER_LISTEN=0.0.0.0:50052
+    TRILLIUM_CONTROLLER_LISTEN=0.0.0.0:50052 \
+    TRILLIUM_GATEWAY_LISTEN=0.0.0.0:9000
 WORKDIR /srv/trillium
 # A number, so that whoever forbids root can see that it is none. It needs no entry in passwd.
 USER 10001:10001
 STOPSIGNAL SIGTERM
-# Asks the server that listens on one of the three ports above. Each time costs 0.3 s of a core.
+# Asks the server that listens on one of the ports above. Each time costs 0.3 s of a core.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-m", "trillium.healthcheck", "127.0.0.1:50051", "127.0.0.1:50052", \
-         "127.0.0.1:50061"]
+         "127.0.0.1:50061", "http://127.0.0.1:9000/health"]
 ENTRYPOINT ["python", "-m"]
 CMD ["trillium", "--help"]

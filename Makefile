@@ -21,7 +21,7 @@ MODELS ?= models
 ENSEMBLE ?= iris
 # What takes long and does not depend on the version of Python: searches, crash matrices, endurance.
 LONG := tests/controller/test_model.py tests/acceptance tests/cli tests/store/test_mongo_crash.py \
-    tests/store/test_sqlite_crash.py
+    tests/store/test_sqlite_crash.py tests/gateway/test_openapi.py
 # Tests wait more than they compute: two workers for each core, and no more memory than 4 GB.
 WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? 2 * cores : 8)))
 # More for pytest, for example: make test ARGS="-k drain -x", or ARGS="-n 0 -s" for one at a time.

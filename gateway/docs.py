@@ -17,7 +17,7 @@ TAG = "Documents"
 _TYPES = {"css": "text/css", "html": "text/html", "js": "text/javascript"}
 # The page is all of our own, and may fetch from here only.
 _POLICY = {
-    "content-security-policy": "default-src 'self'; frame-ancestors 'none'",
+    "content-security-policy": "default-src 'self'; img-src data:; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
 }
 _ABOUT = (

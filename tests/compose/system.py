@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SERVICES = (
     "aggregator",
     "controller",
+    "gateway",
     "mongo",
     "predictor-setosa",
     "predictor-versicolor",
@@ -63,9 +64,10 @@ class System:
         self.api = api
         self.project = f"trillium-test-{secrets.token_hex(4)}"
         self.owner = self.project.replace("-", "")
-        aggregator, controller = free_ports(2)
+        aggregator, controller, gateway = free_ports(3)
         self.aggregator = f"127.0.0.1:{aggregator}"
         self.controller = f"127.0.0.1:{controller}"
+        self.gateway = f"http://127.0.0.1:{gateway}"
         socket = engine.removeprefix("unix://")
         passed = ("PATH", "HOME", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY")
         self._environment = {
@@ -78,6 +80,7 @@ class System:
             "TRILLIUM_IMAGE": IMAGE,
             "AGGREGATOR_PORT": str(aggregator),
             "CONTROLLER_PORT": str(controller),
+            "GATEWAY_PORT": str(gateway),
             **mongo,
         }
 

@@ -66,6 +66,7 @@ def test_only_the_doors_are_published_and_only_on_the_loopback_interface() -> No
     assert ports == {
         "aggregator": [("127.0.0.1", "50051", 50051)],
         "controller": [("127.0.0.1", "50052", 50052)],
+        "gateway": [("127.0.0.1", "9000", 9000)],
     }
 
 
@@ -88,7 +89,7 @@ def test_predictors_and_the_database_reach_nothing_outside() -> None:
         "state",
     }
     outside = {name for name, each in facts["services"].items() if "doors" in each["networks"]}
-    assert outside == {"aggregator", "controller"}
+    assert outside == {"aggregator", "controller", "gateway"}
     users = {name for name, each in facts["services"].items() if "state" in each["networks"]}
     assert users == {"controller", "mongo"}
 
@@ -116,6 +117,8 @@ def test_services_wait_for_what_they_need() -> None:
         ("aggregator", "predictor-versicolor"): "service_healthy",
         ("aggregator", "predictor-virginica"): "service_healthy",
         ("controller", "mongo"): "service_healthy",
+        ("gateway", "aggregator"): "service_started",
+        ("gateway", "controller"): "service_started",
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from contextlib import ExitStack
 from typing import Any
 
@@ -34,7 +35,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 
 def test_all_of_it_is_there_and_healthy(system: System) -> None:
-    assert system.left() == {"containers": 6, "made": 0, "networks": 3, "volumes": 1}
+    assert system.left() == {"containers": 7, "made": 0, "networks": 3, "volumes": 1}
     assert set(by_service(system.containers())) == set(SERVICES)
     assert system.is_healthy(*SERVICES)
 
@@ -51,14 +52,14 @@ def test_every_container_has_what_the_definition_asks_for(system: System) -> Non
         assert host["RestartPolicy"]["Name"] == "unless-stopped", name
         assert facts["Config"]["User"] == ("999:999" if name == "mongo" else "10001:10001"), name
         bindings = [each for ports in (host["PortBindings"] or {}).values() for each in ports]
-        is_door = name in ("aggregator", "controller")
+        is_door = name in ("aggregator", "controller", "gateway")
         assert [each["HostIp"] for each in bindings] == ["127.0.0.1"] * is_door, name
         mounts = {each["Destination"] for each in facts["Mounts"]}
         wanted = {"controller": {"/var/run/docker.sock"}, "mongo": {"/data/db"}}
         assert mounts == wanted.get(name, set()), name
 
 
-@pytest.mark.parametrize("service", ["predictor-setosa", "aggregator", "controller"])
+@pytest.mark.parametrize("service", ["predictor-setosa", "aggregator", "controller", "gateway"])
 def test_a_service_can_write_nowhere_but_to_a_small_tmp(system: System, service: str) -> None:
     program = """
 import errno, os
@@ -98,6 +99,13 @@ os.write(writing, b"x")
     pid = int(system.run_in("predictor-setosa", "python", "-c", program))
     gone = f"import os, sys; sys.exit(os.path.exists('/proc/{pid}'))"
     system.run_in("predictor-setosa", "sh", "-c", f'until python -c "{gone}"; do :; done')
+
+
+def test_curl_gets_in_by_the_gateway(system: System) -> None:
+    script = [str(ROOT / "scripts/smoke_http.sh"), system.gateway]
+    done = subprocess.run(script, check=False, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("15 checks passed\n")
 
 
 def test_grpcurl_is_taught_the_api_and_answered(system: System) -> None:

@@ -62,8 +62,12 @@ async def test_errors_of_the_controller_keep_their_reasons(stocked: System) -> N
 
 
 async def test_a_watch_ends_when_its_time_is_up(stocked: System) -> None:
-    async with stocked.call.events("/v1/deployments:watch", **{"request-timeout": "0.3"}) as events:
-        assert (await events.rest())[-1] == ("snapshot_end", {})
+    headers = {"request-timeout": "2"}
+    async with stocked.call.events("/v1/deployments:watch", **headers) as events:
+        told = [kind for kind, _ in await events.rest()]
+    # Other tests' deployments may still change, but nothing else may come, and no problem.
+    assert "snapshot_end" in told
+    assert set(told) <= {"deployment", "snapshot_end"}
 
 
 async def test_a_run_is_watched_to_its_end_and_its_results_come_in_every_form(

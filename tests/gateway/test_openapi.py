@@ -64,6 +64,7 @@ async def test_the_page_fetches_from_nowhere_else(iris: System) -> None:
     assert (await iris.call.get("/docs/other.js")).status == 404
 
 
+@pytest.mark.timeout(SCHEMATHESIS_S + 100)
 async def test_schemathesis_finds_nothing(iris: System, tmp_path: Path) -> None:
     # Left out: watches, which have no end; and the check that whatever fits the schema is done,
     # because a model that is not there, or a row that is too short, fits the schema. Headers that a
