@@ -125,6 +125,9 @@ async def record(
         await eventually(is_ready, START_S)
         for case in cases:
             answers[case.name] = await answer(channel, case)
+            # Further lines are the Python backend's stack, with paths of this machine.
+            message = answers[case.name]["message"].partition("\n")[0]
+            answers[case.name]["message"] = message
             if answers[case.name]["code"] == "UNAVAILABLE" and await _died(process):
                 answers[case.name]["message"] = DIED
                 break
