@@ -273,8 +273,8 @@ async def test_a_shorter_deadline_in_a_batch_is_its_own() -> None:
         first = await begun(fake, served.scores(ROW))
         hasty, patient = await queued(
             served,
-            served.scores([[0.125, 0, 0]], timeout=0.5),
-            served.scores([[0.75, 0, 0]], timeout=10),
+            served.scores([[0.125, 0, 0]], timeout=3),
+            served.scores([[0.75, 0, 0]], timeout=60),
         )
         gate.set()
         missing = one_missing(await failure_of(hasty))

@@ -397,7 +397,7 @@ async def test_the_deadline_of_the_stream_holds_for_each_request() -> None:
     fake.otherwise = hangs
     async with before_fakes(fake) as served:
         asked = [numbered(1, [[0.5, 0, 0]], timeout={"seconds": 100})]
-        stream = served.stub.PredictStream(iter(asked), timeout=0.5)
+        stream = served.stub.PredictStream(iter(asked), timeout=3)
         answer = await stream.read()
         assert from_status(answer.error).reason == "PREDICTORS_FAILED"
 
@@ -414,17 +414,21 @@ async def test_a_stream_is_held_back_when_much_is_in_flight() -> None:
             yield numbered(number, np.full((1, 4096), 0.5))
 
     async with before_fakes(fake) as served:
-        stream = served.stub.PredictStream(requests(), timeout=30)
-        await eventually(lambda: served.waiting_rows() == 63)
+        # It keeps the predictor busy, so that everything else waits.
+        first = asyncio.create_task(served.scores(np.full((1, 4096), 0.5)))
+        await eventually(lambda: bool(fake.requests))
+        stream = served.stub.PredictStream(requests(), timeout=60)
+        await eventually(lambda: served.waiting_rows() == 64)
         # Until nothing moves any more.
         seen = -1
         while len(sent) != seen:
             seen = len(sent)
             for _ in range(50):
                 await asyncio.sleep(0.001)
-        assert served.waiting_rows() == 63
+        assert served.waiting_rows() == 64
         assert seen < 1000
         gate.set()
+        await first
         numbers = [each.request_number async for each in stream]
         assert sorted(numbers) == list(range(1000))
         await served.until_idle()
