@@ -154,6 +154,12 @@ test-python-%:
 	    'make test-pythons PYTHONS="3.13"' >&2; \
 	exit 1
 
+##@ Measure it
+
+.PHONY: bench
+bench: $(VENV)/.dev ready-models ## Trillium, a naive aggregator and a bare echo, side by side
+	@$(BIN)/python -m bench --models $(MODELS) $(ARGS)
+
 ##@ Other
 
 .PHONY: clean

@@ -1,0 +1,1 @@
+"""Benchmarks: Trillium beside what it is compared with, in one run; see docs/performance.md."""

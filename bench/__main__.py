@@ -1,0 +1,68 @@
+"""`python -m bench`: Trillium, a naive aggregator and a bare echo, side by side in one run."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench.checking import Reference
+from bench.h2load import LOADS
+from bench.measuring import measure
+from bench.processes import ROOT
+from bench.report import write
+from bench.starting import second_starts
+from bench.systems.known import OWN
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--models", type=Path, default=ROOT / "models", help="trained iris models")
+    parser.add_argument("--output", type=Path, default=ROOT / "bench" / "results")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--slice-s", type=float, default=3.0, help="seconds of each slice")
+    names = [load.name for load in LOADS]
+    parser.add_argument("--loads", nargs="+", choices=names, default=names)
+    parser.add_argument("--starts", type=int, default=3, help="starts of `trillium up` to time")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it all, print the table, leave the results in --output."""
+    wanted = _parser().parse_args(arguments)
+    if shutil.which("h2load") is None:
+        print("bench: there is no h2load: apt-get install nghttp2-client", file=sys.stderr)
+        return 1
+    missing = [
+        str(wanted.models / f"iris-{label}.onnx") for label in ("setosa", "versicolor", "virginica")
+    ]
+    missing = [name for name in missing if not Path(name).exists()]
+    if missing:
+        print(f"bench: there is no {missing[0]}: make models", file=sys.stderr)
+        return 1
+    loads = [load for load in LOADS if load.name in wanted.loads]
+    with ExitStack() as stack:
+        # Unix sockets want a short path.
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp")))
+        systems = [stack.enter_context(start(wanted.models, folder)) for start in OWN.values()]
+        measured = measure(
+            systems,
+            Reference(wanted.models),
+            loads=loads,
+            rounds=wanted.rounds,
+            slice_s=wanted.slice_s,
+            folder=folder,
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+        )
+    measured.start_s = second_starts(wanted.models, wanted.starts)
+    settings = {"rounds": wanted.rounds, "slice_s": wanted.slice_s}
+    print(write(measured, list(OWN), loads, wanted.output, **settings))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""Server processes: started, found ready, measured from /proc, and stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+ROOT = Path(__file__).resolve().parents[1]
+START_S = 60.0
+STOP_S = 10.0
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What processes have used, their children included."""
+
+    cpu_s: float
+    pss_bytes: int
+    """Proportional set size: pages that several share count once in the sum."""
+    processes: int
+
+
+def usage(roots: Sequence[int]) -> Usage:
+    """What these processes and all that descend from them have used so far."""
+    cpu, pss, count = 0.0, 0, 0
+    for pid in _with_descendants(roots):
+        try:
+            # After the name in brackets: state is field 3; utime, stime, cutime, cstime 14 to 17.
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            memory = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        cpu += sum(map(int, fields[11:15])) * _TICK_S
+        (kib,) = (int(line.split()[1]) for line in memory.splitlines() if line.startswith("Pss:"))
+        pss += kib * 1024
+        count += 1
+    return Usage(cpu, pss, count)
+
+
+def _with_descendants(roots: Sequence[int]) -> list[int]:
+    found = list(roots)
+    for pid in found:
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            try:
+                found += map(int, task.read_text().split())
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return found
+
+
+@contextmanager
+def running(*commands: Sequence[str], log: Path) -> Iterator[list[int]]:
+    """These commands as processes, what they say appended to `log`; all are ended at the end."""
+    with ExitStack() as stack, log.open("ab") as output:
+        started = [
+            subprocess.Popen(
+                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+            for command in commands
+        ]
+        for process in started:
+            stack.callback(_end, process)
+        yield [process.pid for process in started]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def python(module: str, *words: str) -> list[str]:
+    """The command line of a module of this project."""
+    return [sys.executable, "-m", module, *words]
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answered(address: str, method: str, request: bytes) -> bytes:
+    """The first answer of a server that is being started."""
+    deadline = time.monotonic() + START_S
+    with grpc.insecure_channel(address) as channel:
+        call: Any = channel.unary_unary(method)
+        while True:
+            try:
+                return bytes(call(request, timeout=5, wait_for_ready=True))
+            except grpc.RpcError as error:
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"{address} did not come up: {error}") from error
+                time.sleep(0.05)
