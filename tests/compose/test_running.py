@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -169,8 +170,7 @@ async def test_a_run_has_a_predictor_of_its_own_and_leaves_its_results(system: S
     await eventually(lambda: system.made() == [])
     first = system.control(f"{RUNS}/ListResults", run=run["name"], page_size=200)["results"]
     assert len(first) == 150
-    assert first[0]["label"] == "setosa"
-    assert first[149]["label"] == "rest"
+    assert first[0]["probability"] > 0.5 > first[149].get("probability", 0)
 
 
 @pytest.mark.parametrize("label", LABELS)
@@ -235,10 +235,12 @@ async def test_a_scaled_service_is_used_whole_and_no_call_fails_meanwhile(system
         after = received()
         # A request of three rows has more than 100 bytes; at rest there is next to nothing.
         assert all(after[id] - before[id] > 2000 for id in before), (before, after)
-        system.compose(*scale, f"{service}=1", service)
-        await eventually(lambda: len(system.addresses()) == 3, 60)
-        for load in loads:
-            await eventually(load.more(), 60)
+        # One at a time: a request that two in a row leave unanswered is not asked a third time.
+        for left in (2, 1):
+            system.compose(*scale, f"{service}={left}", service)
+            await eventually(partial(has_predictors, system, 2 + left), 60)
+            for load in loads:
+                await eventually(load.more(), 60)
     assert [failure for load in loads for failure in load.failures] == []
 
 
@@ -345,6 +347,11 @@ async def test_predictors_outlive_a_restart_and_an_upgrade_of_their_controller(
     assert [each["Id"] for each in system.made()] == before
     system.control("TerminateDeployment", name="deployments/outlives")
     assert system.made() == []
+
+
+def has_predictors(system: System, count: int) -> bool:
+    """Whether the aggregator has so many predictors that are ready."""
+    return len(system.addresses()) == count
 
 
 def life(system: System, id: str) -> None:
