@@ -56,8 +56,15 @@ class SqliteFile:
             raise
 
     async def close(self) -> None:
-        """Wait for the jobs that were begun before, refuse later ones, and close the file."""
-        await asyncio.gather(self._reader.stop(), self._writer.stop())
+        """Wait for the jobs that were begun before, refuse later ones, and close the file.
+
+        If no other program has it open, all of it is then in the one file, which may be copied.
+        """
+        # One after the other: the last to close it empties the log, and of two at once none is.
+        try:
+            await self._reader.stop()
+        finally:
+            await self._writer.stop()
 
     async def write(self, job: Callable[[sqlite3.Connection], T], *changed: Kind) -> T:
         """Run `job` in a transaction; it is durable when this returns, and undone if it raises.

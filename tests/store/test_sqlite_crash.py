@@ -40,6 +40,15 @@ async def start_writer(path: Path, id: str, times: int) -> asyncio.subprocess.Pr
     )
 
 
+async def test_a_store_that_was_closed_is_whole_in_its_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    for number in range(60):
+        async with opened(path) as store:
+            await store.create(RUN, f"r{number}", {})
+            assert await store.get(RUN, f"r{number}") is not None
+        assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
 async def test_killed_writer_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     acknowledged = 0
