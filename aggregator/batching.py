@@ -46,7 +46,9 @@ class Holder(Protocol):
 class Part:
     """One ticket's request to one class."""
 
-    __slots__ = ("address", "alone", "holder", "note", "phase", "retried", "slot", "ticket")
+    __slots__ = (
+        "address", "alone", "holder", "moves", "note", "phase", "retried", "slot", "ticket",
+    )  # fmt: skip
 
     def __init__(self, ticket: Ticket, slot: int, address: str) -> None:
         self.ticket = ticket
@@ -57,6 +59,8 @@ class Part:
         self.note = "the deadline passed before its turn came"
         """What to say if time runs out now."""
         self.holder: Holder | None = None
+        self.moves = 0
+        """How often it was sent to a predictor that then ended the stream in good order."""
         self.retried = False
         """Whether it has been sent a second time after a connection broke."""
         self.alone = False

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -19,7 +19,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from aggregator.batching import Batch, Lane
+from aggregator.batching import Batch, Lane, Part
 from aggregator.roster import Described, Endpoint, Roster
 from trillium.clock import Clock
 from trillium.errors import Code
@@ -41,6 +41,11 @@ OVERDUE_S = 1.0
 the last caller of a batch went away hangs, and the connection to it is given up."""
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 1.0
+MOST_MOVES = 8
+"""A predictor that ends its stream in good order did not take what it has not answered. A request
+that so many have sent on meets a fault, not a rollout."""
+_MADE_UP = "Internal error from Core"
+"""What grpc.aio says when the other side ends a stream, however well, in the middle of a write."""
 RECHECK_S = 1.0
 """How often a predictor whose model does not fit is asked whether that has changed."""
 
@@ -177,14 +182,13 @@ class Link:
                 await stream.write(_request(number, batch, left_s))
             reply = await stream.read()
             if reply is aio.EOF:
-                self._give_back(
-                    batch, "the predictor's model was unloaded or replaced", alone=False
-                )
+                self._send_on(batch, "the predictor's model was unloaded or replaced")
                 return False
             self._settle(batch, number, pb.PredictStreamResponse.FromString(reply))
             return True
         except aio.AioRpcError as error:
-            self._give_back(batch, f"the connection was lost: {_told(error)}")
+            give = self._send_on if error.details() == _MADE_UP else self._give_back
+            give(batch, f"the connection was lost: {_told(error)}")
             raise LinkBroken(_told(error)) from error
         except DecodeError as error:
             self._give_back(batch, "the predictor's answer was no message")
@@ -192,7 +196,7 @@ class Link:
         except (aio.InternalError, asyncio.InvalidStateError) as error:
             # The stream had ended before the write began, or ended just then.
             detail = await self._end_of(stream)
-            self._give_back(batch, detail or "the predictor ended the stream")
+            self._send_on(batch, detail or "the predictor ended the stream")
             if detail:
                 raise LinkBroken(detail) from error
             return False
@@ -239,22 +243,30 @@ class Link:
             part.alone = True
         self._lane.put_back(batch.parts)
 
-    def _give_back(self, batch: Batch, note: str, *, alone: bool = True) -> None:
+    def _give_back(self, batch: Batch, note: str) -> None:
         """Queue the parts for another try, each once; predictions may be repeated safely.
 
-        After trouble each travels `alone`: rows that crash a predictor take nobody with them twice.
+        After trouble each travels alone: rows that crash a predictor take nobody with them twice.
         """
-        again = []
+        hopeless = [part for part in batch.parts if part.retried]
+        for part in batch.parts:
+            part.retried = part.alone = True
+        self._queue_again(batch, hopeless, note)
+
+    def _send_on(self, batch: Batch, note: str) -> None:
+        """Queue the parts for the next predictor: this one has not taken them."""
+        for part in batch.parts:
+            part.moves += 1
+        hopeless = [part for part in batch.parts if part.moves > MOST_MOVES]
+        self._queue_again(batch, hopeless, note)
+
+    def _queue_again(self, batch: Batch, hopeless: Sequence[Part], note: str) -> None:
         for part in batch.parts:
             part.note = note
-            if part.retried:
-                part.holder = None
-                part.ticket.fail(part, note)
-            else:
-                part.retried = True
-                part.alone = part.alone or alone
-                again.append(part)
-        self._lane.put_back(again)
+        for part in hopeless:
+            part.holder = None
+            part.ticket.fail(part, note)
+        self._lane.put_back([part for part in batch.parts if part not in hopeless])
 
     def _fail_what_has_no_hope(self) -> None:
         label = self._lane.class_label

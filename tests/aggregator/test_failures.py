@@ -10,6 +10,7 @@ import grpc
 import pytest
 from grpc import aio
 
+from aggregator.link import MOST_MOVES
 from aggregator.roster import Endpoint
 from tests.aggregator import fakes
 from tests.aggregator.fakes import FakePredictor, Reaction, after, hangs
@@ -379,12 +380,31 @@ async def test_a_replaced_model_is_asked_again_and_callers_notice_nothing() -> N
     assert fake.stream_count == 2
 
 
-async def test_a_request_is_repeated_once_and_no_more() -> None:
-    fake = FakePredictor(script=[fakes.ends, fakes.ends])
-    async with before_fakes(fake) as served:
+async def test_a_request_is_repeated_once_after_trouble_and_no_more() -> None:
+    replicas = [FakePredictor() for _ in range(3)]
+    for fake in replicas:
+        fake.otherwise = fakes.breaks
+    async with before_fakes(*replicas) as served:
         missing = one_missing(await failure_of(served.predict(ROW)))
+        assert "the machine room is on fire" in missing.message
+    assert sum(len(fake.requests) for fake in replicas) == 2
+
+
+async def test_a_request_outlives_several_predictors_that_leave_in_good_order() -> None:
+    script = [fakes.ends] * 4
+    fake = FakePredictor(script=script)
+    async with before_fakes(fake) as served:
+        assert (await served.scores(ROW, timeout=60)).tolist() == [[0.5]]
+    assert len(fake.requests) == len(script) + 1
+
+
+async def test_a_request_is_not_sent_on_for_ever() -> None:
+    fake = FakePredictor()
+    fake.otherwise = fakes.ends
+    async with before_fakes(fake) as served:
+        missing = one_missing(await failure_of(served.predict(ROW, timeout=60)))
         assert missing.message == "the predictor's model was unloaded or replaced"
-    assert len(fake.requests) == 2
+    assert len(fake.requests) == MOST_MOVES + 1
 
 
 async def test_rows_without_an_answer_fail_only_their_own_caller() -> None:

@@ -235,7 +235,7 @@ async def test_a_scaled_service_is_used_whole_and_no_call_fails_meanwhile(system
         after = received()
         # A request of three rows has more than 100 bytes; at rest there is next to nothing.
         assert all(after[id] - before[id] > 2000 for id in before), (before, after)
-        # One at a time: a request that two in a row leave unanswered is not asked a third time.
+        # One at a time, so that each is seen to go while there are calls.
         for left in (2, 1):
             system.compose(*scale, f"{service}={left}", service)
             await eventually(partial(has_predictors, system, 2 + left), 60)

@@ -65,6 +65,8 @@ async def test_description_of_a_service_teaches_by_its_comments(served: Served) 
         ("trillium.tensor.v1.Float32Matrix", "row after row, without padding"),
         ("trillium.predictor.v1.ModelState", "// No model: waiting for LoadModel."),
         ("google.rpc.Status", "message Status"),
+        ("trillium.predictor.v1.PredictorService.Predict", "// Scores one matrix."),
+        ("inference.GRPCInferenceService.ModelInfer", "rpc ModelInfer"),
         ("inference.GRPCInferenceService", "// What a model takes and answers."),
         ("inference.ModelInferRequest", "// Anything; comes back in the answer."),
         ("grpc.health.v1.HealthCheckResponse", "SERVING = 1"),

@@ -74,7 +74,15 @@ class SeveralPools:
         return _CommentedFile(self._first("FindFileByName", name))
 
     def FindFileContainingSymbol(self, symbol: str) -> _CommentedFile:  # noqa: N802
-        return _CommentedFile(self._first("FindFileContainingSymbol", symbol))
+        try:
+            return _CommentedFile(self._first("FindFileContainingSymbol", symbol))
+        except KeyError:
+            # Some pools know their methods, and some do not.
+            name, _, method = symbol.rpartition(".")
+            service = self._first("FindServiceByName", name)
+            if method not in service.methods_by_name:
+                raise
+            return _CommentedFile(service.file)
 
     def FindMessageTypeByName(self, name: str) -> Any:  # noqa: N802
         return self._first("FindMessageTypeByName", name)

@@ -253,9 +253,11 @@ class Limits(_message.Message):
     CPUS_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     cpus: _builtins.float
-    """Cores, 0.1 to 64; absent means no limit."""
+    """Cores, 0.1 to 64; absent means the runtime's own: all for a process, 1 for a container."""
     memory_bytes: _builtins.int
-    """Memory in bytes, swap included, 64 MiB and more; absent means no limit."""
+    """Memory in bytes, swap included, 64 MiB and more; absent means the runtime's own: all for a
+    process, 1 GiB for a container.
+    """
     def __init__(
         self,
         *,
