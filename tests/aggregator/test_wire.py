@@ -380,13 +380,15 @@ async def test_every_violation_of_a_streamed_request_is_told_at_once(iris: Aggre
 async def test_each_streamed_request_has_its_own_time() -> None:
     fake = FakePredictor(script=[hangs])
     async with before_fakes(fake) as served:
-        answers = await streamed(
-            served,
-            [
-                numbered(1, [[0.5, 0, 0]], timeout={"nanos": 50_000_000}),
-                numbered(2, [[0.25, 0, 0]], timeout={"seconds": 15}),
-            ],
-        )
+
+        async def requests() -> AsyncIterator[pb.PredictStreamRequest]:
+            yield numbered(1, [[0.5, 0, 0]], timeout={"nanos": 50_000_000})
+            # The second one must not travel with the first one, whose predictor hangs.
+            await eventually(lambda: bool(fake.requests))
+            yield numbered(2, [[0.25, 0, 0]], timeout={"seconds": 60})
+
+        stream = served.stub.PredictStream(requests(), timeout=60)
+        answers = Streamed([each async for each in stream])
     late = answers.failed(1)
     assert (late.code, late.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "PREDICTORS_FAILED")
     assert answers.scores(2).tolist() == [[0.25]]

@@ -28,7 +28,9 @@ SPECIAL: dict[type[TrilliumError], TrilliumError] = {
 
 
 def all_kinds(kind: type[TrilliumError] = TrilliumError) -> list[type[TrilliumError]]:
-    return [each for sub in kind.__subclasses__() for each in (sub, *all_kinds(sub))]
+    """Those of the tree; other packages have kinds of their own, which never go over the wire."""
+    known = [sub for sub in kind.__subclasses__() if sub.__module__ == errors.__name__]
+    return [each for sub in known for each in (sub, *all_kinds(sub))]
 
 
 # Raised by a client of its own accord, never sent; see the drawing in trillium.errors.
