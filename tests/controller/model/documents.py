@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from controller.deployment import Deployment, Slot, Spec
+from controller.deployment import Deployment, Slot, Spec, Target
 
 BEGUN = datetime(2024, 1, 1, tzinfo=UTC)
 RETRY = BEGUN + timedelta(seconds=10)
@@ -28,7 +28,11 @@ class Documents:
         self._numbers: dict[Deployment, int] = {}
         self._slots: list[Slot] = []
         self._slot_numbers: dict[Slot, int] = {}
+        # What was worked out before; states share documents, so nearly everything was.
         self._written: dict[tuple[int, int, int], int] = {}
+        self._reordered: dict[tuple[int, tuple[int, ...]], int] = {}
+        self._reordered_slots: dict[tuple[int, int], int] = {}
+        self._with_specs: dict[tuple[int, Target, str], int] = {}
 
     def __getitem__(self, number: int) -> Deployment:
         return self._documents[number]
@@ -62,6 +66,16 @@ class Documents:
             self._written[key] = found
         return found
 
+    def wished(self, document: int, target: Target, digest: str) -> int:
+        """The number of the document with another wish of its caller."""
+        key = document, target, digest
+        if (found := self._with_specs.get(key)) is None:
+            before = self[document]
+            generation = before.spec.generation + 1
+            spec = replace(before.spec, target=target, digest=digest, generation=generation)
+            found = self._with_specs[key] = self.add(replace(before, spec=spec))
+        return found
+
     def orders(self, document: int) -> Collection[int]:
         """The orders of the document's slots."""
         return self._orders[document]
@@ -69,13 +83,20 @@ class Documents:
     def reordered(self, document: int, orders: Mapping[int, int]) -> int:
         """The number of the document with other orders for those that it has."""
         before = self[document]
-        slots = tuple(replace(slot, order=orders[slot.order]) for slot in before.slots)
-        return self.add(replace(before, slots=slots))
+        key = document, tuple([orders[slot.order] for slot in before.slots])
+        if (found := self._reordered.get(key)) is None:
+            slots = tuple(replace(slot, order=orders[slot.order]) for slot in before.slots)
+            found = self._reordered[key] = self.add(replace(before, slots=slots))
+        return found
 
     def reordered_slot(self, slot: int, orders: Mapping[int, int]) -> int:
         """The number of the slot with another order for the one that it has."""
         before = self.slot(slot)
-        return self._numbered(replace(before, order=orders[before.order]))
+        key = slot, orders[before.order]
+        if (found := self._reordered_slots.get(key)) is None:
+            found = self._numbered(replace(before, order=orders[before.order]))
+            self._reordered_slots[key] = found
+        return found
 
     def _numbered(self, slot: Slot) -> int:
         number = self._slot_numbers.setdefault(slot, len(self._slots))

@@ -50,7 +50,8 @@ def _orders(documents: Documents, state: State) -> set[int]:
             orders.add(mind.request.order)
         boxes += mind.boxes
     orders.update([box.fence for box in boxes if box.state != EXITED])
-    orders.update([each.order for each in state.under_way if each.verb in _ORDERS])
+    if state.under_way:
+        orders.update([each.order for each in state.under_way if each.verb in _ORDERS])
     return orders
 
 

@@ -8,7 +8,6 @@ architecture relies on (`Laws`), raises `Violation` when something happens that 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
 
@@ -83,7 +82,8 @@ class World:
     def moves(self, state: State) -> Iterator[Move]:
         """Everything that can happen next. Raises Violation if something does that never may."""
         for move in self._moves(state):
-            yield move._replace(state=with_small_orders(self.documents, move.state))
+            small = with_small_orders(self.documents, move.state)
+            yield move if small is move.state else move._replace(state=small)
 
     def _moves(self, state: State) -> Iterator[Move]:
         check_state(self.documents[state.document], state, self.bounds)
@@ -305,8 +305,7 @@ class World:
                 again = any(s.phase is Phase.FAILED or s.refused for s in document.slots)
                 if (target, digest) == (old.target, old.digest) and not again:
                     continue
-                new = replace(old, target=target, digest=digest, generation=old.generation + 1)
-                number = self.documents.add(replace(document, spec=new))
+                number = self.documents.wished(state.document, target, digest)
                 what = ("the caller wants", target.name, digest)
                 for minds in self._noticed(state, state.minds):
                     changed = state._replace(document=number, minds=minds, left=left)
