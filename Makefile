@@ -111,9 +111,14 @@ proto-check: $(VENV)/.dev ## Are the protos clean and compatible, the stubs up t
 	@$(BIN)/python scripts/generate_protos.py --check
 
 .PHONY: test
-test: $(VENV)/.dev ## All tests that need no container engine, with coverage
-	@$(PYTEST) -m "not engine" $(PARALLEL) --cov --cov-report=term $(ARGS)
+test: $(VENV)/.dev ## All tests that need no container engine
+	@$(PYTEST) -m "not engine" $(PARALLEL) $(ARGS)
 	@echo "left out: the tests that need a container engine; make test-engine runs them"
+
+# Measuring slows down every process that the tests start, and there are hundreds.
+.PHONY: coverage
+coverage: $(VENV)/.dev ## The same, and which lines they never reach
+	@$(MAKE) test ARGS='--cov --cov-report=term $(ARGS)'
 
 .PHONY: test-engine
 test-engine: $(VENV)/.dev engine-image ## The tests that need a container engine (or root, to start one)
