@@ -157,8 +157,12 @@ async def test_a_repeated_request_that_comes_late_undoes_nothing(up: Serving) ->
 
 async def test_a_deadline_that_passes_undoes_nothing(up: Serving) -> None:
     id = up.new_id()
-    failure = await failed(up.load(id, model=MODEL, within_s=0.3))
-    assert failure.code == "DEADLINE_EXCEEDED"
+    for _ in range(20):
+        failure = await failed(up.load(id, model=MODEL, within_s=0.3))
+        assert failure.code == "DEADLINE_EXCEEDED"
+        if id in await up.all_ids():
+            break
+        # On a busy machine the time may pass before the wish is written down.
     await up.becomes(id, LOADED)
     await up.terminate(id)
 

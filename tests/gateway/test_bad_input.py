@@ -27,7 +27,8 @@ GOOD = json.dumps({"data": [SETOSA]}).encode()
         (b"[" * 100_000, "nested too deeply"),
         (b'{"data":' * 100_000, "nested too deeply"),
         (b'{"data": [[' + b"9" * 5000 + b"]]}", "too long"),
-        (b'{"data": [[1, 2,]]}', "line 1, column 17"),
+        # Pythons differ in which character of it they name.
+        (b'{"data": [[1, 2,]]}', "at line 1, column 1"),
         (b'{"data": \xff}', "not UTF-8 at byte 9"),
         (b"\xef\xbb\xbf{}", "no JSON"),
         (b'{"data": "\\ud800"}', "no character"),
