@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Set
 from typing import Any
 
 import grpc
@@ -248,7 +248,7 @@ class Link:
 
         After trouble each travels alone: rows that crash a predictor take nobody with them twice.
         """
-        hopeless = [part for part in batch.parts if part.retried]
+        hopeless = {part for part in batch.parts if part.retried}
         for part in batch.parts:
             part.retried = part.alone = True
         self._queue_again(batch, hopeless, note)
@@ -257,10 +257,10 @@ class Link:
         """Queue the parts for the next predictor: this one has not taken them."""
         for part in batch.parts:
             part.moves += 1
-        hopeless = [part for part in batch.parts if part.moves > MOST_MOVES]
+        hopeless = {part for part in batch.parts if part.moves > MOST_MOVES}
         self._queue_again(batch, hopeless, note)
 
-    def _queue_again(self, batch: Batch, hopeless: Sequence[Part], note: str) -> None:
+    def _queue_again(self, batch: Batch, hopeless: Set[Part], note: str) -> None:
         for part in batch.parts:
             part.note = note
         for part in hopeless:

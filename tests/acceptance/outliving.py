@@ -108,7 +108,9 @@ def _end(path: Path) -> None:
     if pid:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+        give_up = time.monotonic() + 10
         while _is_alive(pid):
+            assert time.monotonic() < give_up, f"process {pid} outlives SIGKILL"
             time.sleep(0.005)
     shutil.rmtree(path, ignore_errors=True)
 
