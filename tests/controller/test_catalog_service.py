@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from tests.controller.catalogs import (
     opened,
     serving,
 )
-from tests.rpc.errors import failed
+from tests.rpc.errors import failed, refused
 from trillium.controller.v1 import catalog_service_pb2 as pb
 from trillium.rpc.uploads import MAX_CHUNK_BYTES
 
@@ -92,7 +93,9 @@ async def test_model_is_tried_by_a_predictor_and_registered(store: SqliteStore) 
 async def test_what_a_predictor_refuses_is_refused_and_not_kept(store: SqliteStore) -> None:
     async with serving(store, Trial()) as served:
         artifact = artifacts.three_classes()
-        failure = await failed(served.stub.RegisterModel(model_upload(artifact), timeout=60))
+        failure = await refused(
+            lambda: served.stub.RegisterModel(model_upload(artifact), timeout=60)
+        )
         assert (failure.code, failure.reason) == ("INVALID_ARGUMENT", "MODEL_REJECTED")
         assert "no output can hold a binary classifier" in failure.message
         assert await store.get_blob(digest_of(artifact)) is None
@@ -158,11 +161,15 @@ BAD_MODELS: dict[str, tuple[list[Any], str, set[str]]] = {
 }
 
 
+async def _sent(method: Any, messages: list[Any]) -> Any:
+    return await method(iter(messages), timeout=10)
+
+
 async def test_each_bad_upload_is_told_and_changes_nothing(store: SqliteStore) -> None:
     trial = FakeTrial()
     async with serving(store, trial, max_model_bytes=100_000) as served:
         for name, (messages, reason, fields) in BAD_MODELS.items():
-            failure = await failed(served.stub.RegisterModel(iter(messages), timeout=10))
+            failure = await refused(partial(_sent, served.stub.RegisterModel, messages))
             assert (failure.reason, set(failure.fields)) == (reason, fields), name
             assert failure.code == "INVALID_ARGUMENT"
         assert await models(served) == pb.ListModelsResponse()
@@ -171,8 +178,8 @@ async def test_each_bad_upload_is_told_and_changes_nothing(store: SqliteStore) -
 
 async def test_another_class_is_told_by_its_field(served: Served) -> None:
     await served.stub.RegisterModel(model_upload(b"artifact"), timeout=10)
-    upload = model_upload(b"other", class_label="virginica")
-    failure = await failed(served.stub.RegisterModel(upload, timeout=10))
+    upload = list(model_upload(b"other", class_label="virginica"))
+    failure = await refused(partial(_sent, served.stub.RegisterModel, upload))
     assert (failure.code, set(failure.fields)) == ("INVALID_ARGUMENT", {"header.class_label"})
 
 
@@ -241,7 +248,7 @@ BAD_DATASETS: dict[str, tuple[list[Any], str, set[str]]] = {
 async def test_each_bad_dataset_is_told_and_changes_nothing(store: SqliteStore) -> None:
     async with serving(store, FakeTrial(), max_dataset_bytes=100_000) as served:
         for name, (messages, reason, fields) in BAD_DATASETS.items():
-            failure = await failed(served.stub.RegisterDataset(iter(messages), timeout=10))
+            failure = await refused(partial(_sent, served.stub.RegisterDataset, messages))
             assert (failure.reason, set(failure.fields)) == (reason, fields), name
             assert failure.code == "INVALID_ARGUMENT"
         assert await datasets(served) == pb.ListDatasetsResponse()
@@ -250,8 +257,8 @@ async def test_each_bad_dataset_is_told_and_changes_nothing(store: SqliteStore) 
 async def test_twenty_long_violations_reach_the_caller(served: Served) -> None:
     nasty = "ä🌺" * 95
     lines = [f"{nasty},b", *([f"{nasty},{nasty}"] * 100)]
-    upload = dataset_upload("\n".join(lines).encode())
-    failure = await failed(served.stub.RegisterDataset(upload, timeout=10))
+    upload = list(dataset_upload("\n".join(lines).encode()))
+    failure = await refused(partial(_sent, served.stub.RegisterDataset, upload))
     assert failure.reason == "INVALID_REQUEST"
     assert len(failure.fields) == 20
 
@@ -321,9 +328,9 @@ async def test_large_artifact_comes_whole(store: SqliteStore) -> None:
 async def test_store_that_does_not_answer_is_told(store: SqliteStore, served: Served) -> None:
     await store.close()
     for call in (
-        served.stub.ListModels(pb.ListModelsRequest(), timeout=10),
-        served.stub.RegisterModel(model_upload(QUICK), timeout=10),
-        served.stub.RegisterDataset(dataset_upload(CSV), timeout=10),
+        lambda: served.stub.ListModels(pb.ListModelsRequest(), timeout=10),
+        lambda: served.stub.RegisterModel(model_upload(QUICK), timeout=10),
+        lambda: served.stub.RegisterDataset(dataset_upload(CSV), timeout=10),
     ):
-        failure = await failed(call)
+        failure = await refused(call)
         assert (failure.code, failure.reason) == ("UNAVAILABLE", "STORE_UNAVAILABLE")

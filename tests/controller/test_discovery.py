@@ -23,7 +23,7 @@ from tests.artifacts import iris_rows, reference_positive_probabilities, two_col
 from tests.artifacts import with_trillium_metadata as labelled
 from tests.controller.run_fakes import InProcessRuntime, MovableClock
 from tests.controller.serving import Serving, serving
-from tests.rpc.errors import failed
+from tests.rpc.errors import refused
 from tests.waiting import eventually
 from trillium.controller.v1 import deployment_pb2 as deployment_pb
 from trillium.controller.v1 import discovery_service_pb2 as pb
@@ -253,9 +253,13 @@ async def test_a_watcher_that_takes_its_leave_is_not_waited_for(world: World) ->
 @pytest.mark.parametrize("id", ["", "a b", "../x", "x" * 65, "\n"])
 async def test_a_watcher_without_a_name_is_refused(world: World, id: str) -> None:
     up = await world.controller()
-    async with watching(up, id) as watcher:
-        failure = await failed(watcher.call.read())
-        assert (failure.code, list(failure.fields)) == ("INVALID_ARGUMENT", ["watcher_id"])
+
+    async def watch() -> None:
+        async with watching(up, id) as watcher:
+            await watcher.call.read()
+
+    failure = await refused(watch)
+    assert (failure.code, list(failure.fields)) == ("INVALID_ARGUMENT", ["watcher_id"])
 
 
 async def test_the_predictors_of_a_run_are_its_own(world: World) -> None:

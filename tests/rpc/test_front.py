@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from grpc import aio
 
-from tests.rpc.errors import Failure, failed
+from tests.rpc.errors import Failure, failed, refused
 from tests.rpc.toy import NAME, SECRET, Playing, Toy, playing
 from tests.waiting import eventually
 from trillium.rpc.front import AddressInUse, AioFront
@@ -65,7 +66,7 @@ async def test_answers_pass(play: Playing, kind: str) -> None:
 @each_kind
 async def test_error_arrives_with_all_its_details(play: Playing, kind: str) -> None:
     metadata = (("x-request-id", "flower-1"),)
-    assert await failed(KINDS[kind](play, "wrong", metadata=metadata)) == Failure(
+    assert await refused(partial(KINDS[kind], play, "wrong", metadata=metadata)) == Failure(
         code="INVALID_ARGUMENT",
         reason="INVALID_REQUEST",
         domain="trillium",
@@ -73,9 +74,9 @@ async def test_error_arrives_with_all_its_details(play: Playing, kind: str) -> N
         request_id="flower-1",
         fields={"value": "is wrong"},
     )
-    full = await failed(KINDS[kind](play, "full"))
+    full = await refused(partial(KINDS[kind], play, "full"))
     assert (full.code, full.reason, full.retry_s) == ("RESOURCE_EXHAUSTED", "OVERLOADED", 0.25)
-    late = await failed(KINDS[kind](play, "late"))
+    late = await refused(partial(KINDS[kind], play, "late"))
     assert (late.code, late.reason) == ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
     assert play.front.in_flight == 0
 
@@ -84,7 +85,9 @@ async def test_error_arrives_with_all_its_details(play: Playing, kind: str) -> N
 async def test_defect_is_logged_with_its_stack_and_not_told(
     play: Playing, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    failure = await failed(KINDS[kind](play, "defect", metadata=(("x-request-id", "id-1"),)))
+    failure = await refused(
+        partial(KINDS[kind], play, "defect", metadata=(("x-request-id", "id-1"),))
+    )
     assert failure == Failure(
         code="INTERNAL",
         reason="INTERNAL_ERROR",
@@ -92,7 +95,9 @@ async def test_defect_is_logged_with_its_stack_and_not_told(
         message="internal error; the server's log has the details",
         request_id="id-1",
     )
-    (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    records = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(records) == len(play.toy.calls)
+    record = records[-1]
     assert record.name == "trillium.calls"
     assert record.exc_info is not None
     assert str(record.exc_info[1]) == SECRET
@@ -180,7 +185,7 @@ async def test_calls_are_logged_when_they_fail_or_their_caller_chose_the_id(
 @each_kind
 async def test_message_that_is_too_large_is_told_by_its_field(kind: str) -> None:
     async with playing(Limits(max_message_bytes=100)) as play:
-        failure = await failed(KINDS[kind](play, "x" * 101))
+        failure = await refused(partial(KINDS[kind], play, "x" * 101))
         assert (failure.code, failure.reason) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
         assert failure.fields == {"message": "has 103 bytes; at most 100 allowed"}
         assert await KINDS[kind](play, "x" * 98) == "X" * 98
