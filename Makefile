@@ -24,9 +24,12 @@ LONG := tests/controller/test_model.py tests/acceptance tests/cli tests/store/te
     tests/store/test_sqlite_crash.py tests/gateway/test_openapi.py
 # Tests wait more than they compute: two workers for each core, and no more memory than 4 GB.
 WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? 2 * cores : 8)))
+# What bench-peers measures; nothing is all.
+PEERS ?=
 # More for pytest, for example: make test ARGS="-k drain -x", or ARGS="-n 0 -s" for one at a time.
 ARGS ?=
 
+PEER_ENVIRONMENTS := bentoml fastapi kserve litserve mlserver ray triton
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 # Each worker begins with tests that stand together, and so share what is set up for them; who has
@@ -85,6 +88,7 @@ requirements: | $(VENV)/pyvenv.cfg ## Pin requirements/*.txt anew (ALL=1: everyt
 	@$(call pin,--constraint requirements/dev.txt --group build,build)
 	@$(call pin,--constraint requirements/dev.txt pyproject.toml --extra controller --extra gateway,run)
 	@$(call pin,--constraint requirements/dev.txt pyproject.toml --extra train,train)
+	@for peer in $(PEER_ENVIRONMENTS); do $(call pin,--group peer-$$peer,peers/$$peer) || exit 1; done
 
 ##@ Check it
 
@@ -164,6 +168,11 @@ test-python-%:
 .PHONY: bench
 bench: $(VENV)/.dev ready-models ## Trillium, a naive aggregator and a bare echo, side by side
 	@$(BIN)/python -m bench --models $(MODELS) $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: $(VENV)/.dev ready-models ## The same beside other servers, each installed by itself
+	@$(BIN)/python -m bench --models $(MODELS) --output bench/results/peers \
+	    --peers $(PEERS) --loads c1 c16 c64 --starts 0 $(ARGS)
 
 ##@ Other
 

@@ -1,4 +1,7 @@
-"""`python -m bench`: Trillium, a naive aggregator and a bare echo, side by side in one run."""
+"""`python -m bench`: Trillium, a naive aggregator and a bare echo, side by side in one run.
+
+With --peers, other servers stand beside them.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench.checking import Reference
+from bench.goals import GOALS
 from bench.h2load import LOADS
 from bench.measuring import measure
+from bench.peers.goals import PEER_GOALS
+from bench.peers.known import PEERS
+from bench.peers.starting import start_peers
 from bench.processes import ROOT
 from bench.report import write
 from bench.starting import second_starts
@@ -27,13 +34,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--slice-s", type=float, default=3.0, help="seconds of each slice")
     names = [load.name for load in LOADS]
     parser.add_argument("--loads", nargs="+", choices=names, default=names)
+    parser.add_argument(
+        "--peers", nargs="*", metavar="PEER", help=f"of {', '.join(PEERS)}; all if none is named"
+    )
     parser.add_argument("--starts", type=int, default=3, help="starts of `trillium up` to time")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it all, print the table, leave the results in --output."""
-    wanted = _parser().parse_args(arguments)
+    parser = _parser()
+    wanted = parser.parse_args(arguments)
+    peers_wanted = list(PEERS) if wanted.peers == [] else wanted.peers or []
+    if unknown := set(peers_wanted) - PEERS.keys():
+        parser.error(f"no peer {min(unknown)!r}; there are {', '.join(PEERS)}")
     if shutil.which("h2load") is None:
         print("bench: there is no h2load: apt-get install nghttp2-client", file=sys.stderr)
         return 1
@@ -49,19 +63,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Unix sockets want a short path.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp")))
         systems = [stack.enter_context(start(wanted.models, folder)) for start in OWN.values()]
+        reference = Reference(wanted.models)
+        peers, absent = start_peers(peers_wanted, wanted.models, folder, reference, stack, say)
         measured = measure(
-            systems,
-            Reference(wanted.models),
+            [*systems, *peers],
+            reference,
             loads=loads,
             rounds=wanted.rounds,
             slice_s=wanted.slice_s,
             folder=folder,
-            say=lambda line: print(line, file=sys.stderr, flush=True),
+            say=say,
         )
+    measured.absent = absent
     measured.start_s = second_starts(wanted.models, wanted.starts)
     settings = {"rounds": wanted.rounds, "slice_s": wanted.slice_s}
-    print(write(measured, list(OWN), loads, wanted.output, **settings))
+    names = [*OWN, *(peer.name for peer in peers)]
+    goals = [*GOALS, *PEER_GOALS] if peers_wanted else GOALS
+    tuned = {name: PEERS[name].tuned for name in peers_wanted}
+    print(write(measured, names, loads, wanted.output, goals=goals, tuned=tuned, **settings))
     return 0
+
+
+def say(line: str) -> None:
+    """Tell how far the run is."""
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

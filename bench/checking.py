@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from grpc import aio
 
+from bench.asking import asking
 from bench.systems.known import Rows, Up
 from bench.systems.naive import LABELS
 
 _CLIENTS = 64
 _CALLS_OF_EACH = 10
-_CALL_S = 30.0
 _TOLERANCE = 1e-6
 
 
@@ -69,13 +67,12 @@ async def check_under_load(up: Up, reference: Reference) -> int:
 
     Raises AssertionError for a wrong answer, and the call's error for none.
     """
-    async with aio.insecure_channel(up.address) as channel:
-        call: Any = channel.unary_unary(up.method)
+    async with asking(up) as ask:
 
         async def client(number: int) -> None:
             for turn in range(_CALLS_OF_EACH):
                 rows = flowers(1 + (number + turn) % 5, seed=1000 * number + turn)
-                answer = await call(up.request(rows), timeout=_CALL_S)
+                answer = await ask(up.request(rows))
                 check_answer(up, rows, answer, reference)
 
         await asyncio.gather(*map(client, range(_CLIENTS)))

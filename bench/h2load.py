@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 _FRAME = struct.Struct(">BI")
 _PATIENCE_S = 120.0
+_GRPC = ("-H", "content-type: application/grpc", "-H", "te: trailers")
+_PLAIN_HTTP = ("--h1", "-H", "content-type: application/json")
 
 
 class Failed(Exception):
@@ -67,25 +69,37 @@ def burst(
     load: Load,
     count: int,
     folder: Path,
+    *,
+    plain_http: bool = False,
 ) -> Slice:
-    """Send `count` requests; raises Failed unless every one got an answer of the right length."""
+    """Send `count` requests; raises Failed unless every one got an answer of the right length.
+
+    Over plain HTTP every request at once has a connection of its own.
+    """
     program = shutil.which("h2load")
     if program is None:
         raise Failed("there is no h2load: apt-get install nghttp2-client")
     count = max(count, load.connections * load.streams)
-    body, log = folder / "body.grpc", folder / "h2load.log"
-    body.write_bytes(framed(message))
+    body, log = folder / "body", folder / "h2load.log"
+    body.write_bytes(message if plain_http else framed(message))
     log.unlink(missing_ok=True)
+    # With --h1, more than one stream would mean pipelining, which servers answer one by one.
+    connections, streams = load.connections, load.streams
+    if plain_http:
+        connections, streams = connections * streams, 1
     command = [
         program,
-        *("-c", str(load.connections), "-m", str(load.streams), "-n", str(count)),
+        *("-c", str(connections), "-m", str(streams), "-n", str(count)),
         *("-d", str(body), "--log-file", str(log)),
-        *("-H", "content-type: application/grpc", "-H", "te: trailers"),
+        *(_PLAIN_HTTP if plain_http else _GRPC),
         f"http://{address}{method}",
     ]
-    ended = subprocess.run(
-        command, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
-    )
+    try:
+        ended = subprocess.run(
+            command, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Failed(f"{count} requests took longer than {_PATIENCE_S:g} s") from error
     said = ended.stdout
     took = re.search(r"finished in ([\d.]+)(s|ms|us)", said)
     done = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", said)
@@ -94,7 +108,7 @@ def burst(
         raise Failed(f"h2load ended with {ended.returncode}: {said[-500:]}{ended.stderr[-500:]}")
     if int(done[1]) != count:
         raise Failed(f"of {count} requests {done[0]}")
-    wanted = count * (answer_bytes + _FRAME.size)
+    wanted = count * (answer_bytes + (0 if plain_http else _FRAME.size))
     if int(data[1]) != wanted:
         raise Failed(f"the answers to {count} requests have {data[1]} bytes, not {wanted}")
     unit = {"s": 1.0, "ms": 1e-3, "us": 1e-6}[took[2]]

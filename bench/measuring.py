@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from bench import h2load
+from bench.asking import first_answer
 from bench.checking import Reference, check_answer, check_under_load, flowers
 from bench.h2load import Load, burst
-from bench.processes import answered, usage
+from bench.processes import START_S, usage
 from bench.systems.known import Rows, Up
 
 _CALIBRATION_S = 0.5
@@ -48,6 +49,8 @@ class Measured:
     """Of each system's processes, after all rounds."""
     dropped: list[str] = field(default_factory=list)
     """Slices that do not count, and why."""
+    absent: dict[str, str] = field(default_factory=dict)
+    """Systems that could not be measured, and why."""
     alone_rows_s: dict[int, float] = field(default_factory=dict)
     """ONNX Runtime alone, three models on one thread, by round: rows of 1,024-row batches."""
     checked: dict[str, int] = field(default_factory=dict)
@@ -88,19 +91,24 @@ def measure(
     lengths: dict[tuple[str, int], int] = {}
     for up in systems:
         for each in rows.values():
-            answer = answered(up.address, up.method, up.request(each))
+            answer = first_answer(up, up.request(each), START_S)
             check_answer(up, each, answer, reference)
             lengths[up.name, len(each)] = len(answer)
     _check(systems, reference, measured)
     counts: dict[tuple[str, str], int] = {}
     for load in loads:
         for up in systems:
-            counts[up.name, load.name] = _calibrated(up, load, rows, lengths, slice_s, folder)
+            try:
+                counts[up.name, load.name] = _calibrated(up, load, rows, lengths, slice_s, folder)
+            except h2load.Failed as failure:
+                measured.dropped.append(f"all rounds, {up.name}, {load.name}: {failure}")
     for number in range(rounds):
         measured.load_average.append(_load_average())
         order = systems if number % 2 == 0 else systems[::-1]
         for load in loads:
             for up in order:
+                if (up.name, load.name) not in counts:
+                    continue
                 _slice(up, load, number, rows, lengths, counts, measured, folder)
         if 1024 in rows:
             measured.alone_rows_s[number] = _alone(reference, rows[1024], min(slice_s, 1.0))
@@ -129,7 +137,16 @@ def _calibrated(
     asked = up.request(rows[load.rows])
     count, rate = 64, 0.0
     for _ in range(_WARM_UPS + 1):
-        seen = burst(up.address, up.method, asked, lengths[up.name, load.rows], load, count, folder)
+        seen = burst(
+            up.address,
+            up.method,
+            asked,
+            lengths[up.name, load.rows],
+            load,
+            count,
+            folder,
+            plain_http=up.plain_http,
+        )
         rate = seen.requests / seen.took_s
         count = max(16, round(rate * _CALIBRATION_S))
     return max(16, round(rate * slice_s))
@@ -156,6 +173,7 @@ def _slice(
             load,
             counts[up.name, load.name],
             folder,
+            plain_http=up.plain_http,
         )
     except h2load.Failed as failure:
         measured.dropped.append(f"round {number}, {up.name}, {load.name}: {failure}")

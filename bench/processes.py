@@ -8,8 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,27 +61,60 @@ def _with_descendants(roots: Sequence[int]) -> list[int]:
 
 
 @contextmanager
-def running(*commands: Sequence[str], log: Path) -> Iterator[list[int]]:
-    """These commands as processes, what they say appended to `log`; all are ended at the end."""
+def running(
+    *commands: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[list[int]]:
+    """These commands as processes, what they say appended to `log`.
+
+    All are ended at the end, and what descends from them. `environment` adds variables.
+    """
+    variables = {**os.environ, **(environment or {})}
     with ExitStack() as stack, log.open("ab") as output:
-        started = [
-            subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        started = []
+        for command in commands:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
             )
-            for command in commands
-        ]
-        for process in started:
             stack.callback(_end, process)
+            started.append(process)
         yield [process.pid for process in started]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process; descendants that do not end with it are killed."""
+    descendants = {pid: _born(pid) for pid in _with_descendants([process.pid])[1:]}
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(STOP_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    for pid, born in descendants.items():
+        # Another process may have the number by now.
+        if born is not None and _born(pid) == born:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether there is no such process, or only its exit code to collect."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def _born(pid: int) -> str | None:
+    """When a process was started, in ticks since the machine was; None if there is no such one."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 def python(module: str, *words: str) -> list[str]:

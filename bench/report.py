@@ -6,14 +6,14 @@ import json
 import math
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench.goals import GOALS, cpu, p50, rps
+from bench.goals import GOALS, Goal, cpu, p50, rps
 from bench.h2load import Load
 from bench.measuring import Measured, Sample
 from bench.processes import ROOT
@@ -22,31 +22,46 @@ _PACKAGES = ("grpcio", "protobuf", "numpy", "onnxruntime", "uvloop")
 
 
 def write(
-    measured: Measured, systems: Sequence[str], loads: Sequence[Load], folder: Path, **settings: Any
+    measured: Measured,
+    systems: Sequence[str],
+    loads: Sequence[Load],
+    folder: Path,
+    *,
+    goals: Sequence[Goal] = GOALS,
+    tuned: Mapping[str, str] | None = None,
+    **settings: Any,
 ) -> str:
-    """Write results.json, table.md and the plots into `folder`; answers the table."""
+    """Write results.json, table.md and the plots into `folder`; answers the table.
+
+    `tuned` tells what is not left at its defaults in a system.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     facts = machine() | settings
-    table = _table(measured, systems, loads, facts)
+    table = _table(measured, systems, loads, facts, goals)
+    if tuned:
+        notes = [f"| {name} | {note} |" for name, note in tuned.items()]
+        table += "\n".join(["", "| system | its form |", "|---|---|", *notes, ""])
     (folder / "table.md").write_text(table)
     samples = [
         {"system": system, "load": load, **asdict(each)}
         for (system, load), found in measured.samples.items()
         for each in found
     ]
-    goals = [
+    verdicts = [
         {"goal": goal.name, "reach": goal.reach, "dream": goal.dream, "value": value, "is": verdict}
-        for goal in GOALS
+        for goal in goals
         for value, verdict in [goal.verdict(measured)]
     ]
     everything = {
         "machine": facts,
-        "goals": goals,
+        "goals": verdicts,
         "samples": samples,
         "pss_bytes": measured.pss_bytes,
         "alone_rows_s": measured.alone_rows_s,
         "checked_calls": measured.checked,
         "dropped": measured.dropped,
+        "absent": measured.absent,
+        "tuned": tuned,
         "load_average": measured.load_average,
         "start_s": measured.start_s,
     }
@@ -94,11 +109,15 @@ def _finite(value: Any) -> Any:
 
 
 def _table(
-    measured: Measured, systems: Sequence[str], loads: Sequence[Load], facts: dict[str, Any]
+    measured: Measured,
+    systems: Sequence[str],
+    loads: Sequence[Load],
+    facts: dict[str, Any],
+    goals: Sequence[Goal],
 ) -> str:
     lines = [f"{name}: {value}  " for name, value in facts.items()]
     lines += ["", "| goal | reach | dream | this run | |", "|---|---|---|---|---|"]
-    for goal in GOALS:
+    for goal in goals:
         value, verdict = goal.verdict(measured)
         shown = "" if math.isnan(value) else f"{value:.3g}"
         sign = "≥" if goal.dream > goal.reach else "≤"
@@ -124,6 +143,9 @@ def _table(
     for system in systems:
         pss = measured.pss_bytes.get(system, 0) / 1e6
         lines.append(f"| {system} | {pss:.0f} | {measured.checked.get(system, 0)} |")
+    if measured.absent:
+        lines += ["", "| not measured | why |", "|---|---|"]
+        lines += [f"| {name} | {reason} |" for name, reason in measured.absent.items()]
     lines += ["", f"Slices that do not count: {len(measured.dropped)}.", *measured.dropped, ""]
     return "\n".join(line.rstrip() if line.startswith("|") else line for line in lines)
 

@@ -35,6 +35,8 @@ class Up:
     probabilities: Callable[[bytes], Rows] | None
     """Reads [n, classes] from an answer; None for a system that does no work."""
     labels: Callable[[bytes], list[str]] | None
+    plain_http: bool = False
+    """Asked with POST over HTTP/1.1; `method` is then the path, and messages are JSON."""
 
 
 def request(rows: Rows) -> bytes:

@@ -1,0 +1,1 @@
+"""What others serve models with, doing the same job; see docs/performance.md."""
