@@ -30,8 +30,8 @@ FROM packages AS models
 COPY requirements/train.txt /build/train.txt
 RUN /opt/pip/bin/pip --quiet install \
         --require-hashes --only-binary :all: --requirement /build/train.txt
-COPY scripts/train_models.py scripts/ensembles.py scripts/publishing.py /build/scripts/
-RUN cd /build && /opt/pip/bin/python scripts/train_models.py --ensemble iris --output /models \
+COPY trillium /build/trillium
+RUN cd /build && /opt/pip/bin/python -m trillium models train --builtin iris --output /models \
     && chmod --recursive a+rX /models
 
 # --- The services, compiled here because the file system is read-only later ---

@@ -40,7 +40,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 # Building what ships as source uses the pinned tools of build.txt, never freshly fetched ones.
 INSTALL := $(PIP) install --require-hashes --no-build-isolation --use-pep517
 EDITABLE := $(PIP) install --no-deps --no-build-isolation --editable .
-TRAIN := $(BIN)/python scripts/train_models.py --ensemble $(ENSEMBLE) --output $(MODELS)
+TRAIN := $(BIN)/trillium models train --builtin $(ENSEMBLE) --output $(MODELS)
 BASELINE := protos/baseline.binpb
 
 ##@ Use it

@@ -1,6 +1,6 @@
 """What is known of a model beside its graph: from the artifact, a file beside it, or a person.
 
-An artifact of `scripts/train_models.py` describes itself in its ONNX metadata, under keys that
+An artifact of `trillium.training` describes itself in its ONNX metadata, under keys that
 begin with "trillium.". For another one, what it lacks stands in a JSON file beside it with the same
 name and the ending `.json`, or on the command line. The command line wins over the file, which
 wins over the artifact.

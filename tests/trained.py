@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
-import io
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from scripts.train_models import main as train
+from trillium.training import BUILTIN, builtin_table, train_table
 
 
 def trained(factory: pytest.TempPathFactory, *ensembles: str) -> Path:
@@ -31,7 +29,11 @@ def _shared(factory: pytest.TempPathFactory, ensemble: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             making = folder.with_suffix(".new")
-            with contextlib.redirect_stdout(io.StringIO()):
-                assert train(["--ensemble", ensemble, "--output", str(making)]) == 0
+            train_table(
+                builtin_table(ensemble),
+                ensemble=ensemble,
+                output=making,
+                method=BUILTIN[ensemble].method,
+            )
             making.rename(folder)
     return folder

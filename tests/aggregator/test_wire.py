@@ -15,7 +15,6 @@ from grpc import aio
 from grpc_health.v1 import health_pb2
 
 from aggregator.roster import Endpoint
-from scripts.ensembles import load_dataset
 from tests.aggregator.fakes import FakePredictor, after, hangs
 from tests.aggregator.serving import (
     IRIS,
@@ -38,6 +37,8 @@ from tests.artifacts import iris_rows
 from tests.rpc.errors import refused
 from tests.waiting import eventually
 from trillium.aggregator.v1 import aggregator_service_pb2 as pb
+from trillium.training import builtin_table
+from trillium.training.split import split
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -150,13 +151,13 @@ async def test_predictors_are_listed_with_state_and_digest(models: Path, iris: A
 
 
 async def test_digits_are_classified_by_ten_predictors(models: Path) -> None:
-    digits = load_dataset("digits")
-    rows = digits.rows[digits.held_out].astype(np.float32)
+    digits = split("digits", builtin_table("digits"))
+    rows = digits.table.rows[digits.held_out].astype(np.float32)
     async with whole_ensemble(models, "digits", DIGITS) as served:
         answer = await served.stub.Classify(pb.ClassifyRequest(matrix=packed(rows)), timeout=10)
         scores = await served.scores(rows)
     assert np.array_equal(scores, reference(models, "digits", DIGITS, rows))
-    right = np.array(answer.packed.label_indexes) == digits.classes[digits.held_out]
+    right = np.array(answer.packed.label_indexes) == digits.table.classes[digits.held_out]
     assert right.mean() >= 0.93
 
 

@@ -211,7 +211,7 @@ async def test_missing_models_are_told_with_the_way_to_them(
     assert await refused.ended_with_all() == 1
     assert refused.complained == (
         f"trillium: there are no models of wine in {tmp_path}; train them first: "
-        "make models ENSEMBLE=wine (or scripts/train_models.py --ensemble wine)\n"
+        "make models ENSEMBLE=wine (or trillium models train --builtin wine)\n"
     )
 
 

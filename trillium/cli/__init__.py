@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from trillium import errors
-from trillium.cli import catalog, deploy, doctor, runs
+from trillium.cli import catalog, deploy, doctor, runs, training
 from trillium.cli.options import (
     CONTROLLER,
     Address,
@@ -31,6 +31,7 @@ app.add_typer(deploy.app, name="deploy")
 app.add_typer(runs.app, name="run")
 app.add_typer(catalog.models, name="models")
 app.add_typer(catalog.datasets, name="datasets")
+catalog.models.command("train")(training.train)
 app.command("servers")(deploy.servers)
 app.command("doctor")(doctor.examine)
 # "-1.5" is a value; an option that there is not is refused as a value that is no number.

@@ -64,7 +64,7 @@ def add_model(
     from trillium.controller_client import ControllerClient
 
     client = ControllerClient(address, timeout_s=timeout)
-    with sentences(), client as controller, _progress(artifact) as progress:
+    with sentences(), client as controller, upload_bar(artifact) as progress:
         answer = controller.register_model(
             name,
             artifact,
@@ -106,13 +106,13 @@ def add_dataset(
     if file.suffix.lower() not in FORMATS:
         fail(f"{file}: a dataset's file name ends in one of {', '.join(FORMATS)}")
     client = ControllerClient(address, timeout_s=timeout)
-    with sentences(), client as controller, _progress(file) as progress:
+    with sentences(), client as controller, upload_bar(file) as progress:
         answer = controller.register_dataset(name, file, progress=progress)
     listing.show([answer.dataset], listing.datasets, as_json)
 
 
 @contextmanager
-def _progress(file: Path) -> Iterator[Progress]:
+def upload_bar(file: Path) -> Iterator[Progress]:
     """What shows an upload as a bar, on a terminal only."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn

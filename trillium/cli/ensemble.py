@@ -54,8 +54,8 @@ def artifacts(models: Path, ensemble: str) -> tuple[Path, ...]:
     found = [path for path in models.glob(pattern) if path.is_file()]
     if not found:
         text = f"there are no models of {ensemble} in {models}; train them first"
-        script = f"scripts/train_models.py --ensemble {ensemble}"
-        raise StartFailed(f"{text}: {how_to_train(ensemble)} (or {script})")
+        command = f"trillium models train --builtin {ensemble}"
+        raise StartFailed(f"{text}: {how_to_train(ensemble)} (or {command})")
     return tuple(sorted(found, key=_natural))
 
 

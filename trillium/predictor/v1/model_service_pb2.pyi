@@ -233,7 +233,7 @@ Global___LoadModelRequest: _TypeAlias = LoadModelRequest  # noqa: Y015
 
 @_typing.final
 class LoadModelHeader(_message.Message):
-    """Says what is loaded. What an artifact of scripts/train_models.py says of itself need not be
+    """Says what is loaded. What an artifact of trillium.training says of itself need not be
     said here; for other artifacts, class_label and positive_column are wanted.
     """
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.publishing import publish
+from trillium.training.publishing import publish
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD, NEW = b"old", b"new" * 100_000
@@ -18,7 +18,7 @@ OLD, NEW = b"old", b"new" * 100_000
 KILLED_WHILE_PUBLISHING = """
 import os, signal, sys
 from pathlib import Path
-from scripts.publishing import publish
+from trillium.training.publishing import publish
 
 output, moment = Path(sys.argv[1]), sys.argv[2]
 original, calls = getattr(os, moment), []

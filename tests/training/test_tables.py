@@ -1,0 +1,299 @@
+"""Any labelled table can be trained on, and what is wrong with a table is told in a sentence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pyarrow as pa
+import pytest
+from numpy.typing import NDArray
+from pyarrow import parquet
+
+from trillium.training import (
+    NotGoodEnough,
+    PackagesMissing,
+    TableRefused,
+    packages,
+    read_table,
+    train,
+)
+from trillium.training.names import model_names
+
+Floats = NDArray[np.float64]
+FINITE = "a feature is a finite number, at most 3.4e+38 in size"
+
+
+def blobs(count: int = 40) -> tuple[Floats, list[str]]:
+    """Three heaps of points that a line parts, two features each."""
+    centres = np.array([[0.0, 0.0], [6.0, 0.0], [0.0, 6.0]])
+    random = np.random.default_rng(0)
+    rows = np.concatenate([centre + random.normal(size=(count, 2)) for centre in centres])
+    return rows, [label for label in ("low", "right", "high") for _ in range(count)]
+
+
+@pytest.mark.parametrize("method", ["curved", "linear"])
+def test_a_table_becomes_a_model_for_each_class(method: str, tmp_path: Path) -> None:
+    rows, labels = blobs()
+    told = train(
+        rows, labels, ensemble="blobs", output=tmp_path, feature_names=("x", "y"), method=method
+    )
+    assert [each.class_label for each in told.models] == ["high", "low", "right"]
+    assert (told.row_count, told.held_out_row_count) == (120, 36)
+    assert told.accuracy > 0.95
+    answers = []
+    for each in told.models:
+        session = onnxruntime.InferenceSession(each.path, providers=["CPUExecutionProvider"])
+        answers.append(session.run(["probabilities"], {"input": rows.astype(np.float32)})[0][:, 1])
+    found = np.array([each.class_label for each in told.models])[np.argmax(answers, axis=0)]
+    assert np.mean(found == labels) > 0.95
+
+
+def test_what_was_told_is_in_the_artifact(tmp_path: Path) -> None:
+    rows, labels = blobs()
+    told = train(rows, labels, ensemble="blobs", output=tmp_path, feature_names=("x", "y"))
+    for each in told.models:
+        facts = {entry.key: entry.value for entry in onnx.load(each.path).metadata_props}
+        assert json.loads(facts["trillium.class_labels"]) == ["high", "low", "right"]
+        assert json.loads(facts["trillium.feature_names"]) == ["x", "y"]
+        scores = json.loads(facts["trillium.scores"])
+        assert scores["accuracy"] == pytest.approx(each.accuracy, abs=1e-6)
+        assert scores["combined_accuracy"] == pytest.approx(told.accuracy, abs=1e-6)
+
+
+def test_whole_numbers_are_classes_in_numeric_order(tmp_path: Path) -> None:
+    rows, _ = blobs()
+    told = train(rows, np.repeat([10.0, 2.0, -1.0], 40), ensemble="n", output=tmp_path)
+    assert [each.class_label for each in told.models] == ["-1", "2", "10"]
+    assert told.feature_names == ("feature_0", "feature_1")
+
+
+def test_fitting_that_has_not_converged_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    from trillium.training import methods
+
+    monkeypatch.setattr(methods, "_linear", lambda: LogisticRegression(max_iter=1))
+    told = train(*blobs(), ensemble="blobs", output=tmp_path, method="linear")
+    assert not any(each.converged for each in told.models)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["a b", "a/b", "a.b"], ["e-a_b", "e-a_b_2", "e-a.b"]),
+        (["A", "a"], ["e-A", "e-a_2"]),
+        (["北京", "東京"], ["e-_", "e-__2"]),
+        (["x" * 300, "x" * 301], [f"e-{'x' * 118}", f"e-{'x' * 118}_2"]),
+    ],
+)
+def test_every_class_gets_a_file_of_its_own(labels: list[str], names: list[str]) -> None:
+    assert model_names("e", labels) == names
+
+
+def four_each(*labels: Any) -> list[Any]:
+    return [label for label in labels for _ in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "sentence"),
+    [
+        (np.ones(8), four_each(0, 1), r"features have the shape \(8,\): rows × features"),
+        (
+            np.ones((8, 1)),
+            four_each(0),
+            r"labels have the shape \(4,\): one for each of the 8 rows",
+        ),
+        (np.ones((8, 0)), four_each(0, 1), "no column is left for the features"),
+        ([[1.0]] * 7 + [[1.0, 2.0]], four_each(0, 1), "not all of the same length"),
+        (np.ones((8, 1)), four_each("a", "a"), "one class alone, 'a', in labels: at least 2"),
+        (np.ones((0, 1)), [], "there is no row in labels"),
+        (
+            np.ones((6, 1)),
+            [*four_each("a"), "b", "b"],
+            "class 'b' in labels has 2 rows: at least 4",
+        ),
+        (np.ones((8, 1)), four_each(0, 1.5), "labels, row 4: 1.5 is no class: a text or a whole"),
+        (np.ones((8, 1)), four_each(0, np.nan), "labels, row 4: nan is no class"),
+        (np.ones((8, 1)), four_each("a", " "), "labels, row 4: ' ' is no class"),
+        ([[1.0]] * 7 + [[np.nan]], four_each(0, 1), f"'feature_0' holds nan in row 7: {FINITE}"),
+        (
+            [[1.0]] * 7 + [[-1e39]],
+            four_each(0, 1),
+            f"'feature_0' holds -1e\\+39 in row 7: {FINITE}",
+        ),
+        ([["1"]] * 7 + [["red"]], four_each(0, 1), f"'feature_0' holds 'red' in row 7: {FINITE}"),
+        ([[None]] * 8, four_each(0, 1), "'feature_0' is empty in row 0"),
+        (np.zeros((8, 1), "M8[s]"), four_each(0, 1), "'feature_0' holds '1970-01-01T00:00:00'"),
+    ],
+)
+def test_a_bad_table_is_told_with_the_column_and_the_value(
+    features: Any, labels: Any, sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(TableRefused, match=sentence.replace("3.4e+38", r"3\.4e\+38")) as refused:
+        train(features, labels, ensemble="e", output=tmp_path / "models")
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["a"], "1 feature names for 2 features"),
+        (["a", "a"], "two columns are named 'a'"),
+        (["a", ""], "column 2 has no name"),
+    ],
+)
+def test_bad_feature_names_are_told(names: list[str], sentence: str, tmp_path: Path) -> None:
+    rows, labels = blobs()
+    with pytest.raises(TableRefused, match=sentence):
+        train(rows, labels, ensemble="e", output=tmp_path, feature_names=names)
+
+
+@pytest.mark.parametrize("name", ["", "../e", ".e", "a b", "e" * 65])
+def test_an_ensemble_s_name_is_never_a_path(name: str, tmp_path: Path) -> None:
+    with pytest.raises(TableRefused, match="the ensemble's name is"):
+        train(*blobs(), ensemble=name, output=tmp_path)
+
+
+def test_features_that_float32_cannot_tell_apart_are_named(tmp_path: Path) -> None:
+    rows, labels = blobs()
+    with pytest.raises(
+        NotGoodEnough, match=r"subtract a constant .* such as 'when' \(about 1e\+07"
+    ):
+        train(
+            rows + np.array([0.0, 1e7]),
+            labels,
+            ensemble="e",
+            output=tmp_path,
+            feature_names=("x", "when"),
+        )
+
+
+def as_csv(path: Path, names: Sequence[str], rows: Floats, labels: Sequence[str]) -> None:
+    lines = [
+        ",".join([*map(repr, row), label]) for row, label in zip(rows.tolist(), labels, strict=True)
+    ]
+    path.write_text("\ufeff" + "\r\n".join([",".join([*names, "kind"]), "", *lines]) + "\r\n")
+
+
+def as_parquet(path: Path, names: Sequence[str], rows: Floats, labels: Sequence[str]) -> None:
+    columns = dict(zip(names, rows.T, strict=True))
+    kinds = pa.array(labels).dictionary_encode()
+    parquet.write_table(pa.table({**columns, "kind": kinds}), path, row_group_size=7)
+
+
+def as_structured_npy(
+    path: Path, names: Sequence[str], rows: Floats, labels: Sequence[str]
+) -> None:
+    array = np.empty(len(rows), dtype=[*((name, "f8") for name in names), ("kind", "U9")])
+    for index, name in enumerate(names):
+        array[name] = rows[:, index]
+    array["kind"] = labels
+    np.save(path, array)
+
+
+@pytest.mark.parametrize(
+    ("ending", "write"),
+    [(".csv", as_csv), (".parquet", as_parquet), (".npy", as_structured_npy)],
+)
+def test_a_file_is_read_as_what_was_written(
+    ending: str, write: Callable[..., None], tmp_path: Path
+) -> None:
+    rows, labels = blobs()
+    path = tmp_path / f"table{ending}"
+    write(path, ("id", "x", "y"), np.column_stack([np.arange(120.0), rows]), labels)
+    table = read_table(path, "kind", drop=["id"])
+    assert table.feature_names == ("x", "y")
+    assert np.array_equal(table.rows, rows)
+    assert [table.class_labels[index] for index in table.classes] == labels
+
+
+@pytest.mark.parametrize("column", ["2", "-1", "feature_2"])
+def test_a_matrix_has_its_classes_in_a_numbered_column(column: str, tmp_path: Path) -> None:
+    rows, _ = blobs()
+    np.save(tmp_path / "table.npy", np.column_stack([rows, np.repeat([0, 1, 2], 40)]))
+    table = read_table(tmp_path / "table.npy", column)
+    assert table.feature_names == ("feature_0", "feature_1")
+    assert table.class_labels == ("0", "1", "2")
+    assert np.array_equal(table.rows, rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("t.txt", b"", "a table's file name ends in one of .csv, .parquet, .npy"),
+        ("t.csv", b"", "is empty; a header line with names is wanted"),
+        ("t.csv", b"x,kind\n", "there is no row in column 'kind'"),
+        ("t.csv", b"x,y\n1,2\n", "there is no column 'kind': there are 'x', 'y'"),
+        ("t.csv", b"x,kind\n1,a\n\n2\n", "line 4 has 1 values, and the header 2"),
+        ("t.csv", b"x,kind\n1,a\n1,\xff\n", "is not UTF-8"),
+        ("t.csv", b'x,kind\n"1,a\n', "line 2 is no CSV"),
+        ("t.csv", b"x,kind\n" + b"1,a\n" * 4 + b"red,b\n" * 4, "'x' holds 'red' in line 6"),
+        ("t.csv", b"x,kind\n" + b"1,a\n" * 4 + b",b\n" * 4, "'x' is empty in line 6"),
+        ("t.csv", b"x,kind\n" + b"1,a\n" * 4, "one class alone, 'a', in column 'kind'"),
+        ("t.parquet", b"PAR1", "is no Parquet: "),
+        ("t.npy", b"\x93NUMPY", "is no array of numbers as NumPy writes it"),
+    ],
+)
+def test_a_bad_file_is_told_by_its_name(
+    name: str, content: bytes, sentence: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(TableRefused) as refused:
+        read_table(path, "kind")
+    assert str(refused.value).startswith(f"{path}: ")
+    assert sentence in str(refused.value)
+
+
+def test_nulls_and_dates_of_a_parquet_file_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    kinds = pa.array(four_each("a", "b"))
+    parquet.write_table(pa.table({"x": pa.array([1, None] * 4), "kind": kinds}), path)
+    with pytest.raises(TableRefused, match="'x' holds nan in row 1"):
+        read_table(path, "kind")
+    days = pa.array([1] * 8, pa.date32())
+    parquet.write_table(pa.table({"x": days, "kind": kinds}), path)
+    with pytest.raises(TableRefused, match="'x' holds '1970-01-02' in row 0"):
+        read_table(path, "kind")
+
+
+def test_an_object_array_is_never_unpickled(tmp_path: Path) -> None:
+    np.save(tmp_path / "t.npy", np.array([[object]]), allow_pickle=True)
+    with pytest.raises(TableRefused, match="Object arrays cannot be loaded"):
+        read_table(tmp_path / "t.npy", "0")
+
+
+def test_what_is_not_installed_is_told_with_the_way_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = {"sklearn", "skl2onnx"}
+    monkeypatch.setattr(packages, "find_spec", lambda name: None if name in absent else name)
+    with pytest.raises(PackagesMissing) as missing:
+        train(*blobs(), ensemble="e", output=tmp_path)
+    assert str(missing.value) == (
+        "training needs skl2onnx, scikit-learn, not installed here; "
+        "install it: pip install 'trillium[train]'"
+    )
+
+
+def test_nothing_that_trains_is_imported_before_it_is_needed() -> None:
+    program = (
+        "import sys, trillium.cli, trillium.training\n"
+        "heavy = {'onnx', 'onnxruntime', 'pyarrow', 'skl2onnx', 'sklearn'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ended.stdout == "[]\n"

@@ -1,0 +1,220 @@
+"""`trillium models train`: from a labelled table to the models of an ensemble."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trillium.cli.options import CONTROLLER, ControllerAddress, Json, Patience, fail, sentences
+
+if TYPE_CHECKING:
+    from trillium.training import Method, Progress, Table, Trained
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be trained."""
+
+    ensemble: str
+    table: Table
+    method: Method
+    accuracy_floor: float
+    output: Path
+
+    def is_there(self) -> bool:
+        """Whether every artifact is a file that is not empty."""
+        from trillium.training import artifact_paths
+
+        paths = artifact_paths(self.output, self.ensemble, self.table.class_labels)
+        return all(path.is_file() and path.stat().st_size > 0 for path in paths)
+
+    def train(self, progress: Progress) -> Trained:
+        """Do it; raises what `trillium.training.train` raises."""
+        from trillium.training import train_table
+
+        return train_table(
+            self.table,
+            ensemble=self.ensemble,
+            output=self.output,
+            method=self.method,
+            accuracy_floor=self.accuracy_floor,
+            progress=progress,
+        )
+
+
+def train(
+    data: Annotated[
+        Path | None,
+        typer.Argument(help="Table with the class of each row: .csv, .parquet or .npy."),
+    ] = None,
+    ensemble: Annotated[str, typer.Option(help="Name of the ensemble.")] = "",
+    label_column: Annotated[str, typer.Option(help="Column that holds the class.")] = "label",
+    drop: Annotated[
+        list[str] | None, typer.Option(help="Column that is no feature; may be repeated.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="curved: a small neural network; linear: a logistic regression.")
+    ] = "curved",
+    builtin: Annotated[
+        str, typer.Option(help="Instead of a file: iris, digits or wine.", show_default=False)
+    ] = "",
+    output: Annotated[Path, typer.Option(help="Folder of the artifacts.")] = Path("models"),
+    if_missing: Annotated[
+        bool, typer.Option("--if-missing", help="Leave a complete set of artifacts as it is.")
+    ] = False,
+    register: Annotated[
+        bool, typer.Option("--register", help="Register the models with the controller.")
+    ] = False,
+    address: ControllerAddress = CONTROLLER,
+    timeout: Patience = None,
+    as_json: Json = False,
+) -> None:
+    """Train a model for each class of a table, and tell how accurate they are."""
+    from trillium.training import TrainingRefused
+
+    if (data is None) != bool(builtin):
+        raise typer.BadParameter("give a file or --builtin, one of them")
+    if bool(ensemble) == bool(builtin):
+        raise typer.BadParameter("--ensemble names what a file is for; --builtin needs none")
+    with sentences():
+        if register:
+            _check_controller(address, timeout)
+        try:
+            order = (
+                _builtin_order(builtin, output)
+                if data is None
+                else _order(data, ensemble, label_column, drop or (), method, output)
+            )
+            if if_missing and order.is_there():
+                print(f"{order.ensemble}: all models are in {output} already", file=sys.stderr)
+                return
+            with _bar(quiet=as_json) as progress:
+                trained = order.train(progress)
+        except TrainingRefused as error:
+            fail(str(error))
+        versions = _registered(trained, address, timeout) if register else {}
+    _tell(trained, versions, output, as_json)
+
+
+def _builtin_order(ensemble: str, output: Path) -> Order:
+    from trillium.training import BUILTIN, builtin_table
+
+    if ensemble not in BUILTIN:
+        text = f"{ensemble!r} is none of {', '.join(BUILTIN)}"
+        raise typer.BadParameter(text, param_hint="--builtin")
+    known = BUILTIN[ensemble]
+    table = builtin_table(ensemble)
+    return Order(ensemble, table, known.method, known.accuracy_floor, output)
+
+
+def _order(
+    data: Path, ensemble: str, label_column: str, drop: Collection[str], method: str, output: Path
+) -> Order:
+    from trillium.training import Method, read_table
+
+    if method not in list(Method):
+        text = f"{method!r} is none of {', '.join(Method)}"
+        raise typer.BadParameter(text, param_hint="--method")
+    table = read_table(data, label_column, drop=drop)
+    return Order(ensemble, table, Method(method), accuracy_floor=0.0, output=output)
+
+
+def _check_controller(address: str, timeout: float | None) -> None:
+    """Raise Unreachable before anything is trained in vain."""
+    from trillium.controller_client import ControllerClient
+
+    with ControllerClient(address, timeout_s=timeout) as controller:
+        controller.is_serving()
+
+
+def _registered(trained: Trained, address: str, timeout: float | None) -> Mapping[str, int]:
+    """Each model's version in the catalog, by its name."""
+    from trillium.cli.catalog import upload_bar
+    from trillium.controller_client import ControllerClient
+
+    versions = {}
+    with ControllerClient(address, timeout_s=timeout) as controller:
+        for model in trained.models:
+            with upload_bar(model.path) as progress:
+                answer = controller.register_model(model.name, model.path, progress=progress)
+            versions[model.name] = answer.model.versions[-1].version
+    return versions
+
+
+@contextmanager
+def _bar(*, quiet: bool) -> Iterator[Progress]:
+    """What shows how many classes are trained, on a terminal only."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    off = quiet or not console.is_terminal
+    with Bar(*columns, console=console, transient=True, disable=off) as bar:
+        task = bar.add_task("classes trained", total=None)
+        yield lambda done, count: bar.update(task, completed=done, total=count)
+
+
+def _tell(trained: Trained, versions: Mapping[str, int], output: Path, as_json: bool) -> None:
+    from rich.text import Text
+
+    from trillium.cli.show import Screen, plain_table
+
+    screen = Screen()
+    if as_json:
+        screen.json(_json(trained, versions))
+        return
+    table = plain_table()
+    for heading in ("class", "model"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("accuracy", "ROC AUC", "log loss", *(("version",) if versions else ())):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for model in trained.models:
+        table.add_row(
+            Text(model.class_label),
+            model.name,
+            *(f"{score:.4f}" for score in (model.accuracy, model.roc_auc, model.log_loss)),
+            *((f"v{versions[model.name]}",) if versions else ()),
+            "" if model.converged else Text("has not converged", style="yellow"),
+        )
+    screen.table(table)
+    correct = round(trained.accuracy * trained.held_out_row_count)
+    screen.text(
+        Text.assemble(
+            f"{trained.ensemble}: {len(trained.models)} models in {output}; combined accuracy ",
+            (f"{trained.accuracy:.4f}", "bold green"),
+            f" on {trained.held_out_row_count} of {trained.row_count} rows, which were held out "
+            f"({correct} right)",
+        )
+    )
+
+
+def _json(trained: Trained, versions: Mapping[str, int]) -> dict[str, object]:
+    return {
+        "ensemble": trained.ensemble,
+        "accuracy": trained.accuracy,
+        "row_count": trained.row_count,
+        "held_out_row_count": trained.held_out_row_count,
+        "feature_names": trained.feature_names,
+        "models": [
+            {
+                "model": model.name,
+                "class_label": model.class_label,
+                "artifact": str(model.path),
+                "accuracy": model.accuracy,
+                "roc_auc": model.roc_auc,
+                "log_loss": model.log_loss,
+                "converged": model.converged,
+                **({"version": versions[model.name]} if versions else {}),
+            }
+            for model in trained.models
+        ],
+    }

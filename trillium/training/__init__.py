@@ -1,0 +1,119 @@
+"""Trains an ensemble: a binary one-vs-rest ONNX model for each class of a labelled table.
+
+    from trillium.training import train
+
+    trained = train(features, labels, ensemble="plants", output="models")
+    print(trained.accuracy, [each.path for each in trained.models])
+
+It needs the extra `train` (`pip install 'trillium[train]'`), and imports none of it before it is
+called. An artifact describes itself in its `trillium.*` metadata: ensemble, classes, feature names,
+a sample, examples, training set and held-out scores. So a predictor needs nothing but the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from trillium.training.builtin import BUILTIN, builtin_table
+from trillium.training.errors import (
+    NotGoodEnough,
+    PackagesMissing,
+    TableRefused,
+    TrainingRefused,
+)
+from trillium.training.methods import Method
+from trillium.training.names import artifact_paths, check_ensemble
+from trillium.training.packages import check_packages
+from trillium.training.reading import read_table
+from trillium.training.table import Table, from_matrix
+from trillium.training.trained import Progress, Trained, TrainedModel
+
+__all__ = [
+    "BUILTIN",
+    "Method",
+    "NotGoodEnough",
+    "PackagesMissing",
+    "Progress",
+    "Table",
+    "TableRefused",
+    "Trained",
+    "TrainedModel",
+    "TrainingRefused",
+    "artifact_paths",
+    "builtin_table",
+    "read_table",
+    "train",
+    "train_table",
+]
+
+
+def train(
+    features: Any,
+    labels: Any,
+    *,
+    ensemble: str,
+    output: str | PathLike[str],
+    feature_names: Sequence[str] = (),
+    method: Method | str = Method.CURVED,
+    accuracy_floor: float = 0.0,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train one binary model for each class, and publish them together.
+
+    30 % of each class's rows are held out, the same ones every time, and only serve to measure the
+    accuracies. Two calls with the same table and package versions write the same bytes.
+
+    Args:
+        features: finite numbers, [n, k], as an array or what numpy makes one of.
+        labels: each row's class, a text or a whole number, [n]; 4 rows or more of each.
+        ensemble: its name: letters, digits, ".", "_" and "-", at most 64.
+        output: folder for `<ensemble>-<class>.onnx`; made if missing.
+        feature_names: one for each feature; feature_0, feature_1, … if not given.
+        method: "curved" is a small neural network, "linear" a logistic regression.
+        accuracy_floor: lowest combined held-out accuracy, 0 to 1, that may be published.
+        progress: told the classes that are trained and those that there are.
+
+    Raises:
+        TableRefused: the table cannot be trained on.
+        NotGoodEnough: the models miss the floor, or ONNX computes another answer than scikit-learn.
+        PackagesMissing: the extra `train` is not installed.
+        ValueError: there is no such method.
+        OSError: `output` cannot be written. Whatever is raised, every artifact in it is whole, old
+            or new.
+    """
+    return train_table(
+        from_matrix(features, labels, feature_names),
+        ensemble=ensemble,
+        output=output,
+        method=method,
+        accuracy_floor=accuracy_floor,
+        progress=progress,
+    )
+
+
+def train_table(
+    table: Table,
+    *,
+    ensemble: str,
+    output: str | PathLike[str],
+    method: Method | str = Method.CURVED,
+    accuracy_floor: float = 0.0,
+    progress: Progress | None = None,
+) -> Trained:
+    """As `train`, for a table that has been checked already."""
+    check_ensemble(ensemble)
+    chosen = Method(method)
+    check_packages()
+    from trillium.training.one_vs_rest import train_ensemble
+
+    return train_ensemble(
+        ensemble,
+        table,
+        Path(output),
+        method=chosen,
+        accuracy_floor=accuracy_floor,
+        progress=progress,
+    )
