@@ -1,9 +1,9 @@
 """Trillium serves a classifier as one binary model for each class, each behind gRPC.
 
-    from trillium import Client
-
-    with Client("127.0.0.1:50051") as client:
-        print(client.classify([[5.1, 3.5, 1.4, 0.2]]).labels)
+    >>> import trillium
+    >>> with trillium.Client("127.0.0.1:50051") as client:
+    ...     client.classify([[5.1, 3.5, 1.4, 0.2]]).labels
+    array(['setosa'], dtype=object)
 
 The names below are imported when they are first used, so that importing a stub or an error stays
 quick and needs neither numpy nor grpc.

@@ -1,0 +1,126 @@
+"""What README and docs/ show works, and prints what they say."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import aggregator.config
+import predictor.config
+from tests.docs.conftest import Live
+from tests.docs.pages import ROOT, block_after, blocks, commands, page, prints, run, run_sessions
+
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+@pytest.mark.parametrize("name", ["docs/python.md", "README.md", "docs/http.md"])
+def test_python_sessions_print_what_the_page_shows(live: Live, name: str) -> None:
+    assert run_sessions(name, page(name, live.addresses)) > 0
+
+
+def test_the_example_of_a_test_passes(
+    models: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    example = tmp_path / "test_example.py"
+    block = block_after(page("docs/python.md", {}), "## In your tests")
+    example.write_text(block.text, encoding="utf-8")
+    (tmp_path / "models").symlink_to(models)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", example.name]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def modules_with_examples() -> Iterator[ModuleType]:
+    for file in sorted((ROOT / "trillium").rglob("*.py")):
+        if ">>> " in file.read_text(encoding="utf-8"):
+            parts = file.relative_to(ROOT).with_suffix("").parts
+            yield importlib.import_module(".".join(parts).removesuffix(".__init__"))
+
+
+def test_examples_of_docstrings_print_what_they_show(live: Live) -> None:
+    found = 0
+    for module in modules_with_examples():
+        for test in doctest.DocTestFinder(exclude_empty=True).find(module):
+            for example in test.examples:
+                for written, real in live.addresses.items():
+                    example.source = example.source.replace(written, real)
+            found += run(test)
+    assert found > 0
+
+
+def test_shell_sessions_of_the_readme_print_what_it_shows(
+    live: Live, environment: dict[str, str]
+) -> None:
+    ran = 0
+    for block in blocks(page("README.md", live.addresses)):
+        for command in commands(block):
+            done = subprocess.run(
+                ["bash", "-c", command.words],
+                cwd=ROOT,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+            assert done.returncode == 0, command.words + done.stderr
+            assert not command.printed.strip() or prints(command.printed, done.stdout), done.stdout
+            ran += 1
+    assert ran == 3
+
+
+def test_the_readme_shows_what_starting_prints(live: Live) -> None:
+    shown = block_after(page("README.md", live.addresses), "`make run` prints this").text
+    said, _, _ = live.up.said.partition("\n\nAggregator at ")
+    assert without_times(shown) == without_times(said)
+
+
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_links_lead_to_files_that_exist(file: Path) -> None:
+    text = re.sub(r"(?ms)^```.*?^```$", "", file.read_text(encoding="utf-8"))
+    links = re.findall(r"\]\(([^)#\s]+)", text)
+    assert [link for link in links if is_lost(file, link)] == []
+
+
+def is_lost(file: Path, link: str) -> bool:
+    return "://" not in link and not (file.parent / link).exists()
+
+
+def without_times(text: str) -> list[list[str]]:
+    """The words of each line that has any, but for what differs from start to start."""
+    text = re.sub(r"(?m)^iris is up after .*$|^runs/\w+: |\d+\.\d+ *$| in \d+\.\d+ s", "", text)
+    lines = [re.sub("─+", "─", line).split() for line in text.splitlines()]
+    return [line for line in lines if line]
+
+
+def test_servers_take_the_command_lines_of_the_readme() -> None:
+    text = block_after(page("README.md", {}), "## Your own models\n").text
+    lines = [shlex.split(line) for line in text.replace("\\\n", " ").splitlines()]
+    (_, _, first, *options), (_, _, second, *more) = lines
+    assert (first, second) == ("predictor", "aggregator")
+    config = predictor.config.from_command_line(options, {})
+    assert config.model == Path("svm.onnx")
+    ensemble = aggregator.config.from_command_line(more, {})
+    assert [each.class_label for each in ensemble.predictors] == [
+        "setosa",
+        "versicolor",
+        "virginica",
+    ]
+    assert config.listen in [each.address for each in ensemble.predictors]
