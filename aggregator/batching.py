@@ -233,6 +233,8 @@ class Lane:
         self._queued_rows = 0
         self._free: deque[asyncio.Future[None]] = deque()
         self._gathering = 0
+        self._was_one = False
+        """Whether the last batch had one part only."""
 
     @property
     def queued_rows(self) -> int:
@@ -263,8 +265,11 @@ class Lane:
     async def gather(self) -> Batch | None:
         """What `take` takes, once what is arriving has arrived; None if nothing waits any more.
 
-        Predictors that gather at the same time share what waits.
+        Predictors that gather at the same time share what waits. A request that comes alone after
+        one that left alone does not wait: callers who take turns have nothing to gather.
         """
+        if self._was_one and len(self._queue) == 1:
+            return self.take()
         self._gathering += 1
         try:
             rows = quiet = 0
@@ -302,7 +307,10 @@ class Lane:
             size += len(block.data)
         for part in taken:
             self.withdraw(part)
-        return Batch(taken) if taken else None
+        if not taken:
+            return None
+        self._was_one = len(taken) == 1
+        return Batch(taken)
 
     def withdraw(self, part: Part) -> None:
         """Take a part out of the queue."""

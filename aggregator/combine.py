@@ -66,7 +66,7 @@ def decide(scores: Scores, order: Sequence[str]) -> Labels:
     """
     matrix = scores.probabilities
     indexes = matrix.argmax(axis=1).astype(np.int32)
-    best = np.take_along_axis(matrix, indexes[:, None].astype(np.intp), axis=1)[:, 0]
+    best = np.maximum.reduce(matrix, axis=1)
     if scores.failures:
         place = {label: position for position, label in enumerate(order)}
         first_missing = min(place[failure.class_label] for failure in scores.failures)

@@ -32,6 +32,7 @@ _PROBE_ROWS = 64
 _MAX_FEATURES = 2**20
 """Above any real model's, and low enough that an artifact cannot take the memory by its width."""
 _SINGLE = np.dtype(np.float32)
+_GOLDEN_RATIO = (1 + 5**0.5) / 2
 _SUM_SLACK = 1e-2
 """How far a class and its complement may be from adding up to 1; wide enough for float16."""
 
@@ -284,9 +285,10 @@ def _complete(facts: Facts, feature_count: int) -> Facts:
 
 def _probe_rows(feature_count: int, sample: Sequence[float]) -> Rows:
     """Rows that most models can score: positive, of a few sizes, and the sample if there is one."""
-    generator = np.random.default_rng(0)
     count = max(2, min(_PROBE_ROWS, _MAX_FEATURES // feature_count))
-    rows = generator.uniform(0.1, 1.0, (count, feature_count)).astype(np.float32)
+    # Multiples of an irrational number spread evenly; numpy.random would take 2 MB to import.
+    spread = np.arange(1, count * feature_count + 1) * _GOLDEN_RATIO % 1
+    rows = (0.1 + 0.9 * spread).astype(np.float32).reshape(count, feature_count)
     rows *= np.geomspace(0.1, 100, count, dtype=np.float32)[:, None]
     if sample:
         rows[0] = sample

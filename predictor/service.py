@@ -59,9 +59,11 @@ class PredictorServicer:
         async def answer(
             request: pb.PredictStreamRequest, deadline: float
         ) -> pb.PredictStreamResponse:
-            handle = RunHandle()
-            inbox.running(request, handle)
             block = self._block(request.matrix, model.description.feature_count)
+            handle = None
+            if not model.is_quick(block.row_count):
+                handle = RunHandle()
+                inbox.running(request, handle)
             scores = await self._host.score(model, block, deadline, handle)
             number = request.request_number
             return pb.PredictStreamResponse(request_number=number, probabilities=scores.tobytes())

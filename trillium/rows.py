@@ -149,4 +149,6 @@ def _odd_values(rows: Sequence[Sequence[float]], field: str) -> list[Violation]:
 
 def are_probabilities(values: NDArray[np.float32]) -> bool:
     """Whether every value is a probability, but for rounding; NaN is none."""
-    return bool(((values >= -PROBABILITY_SLACK) & (values <= 1 + PROBABILITY_SLACK)).all())
+    lowest = np.minimum.reduce(values, axis=None, initial=0)
+    highest = np.maximum.reduce(values, axis=None, initial=0)
+    return bool(lowest >= -PROBABILITY_SLACK and highest <= 1 + PROBABILITY_SLACK)
