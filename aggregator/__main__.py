@@ -7,6 +7,7 @@ import os
 import sys
 
 from aggregator.config import PROGRAM, from_command_line
+from aggregator.workers import supervise
 from trillium import logs
 from trillium.process import end_with_parent, run, stop_requested
 
@@ -14,13 +15,16 @@ from trillium.process import end_with_parent, run, stop_requested
 async def main() -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
     config = from_command_line(sys.argv[1:], os.environ)
-    # Not above: --help and wrong flags are answered at once, and gRPC heeds what `run` settles.
-    from aggregator.app import running_aggregator
-
     logs.configure(PROGRAM, config.log_level)
     stopped = stop_requested()
     if config.parent_pid is not None:
         end_with_parent(config.parent_pid)
+    if config.workers > 1:
+        await supervise(config, sys.argv[1:], stopped)
+        return
+    # Not above: --help and wrong flags are answered at once, and gRPC heeds what `run` settles.
+    from aggregator.app import running_aggregator
+
     async with running_aggregator(config) as aggregator:
         logging.getLogger(PROGRAM).info("serving", extra={"address": aggregator.address})
         await stopped.wait()

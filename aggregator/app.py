@@ -92,7 +92,7 @@ async def running_aggregator(
     )
     limits = Limits(max_message_bytes=config.max_message_bytes)
     services = (servicer.service(), inference.service(), health.service())
-    front = AioFront(services, (config.listen,), limits)
+    front = AioFront(services, (config.listen,), limits, shares_port=config.shares_port == "yes")
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(fanout.running())
         await stack.enter_async_context(names.running())

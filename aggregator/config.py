@@ -51,6 +51,19 @@ SETTINGS = (
         metavar="ADDRESS",
     ),
     Setting(
+        "workers",
+        whole_number(1, 64),
+        1,
+        "processes that share the port; each has its own queues, connections and statistics",
+    ),
+    Setting(
+        "shares_port",
+        one_of("yes", "no"),
+        "no",
+        "whether other processes of the same user may listen on the port, too; they share its "
+        "calls",
+    ),
+    Setting(
         "resolve_interval_s",
         seconds(0.1, 3600),
         10.0,
@@ -78,6 +91,8 @@ class AggregatorConfig:
     """The order of the classes is the metadata order."""
     listen: str = "127.0.0.1:50051"
     controller: str | None = None
+    workers: int = 1
+    shares_port: str = "no"
     resolve_interval_s: float = 10.0
     ensemble: str = ""
     max_rows: int = 10_000
@@ -109,6 +124,9 @@ def from_command_line(arguments: Sequence[str], environment: Mapping[str, str]) 
         for each in dict.fromkeys(given)
         if given.count(each) > 1
     ]
+    if values["workers"] > 1 and values["listen"].startswith("unix:"):
+        text = "workers can share a TCP port only; give host:port or one worker"
+        problems.append(f"--listen={values['listen']}: {text}")
     if problems:
         raise ConfigError(problems)
     return AggregatorConfig(**values)

@@ -53,13 +53,22 @@ class Front(Protocol):
 class AioFront:
     """A front on grpc.aio's server. Speaks plaintext."""
 
-    def __init__(self, services: Sequence[Service], listen: Sequence[str], limits: Limits) -> None:
-        """`listen` holds addresses such as `127.0.0.1:50051` (port 0: any) or `unix:/path`."""
+    def __init__(
+        self,
+        services: Sequence[Service],
+        listen: Sequence[str],
+        limits: Limits,
+        *,
+        shares_port: bool = False,
+    ) -> None:
+        """`listen` holds addresses such as `127.0.0.1:50051` (port 0: any) or `unix:/path`. With
+        `shares_port` other processes of this user may listen there, too."""
         self._listen = tuple(listen)
         self._endpoints = Endpoints(limits)
         self._addresses: list[str] = []
         self._server = aio.server(
-            options=_server_options(limits), maximum_concurrent_rpcs=limits.max_concurrent_calls
+            options=_server_options(limits, shares_port),
+            maximum_concurrent_rpcs=limits.max_concurrent_calls,
         )
         for service in services:
             handlers = {method.name: self._handler(service, method) for method in service.methods}
@@ -139,12 +148,12 @@ class AioFront:
                 return make(several)
 
 
-def _server_options(limits: Limits) -> list[tuple[str, int]]:
+def _server_options(limits: Limits, shares_port: bool) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", limits.max_message_bytes * limits.HARD_FACTOR),
         ("grpc.max_send_message_length", -1),
-        # Two servers on one port would share its calls in silence.
-        ("grpc.so_reuseport", 0),
+        # Two servers on one port share its calls: nothing that should happen in silence.
+        ("grpc.so_reuseport", int(shares_port)),
         # Our channels ping every two seconds (see channels.py); that is no attack.
         ("grpc.http2.min_ping_interval_without_data_ms", 1000),
         ("grpc.keepalive_permit_without_calls", 1),
