@@ -149,8 +149,19 @@ async def test_a_request_that_is_alone_waits_for_a_few_turns_and_no_timer() -> N
 
     counting = asyncio.create_task(count())
     assert values_of(await queue.gather()) == [1]
-    assert turns <= QUIET_TURNS + 1
+    assert 0 < turns <= QUIET_TURNS + 1
     assert await queue.gather() is None
+    turns = 0
+    put(queue, 2)
+    assert values_of(await queue.gather()) == [2], "one that follows another does not wait at all"
+    assert turns == 0
+    put(queue, 3)
+    put(queue, 4)
+    assert values_of(await queue.gather()) == [3, 4]
+    put(queue, 5)
+    before = turns
+    assert values_of(await queue.gather()) == [5], "after one with company it waits again"
+    assert turns > before
     counting.cancel()
 
 
