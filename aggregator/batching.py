@@ -1,9 +1,10 @@
 """Requests waiting for one class, and the batches they leave in. Knows no network.
 
 A request is a `Ticket`; it has a `Part` in the lane of each class that it asks. Whoever has a free
-predictor takes a batch: everything that waits, up to a size, as soon as a few turns of the event
-loop bring no more. Nothing waits on a timer, so an idle system adds no delay that could be seen and
-a busy one makes large batches by itself.
+predictor takes a batch: everything that waits, up to a size, as soon as those who were answered
+together last have come back and a few turns of the event loop bring no more. A caller alone waits
+for nobody, so an idle system adds no delay that could be seen and a busy one makes large batches by
+itself.
 
 A ticket ends when every class has answered, when one failed and the request wants all of them, when
 its time is up, or when its caller goes away. Its other parts are then withdrawn: from the queue, or
@@ -17,6 +18,7 @@ import math
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from trillium.clock import Clock
@@ -30,6 +32,13 @@ a batch that left at once had 2.3 requests; with 1, 2 and 4 quiet turns 4, 9 and
 CPU for each request fell to 0.35 of what it was."""
 MOST_TURNS = 64
 """A batch leaves after so many turns, whatever else is coming."""
+PATIENCE_SHARE = 0.5
+SHORTEST_PATIENCE_S, LONGEST_PATIENCE_S = 0.001, 0.005
+"""Callers who were answered together usually ask again together. A batch that is smaller than the
+one before waits for them while they come at intervals of such a share of what that one took, within
+these bounds (a millisecond is as fine as uvloop's timers are)."""
+MOST_PATIENCE_S = 0.02
+"""However they come, no batch waits for its callers longer."""
 
 Outcome: TypeAlias = bytes | ClassFailure
 """What came of a class: float32 little-endian probabilities, one for each row, or why not."""
@@ -213,6 +222,15 @@ def _joined(blocks: Sequence[Block]) -> Block:
     return Block(rows, blocks[0].column_count, b"".join([block.data for block in blocks]))
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The batch that a predictor has answered last."""
+
+    parts: int = 0
+    took_s: float = 0.0
+    """From leaving the queue to the answer."""
+
+
 class Lane:
     """The queue of one class, and the predictors that are free for it."""
 
@@ -233,8 +251,11 @@ class Lane:
         self._queued_rows = 0
         self._free: deque[asyncio.Future[None]] = deque()
         self._gathering = 0
-        self._was_one = False
-        """Whether the last batch had one part only."""
+        self._expected = 0
+        """How many parts those had before who gather now."""
+        self._complete: asyncio.Future[None] | None = None
+        """Done when so many wait; there is one while somebody gathers."""
+        self._arrivals = 0
 
     @property
     def queued_rows(self) -> int:
@@ -252,6 +273,10 @@ class Lane:
         part.holder = self
         self._queue[part] = None
         self._queued_rows += part.ticket.block.row_count
+        self._arrivals += 1
+        complete = self._complete
+        if complete is not None and not complete.done() and self._is_complete():
+            complete.set_result(None)
         self.wake()
 
     def put_back(self, parts: Sequence[Part]) -> None:
@@ -262,27 +287,68 @@ class Lane:
                 self.put(part)
                 self._queue.move_to_end(part, last=False)
 
-    async def gather(self) -> Batch | None:
+    async def gather(self, before: Pace = Pace()) -> Batch | None:
         """What `take` takes, once what is arriving has arrived; None if nothing waits any more.
 
-        Predictors that gather at the same time share what waits. A request that comes alone after
-        one that left alone does not wait: callers who take turns have nothing to gather.
+        `before` is the last batch of who asks: its callers are likely to come back. Predictors that
+        gather at the same time share what waits. A request that comes alone after one that left
+        alone does not wait: callers who take turns have nothing to gather.
         """
-        if self._was_one and len(self._queue) == 1:
+        if before.parts == 1 and len(self._queue) == 1:
             return self.take()
         self._gathering += 1
+        self._expected += before.parts
         try:
-            rows = quiet = 0
-            for _ in range(MOST_TURNS):
-                full = self._queued_rows >= self._max_batch_rows
-                if full or not self._queue or quiet == QUIET_TURNS:
-                    break
-                quiet = quiet + 1 if self._queued_rows == rows else 0
-                rows = self._queued_rows
-                await asyncio.sleep(0)
+            await self._completed(before)
+            await self._quiet()
             return self.take(math.ceil(len(self._queue) / self._gathering))
         finally:
             self._gathering -= 1
+            self._expected -= before.parts
+
+    def _is_complete(self) -> bool:
+        """Whether as many wait as were answered last, or as many as may travel together."""
+        return len(self._queue) >= self._expected or self._queued_rows >= self._max_batch_rows
+
+    async def _completed(self, before: Pace) -> None:
+        """Wait for the callers of the last batch, as long as they keep coming."""
+        if not self._queue or self._is_complete():
+            return
+        loop = asyncio.get_running_loop()
+        if self._complete is None or self._complete.done():
+            self._complete = loop.create_future()
+        complete = self._complete
+        patience_s = min(
+            LONGEST_PATIENCE_S, max(SHORTEST_PATIENCE_S, before.took_s * PATIENCE_SHARE)
+        )
+        latest = loop.time() + MOST_PATIENCE_S
+        timer: asyncio.TimerHandle
+
+        def look(seen: int) -> None:
+            nonlocal timer
+            if complete.done():
+                return
+            if seen == self._arrivals or loop.time() >= latest or not self._queue:
+                complete.set_result(None)
+            else:
+                timer = loop.call_later(patience_s, look, self._arrivals)
+
+        timer = loop.call_later(patience_s, look, self._arrivals)
+        try:
+            await asyncio.shield(complete)
+        finally:
+            timer.cancel()
+
+    async def _quiet(self) -> None:
+        """Wait until a few turns of the event loop have brought nothing."""
+        rows = quiet = 0
+        for _ in range(MOST_TURNS):
+            full = self._queued_rows >= self._max_batch_rows
+            if full or not self._queue or quiet == QUIET_TURNS:
+                return
+            quiet = quiet + 1 if self._queued_rows == rows else 0
+            rows = self._queued_rows
+            await asyncio.sleep(0)
 
     def take(self, most: int = sys.maxsize) -> Batch | None:
         """The next batch: what waits, in order, up to the limits; None if nothing waits.
@@ -307,10 +373,7 @@ class Lane:
             size += len(block.data)
         for part in taken:
             self.withdraw(part)
-        if not taken:
-            return None
-        self._was_one = len(taken) == 1
-        return Batch(taken)
+        return Batch(taken) if taken else None
 
     def withdraw(self, part: Part) -> None:
         """Take a part out of the queue."""

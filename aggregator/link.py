@@ -19,7 +19,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from grpc import aio
 
-from aggregator.batching import Batch, Lane, Part
+from aggregator.batching import Batch, Lane, Pace, Part
 from aggregator.roster import Described, Endpoint, Roster
 from trillium.clock import Clock
 from trillium.errors import Code
@@ -141,6 +141,7 @@ class Link:
     async def _carry(self, stream: Any) -> None:
         """Carry batches until the predictor ends the stream in good order; raises LinkBroken."""
         free: asyncio.Future[None] | None = None
+        pace = Pace()
 
         def wake(_: Any) -> None:
             if free is not None and not free.done():
@@ -153,10 +154,12 @@ class Link:
                 if stream.done():
                     await self._ended(stream)
                     return
-                batch = await self._lane.gather()
+                batch = await self._lane.gather(pace)
                 if batch is not None:
+                    began = self._clock.monotonic()
                     if not await self._exchange(stream, batch):
                         return
+                    pace = Pace(len(batch.parts), self._clock.monotonic() - began)
                     continue
                 free = self._lane.work()
                 await free

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from aggregator.batching import MOST_TURNS, QUIET_TURNS, Batch, Lane, Outcome, Part, Ticket
+from aggregator.batching import MOST_TURNS, QUIET_TURNS, Batch, Lane, Outcome, Pace, Part, Ticket
 from trillium.clock import SystemClock
 from trillium.errors import ClassFailure, Overloaded, Phase
 from trillium.rows import Block
@@ -153,16 +153,71 @@ async def test_a_request_that_is_alone_waits_for_a_few_turns_and_no_timer() -> N
     assert await queue.gather() is None
     turns = 0
     put(queue, 2)
-    assert values_of(await queue.gather()) == [2], "one that follows another does not wait at all"
-    assert turns == 0
-    put(queue, 3)
-    put(queue, 4)
-    assert values_of(await queue.gather()) == [3, 4]
-    put(queue, 5)
-    before = turns
-    assert values_of(await queue.gather()) == [5], "after one with company it waits again"
-    assert turns > before
+    assert values_of(await queue.gather(Pace(parts=1))) == [2]
+    assert turns == 0, "one that follows another does not wait at all"
     counting.cancel()
+
+
+async def test_a_batch_waits_for_the_callers_of_the_one_before() -> None:
+    queue = lane()
+    put(queue, 0)
+
+    async def come_back() -> None:
+        for value in (1, 2):
+            for _ in range(5 * QUIET_TURNS):
+                await asyncio.sleep(0)
+            put(queue, value)
+
+    coming = asyncio.create_task(come_back())
+    assert values_of(await queue.gather(Pace(parts=3, took_s=1000))) == [0, 1, 2]
+    await coming
+
+
+async def test_callers_who_do_not_come_back_are_not_waited_for() -> None:
+    queue = lane()
+    put(queue, 1)
+    async with asyncio.timeout(10):
+        assert values_of(await queue.gather(Pace(parts=3, took_s=1000))) == [1]
+
+
+async def test_nobody_is_waited_for_without_end() -> None:
+    queue = lane(max_batch_rows=10**9, max_queued_rows=10**9)
+    put(queue, 0)
+
+    async def come_and_come() -> None:
+        while True:
+            put(queue, 1)
+            await asyncio.sleep(0)
+
+    coming = asyncio.create_task(come_and_come())
+    async with asyncio.timeout(10):
+        assert len(values_of(await queue.gather(Pace(parts=10**9, took_s=1000)))) > 1
+    coming.cancel()
+
+
+async def test_a_full_batch_waits_for_nobody() -> None:
+    queue = lane(max_batch_rows=3)
+    for value in range(3):
+        put(queue, value)
+    assert values_of(await queue.gather(Pace(parts=100, took_s=1000))) == [0, 1, 2]
+
+
+async def test_who_stops_waiting_for_callers_leaves_the_queue_as_it_is() -> None:
+    queue = lane()
+    part = put(queue, 1)
+    gathering = asyncio.create_task(queue.gather(Pace(parts=100, took_s=1000)))
+    await asyncio.sleep(0)
+    gathering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gathering
+    assert values_of(await queue.gather(Pace(parts=1))) == [1]
+    again = put(queue, 2)
+    gathering = asyncio.create_task(queue.gather(Pace(parts=100, took_s=1000)))
+    await asyncio.sleep(0)
+    queue.withdraw(again)
+    async with asyncio.timeout(10):
+        assert await gathering is None
+    assert outcome_of(part) is None
 
 
 async def test_a_batch_leaves_however_many_are_arriving() -> None:
