@@ -11,6 +11,8 @@ MAKEFLAGS += --no-print-directory
 export ORT_DISABLE_TELEMETRY := 1
 # As every server of ours has it (trillium/process.py); here for servers inside the tests.
 export GRPC_ENABLE_FORK_SUPPORT := 0
+# Tests start hundreds of processes; each would compile our packages anew.
+export PYTHONDONTWRITEBYTECODE :=
 # Should native code crash, the log says where.
 export PYTHONFAULTHANDLER := 1
 

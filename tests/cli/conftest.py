@@ -31,14 +31,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Of the command: plain output, and bytecode that is kept between its many starts."""
+def environment() -> dict[str, str]:
+    """Of the command: plain output."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TRILLIUM_")}
-    for name in ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "PYTHONDONTWRITEBYTECODE"):
+    for name in ("FORCE_COLOR", "NO_COLOR", "COLUMNS"):
         kept.pop(name, None)
     return {
         **kept,
-        "PYTHONPYCACHEPREFIX": str(tmp_path_factory.mktemp("bytecode")),
         "PYTHONIOENCODING": "utf-8",
         "PYTHONPATH": str(ROOT),
     }

@@ -1,7 +1,7 @@
 """Clients that people have, as they come from the package index: tritonclient, kserve, grpcurl.
 
 tritonclient and kserve cannot be imported together, so each has an environment of its own, filled
-by pip from the index that the person's pip uses: without one these tests fail.
+from the index that the person's pip uses: without one these tests fail.
 """
 
 from __future__ import annotations

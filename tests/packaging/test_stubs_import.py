@@ -2,8 +2,8 @@
 
 From a bare checkout, an editable install and a wheel; each with the oldest protobuf, grpcio and
 googleapis-common-protos that pyproject.toml allows, and with the newest that the package index
-has; and in one process with tritonclient. Every environment is a fresh one, filled by pip from the
-index that the person's pip uses: without one these tests fail.
+has; and in one process with tritonclient. Every environment is a fresh one, filled from the index
+that the person's pip uses: without one these tests fail.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 IMPORT_STUBS = Path(__file__).with_name("import_stubs.py").read_text(encoding="utf-8")
 STUB_LIBRARIES = ("googleapis-common-protos", "grpcio", "protobuf")
 TRITON = "tritonclient[grpc]==2.73.0"
-# Pip may have to fetch all of an environment over a slow line.
+# All of an environment may have to be fetched over a slow line.
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(600)]
 
 
@@ -46,7 +46,7 @@ def _oldest(requirement: Requirement) -> str:
 
 
 def _pins(age: str) -> list[str]:
-    """What to ask pip for: exactly the lower bounds, or the bounds themselves (pip: newest)."""
+    """What to ask for: exactly the lower bounds, or the bounds themselves, which means newest."""
     every = _requirements().values()
     return [_oldest(each) if age == "oldest" else str(each) for each in every]
 
