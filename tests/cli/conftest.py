@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.trained import trained
 from tests.waiting import eventually
+from trillium.cli import app
 from trillium.cli.ports import is_free
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -241,9 +243,28 @@ async def running(ensemble: Up) -> Up:
 COMMAND = (sys.executable, "-m", "trillium")
 
 
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
 @pytest.fixture
-def trillium(environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs the command to its end."""
+def trillium(environment: dict[str, str]) -> Command:
+    """Runs the command to its end in this process, which starts in no time.
+
+    What it should have caught and did not is raised.
+    """
+    foreign = {name: None for name in os.environ if name not in environment}
+    runner = CliRunner(env=foreign)
+
+    def run(*words: str, said: str = "") -> subprocess.CompletedProcess[str]:
+        ended = runner.invoke(app, words, input=said, prog_name="trillium", catch_exceptions=False)
+        return subprocess.CompletedProcess(words, ended.exit_code, ended.stdout, ended.stderr)
+
+    return run
+
+
+@pytest.fixture
+def trillium_process(environment: dict[str, str]) -> Command:
+    """Runs the command to its end as a person does, in a process of its own."""
 
     def run(*words: str, said: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,9 +11,8 @@ import pytest
 from aggregator.app import running_aggregator
 from aggregator.config import AggregatorConfig
 from aggregator.roster import Endpoint
-from tests.cli.conftest import Up
+from tests.cli.conftest import Command, Up
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
 FLOWER = ("5.1", "3.5", "1.4", "0.2")
 NOBODY = ("--address", "127.0.0.1:1")
 
@@ -84,9 +81,9 @@ async def test_status_tells_of_predictors_that_nobody_has_reached(trillium: Comm
 
 @pytest.mark.parametrize("words", [("classify", *FLOWER), ("predict", *FLOWER), ("status",)])
 def test_nobody_there_is_one_sentence_and_a_next_step(
-    trillium: Command, words: tuple[str, ...]
+    trillium_process: Command, words: tuple[str, ...]
 ) -> None:
-    ended = trillium(*words, *NOBODY)
+    ended = trillium_process(*words, *NOBODY)
     assert ended.returncode == 1
     assert ended.stdout == ""
     assert ended.stderr.startswith("trillium: no answer from 127.0.0.1:1: ")
@@ -122,5 +119,5 @@ def test_a_csv_file_that_is_not_there_is_named(trillium: Command) -> None:
 
 
 @pytest.mark.parametrize("words", [(), ("--help",), ("up", "--help"), ("classify", "-h")])
-def test_help_is_at_hand(trillium: Command, words: tuple[str, ...]) -> None:
-    assert "Usage: trillium" in "".join(trillium(*words).stdout.splitlines()[:3])
+def test_help_is_at_hand(trillium_process: Command, words: tuple[str, ...]) -> None:
+    assert "Usage: trillium" in "".join(trillium_process(*words).stdout.splitlines()[:3])

@@ -8,16 +8,14 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Up
+from tests.cli.conftest import Command, Up
 from tests.waiting import eventually
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
 NOBODY = ("--address", "127.0.0.1:1")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from aggregator.app import running_aggregator
 from aggregator.config import AggregatorConfig
@@ -44,8 +45,9 @@ class Ensemble:
         await eventually(lambda: not self.all_ready())
 
 
-@pytest.fixture
-async def ensemble(models: Path) -> AsyncIterator[Ensemble]:
+@asynccontextmanager
+async def running_ensemble(models: Path) -> AsyncIterator[Ensemble]:
+    """An ensemble that is up."""
     async with AsyncExitStack() as stack:
         endpoints, predictors = [], {}
         for label in LABELS:
@@ -58,6 +60,20 @@ async def ensemble(models: Path) -> AsyncIterator[Ensemble]:
         )
         await eventually(aggregator.roster.all_ready)
         yield Ensemble(aggregator.address, predictors, aggregator.roster.all_ready)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def ensemble(models: Path) -> AsyncIterator[Ensemble]:
+    """One for all tests of a module, which leave it whole."""
+    async with running_ensemble(models) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def fragile(models: Path) -> AsyncIterator[Ensemble]:
+    """One for a test that breaks it."""
+    async with running_ensemble(models) as running:
+        yield running
 
 
 class Caller:
@@ -101,8 +117,15 @@ def calling(request: pytest.FixtureRequest) -> Any:
     return open_caller
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def caller(calling: Any, ensemble: Ensemble) -> AsyncIterator[Caller]:
     """A caller of `ensemble`."""
     async with calling(ensemble.address) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def fragile_caller(calling: Any, fragile: Ensemble) -> AsyncIterator[Caller]:
+    """A caller of `fragile`."""
+    async with calling(fragile.address) as opened:
         yield opened

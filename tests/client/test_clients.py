@@ -13,6 +13,8 @@ import pytest
 from tests.client.conftest import LABELS, Caller, Ensemble
 from trillium import InvalidRequest, Phase, PredictorsFailed, PredictorState, RemoteError
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 FLOWERS = [[5.1, 3.5, 1.4, 0.2], [7.0, 3.2, 4.7, 1.4], [6.3, 3.3, 6.0, 2.5]]
 
 
@@ -97,19 +99,21 @@ async def test_a_value_too_large_for_float32_is_refused(caller: Caller) -> None:
         await caller("classify", [1, 2, 3, 1e300])
 
 
-async def test_a_lost_class_fails_the_call_and_is_named(caller: Caller, ensemble: Ensemble) -> None:
-    await ensemble.lose("versicolor")
+async def test_a_lost_class_fails_the_call_and_is_named(
+    fragile_caller: Caller, fragile: Ensemble
+) -> None:
+    await fragile.lose("versicolor")
     with pytest.raises(PredictorsFailed) as raised:
-        await caller("predict", FLOWERS)
+        await fragile_caller("predict", FLOWERS)
     (failure,) = raised.value.failures
     assert (failure.class_label, failure.phase) == ("versicolor", Phase.CONNECT)
 
 
 async def test_a_partial_answer_lists_what_is_missing(
-    caller: Caller, ensemble: Ensemble, models: Path
+    fragile_caller: Caller, fragile: Ensemble, models: Path
 ) -> None:
-    await ensemble.lose("versicolor")
-    answer = await caller("predict", FLOWERS, allow_partial=True)
+    await fragile.lose("versicolor")
+    answer = await fragile_caller("predict", FLOWERS, allow_partial=True)
     assert answer.class_labels == ("setosa", "virginica")
     assert answer.degraded
     assert [failure.class_label for failure in answer.missing] == ["versicolor"]
@@ -117,10 +121,10 @@ async def test_a_partial_answer_lists_what_is_missing(
 
 
 async def test_a_row_that_the_lost_class_could_have_won_has_no_label(
-    caller: Caller, ensemble: Ensemble
+    fragile_caller: Caller, fragile: Ensemble
 ) -> None:
-    await ensemble.lose("versicolor")
-    answer = await caller("classify", FLOWERS[1], allow_partial=True)
+    await fragile.lose("versicolor")
+    answer = await fragile_caller("classify", FLOWERS[1], allow_partial=True)
     assert answer.degraded
     assert answer.labels.tolist() == [None]
     assert answer.probabilities.tolist() == [0]
@@ -142,24 +146,26 @@ async def test_metadata_says_what_is_expected(caller: Caller) -> None:
     assert metadata.default_timeout_s == 10
 
 
-async def test_predictors_are_listed_with_their_state(caller: Caller, ensemble: Ensemble) -> None:
-    ready = await caller("predictors")
+async def test_predictors_are_listed_with_their_state(
+    fragile_caller: Caller, fragile: Ensemble
+) -> None:
+    ready = await fragile_caller("predictors")
     assert [each.class_label for each in ready] == list(LABELS)
     assert {each.state for each in ready} == {PredictorState.READY}
     assert all(len(each.model_digest) == 64 for each in ready)
     assert all(datetime.now(UTC) - each.since < timedelta(minutes=5) for each in ready)
-    await ensemble.lose("setosa")
-    lost = (await caller("predictors"))[0]
+    await fragile.lose("setosa")
+    lost = (await fragile_caller("predictors"))[0]
     assert lost.state is not PredictorState.READY
     assert lost.detail
 
 
-async def test_health_tells_whether_it_serves(caller: Caller, ensemble: Ensemble) -> None:
+async def test_health_tells_whether_it_serves(fragile_caller: Caller, fragile: Ensemble) -> None:
     service = "trillium.aggregator.v1.AggregatorService"
-    assert await caller("is_serving")
-    assert await caller("is_serving", service)
-    await ensemble.lose("setosa")
-    assert not await caller("is_serving")
+    assert await fragile_caller("is_serving")
+    assert await fragile_caller("is_serving", service)
+    await fragile.lose("setosa")
+    assert not await fragile_caller("is_serving")
 
 
 async def test_health_of_a_service_that_there_is_not_is_an_error(caller: Caller) -> None:
