@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -133,3 +135,21 @@ async def test_the_curl_lines_of_the_older_systems_work(stocked: System) -> None
     told, _ = await asyncio.wait_for(process.communicate(), 2 * CALL_S)
     assert process.returncode == 0, told.decode()
     assert told.decode().endswith("15 checks passed\n")
+
+
+async def test_no_answer_on_a_kept_connection_waits_for_an_acknowledgement() -> None:
+    def ask() -> list[float]:
+        took = []
+        connection = http.client.HTTPConnection(gateway.address, timeout=CALL_S)
+        for _ in range(50):
+            begun = time.perf_counter()
+            connection.request("GET", "/docs")
+            assert connection.getresponse().read()
+            took.append(time.perf_counter() - begun)
+        connection.close()
+        return took
+
+    async with gateway_before("127.0.0.1:1", "127.0.0.1:1") as (gateway, _):
+        took = await asyncio.to_thread(ask)
+    # The kernel acknowledges the first packets of a connection at once, and later ones after 40 ms.
+    assert min(took[30:]) < 0.03
