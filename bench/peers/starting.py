@@ -13,7 +13,7 @@ from bench.peers.install import installed
 from bench.peers.known import PEERS
 from bench.systems.known import Up
 
-START_S = 120.0
+START_S = 180.0
 _TAIL_BYTES = 2000
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.peers import messages
+from bench.peers.proxies import inference
 from bench.peers.servers import SERVERS
 from bench.processes import ROOT, free_port, running
 from bench.systems.known import Up
@@ -107,7 +107,7 @@ def triton(environment: Path, models: Path, folder: Path) -> Iterator[Up]:
         "LD_LIBRARY_PATH": f"{_OWN_LIBRARIES}:{packages / 'nvidia_pytriton.libs'}",
     }
     with running(command, log=folder / "triton.log", environment=variables) as pids:
-        yield _up("triton", f"127.0.0.1:{port}", pids)
+        yield inference("triton", port, pids)
 
 
 @contextmanager
@@ -120,16 +120,4 @@ def pytriton(environment: Path, models: Path, folder: Path) -> Iterator[Up]:
     command = [f"{environment}/bin/python", "-m", module, *words]
     variables = {"LD_LIBRARY_PATH": _OWN_LIBRARIES}
     with running(command, log=folder / "pytriton.log", environment=variables) as pids:
-        yield _up("pytriton", f"127.0.0.1:{port}", pids)
-
-
-def _up(name: str, address: str, pids: list[int]) -> Up:
-    return Up(
-        name,
-        address,
-        tuple(pids),
-        messages.INFER,
-        messages.inference_request,
-        messages.inference_probabilities,
-        messages.inference_labels,
-    )
+        yield inference("pytriton", port, pids)

@@ -52,11 +52,11 @@ class Iris:
 def of_class(model: Model) -> Callable[..., Any]:
     """What PyTriton calls for a class."""
 
+    @batch
     def score(input: Any) -> dict[str, Any]:
         return {"probability": model.score(input)[:, None]}
 
-    batched: Callable[..., Any] = batch(score)
-    return batched
+    return score
 
 
 def main(port: str, models: str, workspace: str) -> None:
