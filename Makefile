@@ -92,6 +92,10 @@ requirements: | $(VENV)/pyvenv.cfg ## Pin requirements/*.txt anew (ALL=1: everyt
 	@$(call pin,--constraint requirements/dev.txt pyproject.toml --extra train,train)
 	@for peer in $(PEER_ENVIRONMENTS); do $(call pin,--group peer-$$peer,peers/$$peer) || exit 1; done
 
+.PHONY: notebook
+notebook: $(VENV)/.dev ## Run notebooks/iris.ipynb from top to bottom, and keep what it shows
+	@$(BIN)/python scripts/run_notebook.py notebooks/iris.ipynb
+
 ##@ Check it
 
 .PHONY: check
