@@ -34,11 +34,13 @@ def test_the_example_of_a_test_passes(
     block = block_after(page("docs/python.md", {}), "## In your tests")
     example.write_text(block.text, encoding="utf-8")
     (tmp_path / "models").symlink_to(models)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", example.name]
+    # With the one plugin that the page names, and not all that development has.
+    plugins = ("-p", "pytest_asyncio.plugin", "-p", "no:cacheprovider")
+    command = [sys.executable, "-m", "pytest", *plugins, example.name]
     done = subprocess.run(
         command,
         cwd=tmp_path,
-        env=environment,
+        env={**environment, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         timeout=60,
@@ -54,7 +56,10 @@ def modules_with_examples() -> Iterator[ModuleType]:
             yield importlib.import_module(".".join(parts).removesuffix(".__init__"))
 
 
-def test_examples_of_docstrings_print_what_they_show(live: Live) -> None:
+def test_examples_of_docstrings_print_what_they_show(
+    live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     found = 0
     for module in modules_with_examples():
         for test in doctest.DocTestFinder(exclude_empty=True).find(module):
