@@ -20,7 +20,7 @@ import pytest
 from tests.cli.conftest import Starter, Up, alive, free_ports
 from tests.waiting import eventually
 from trillium import AsyncClient, PredictorState
-from trillium.cli.controller import ControllerClient
+from trillium.cli.controller import ControllerCalls
 from trillium.cli.ports import is_free
 
 LABELS = ("setosa", "versicolor", "virginica")
@@ -47,7 +47,7 @@ async def test_a_restart_resumes_and_ctrl_c_stops_everything(
     running = start_up(state=state)
     await running.until_up()
     assert f"\nloading 3 deployments: {', '.join(IDS)} ..." in running.said
-    async with ControllerClient(running.controller_address) as controller:
+    async with ControllerCalls(running.controller_address) as controller:
         assert [each.id for each in await controller.deployments() if each.wanted] == IDS
     children = running.processes()
     running.process.send_signal(signal.SIGINT)
@@ -82,7 +82,7 @@ async def test_a_retrained_model_is_rolled_out_at_the_next_start(
     onnx.save(model, artifact)
     running = start_up(models=retrained, state=state)
     await running.until_up()
-    async with ControllerClient(running.controller_address) as controller:
+    async with ControllerCalls(running.controller_address) as controller:
         versions = {each.id: each.version for each in await controller.deployments()}
     assert [versions[id] for id in IDS] == [2, 1, 1]
     running.process.send_signal(signal.SIGTERM)

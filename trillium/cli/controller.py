@@ -41,8 +41,8 @@ class Deployed:
     """Of its predictors."""
 
 
-class ControllerClient:
-    """The controller at an address. Every method raises TrilliumError."""
+class ControllerCalls:
+    """Calls of the controller at an address. Every method raises TrilliumError."""
 
     def __init__(self, address: str) -> None:
         self._address = address

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 
-from trillium.cli.controller import ControllerClient
+from trillium.cli.controller import ControllerCalls
 from trillium.errors import TrilliumError
 
 _AGAIN_S = 0.2
@@ -19,7 +19,7 @@ async def tell_changes(address: str, ids: Sequence[str], say: Callable[[str], No
     while True:
         with contextlib.suppress(TrilliumError):
             async with (
-                ControllerClient(address) as controller,
+                ControllerCalls(address) as controller,
                 contextlib.aclosing(controller.changes()) as changes,
             ):
                 async for each in changes:

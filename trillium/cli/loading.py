@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from trillium.cli.controller import ControllerClient, Deployed
+from trillium.cli.controller import ControllerCalls, Deployed
 from trillium.cli.ensemble import Described, describe, how_to_train
 from trillium.cli.processes import POLL_S, START_S
 from trillium.errors import TrilliumError
@@ -32,7 +32,7 @@ def deployment_id(model: str) -> str:
 
 
 async def check_registered(
-    controller: ControllerClient, artifacts: Sequence[Path], ensemble: str
+    controller: ControllerCalls, artifacts: Sequence[Path], ensemble: str
 ) -> None:
     """Raises StartFailed for the first artifact that the controller refused when it started."""
     try:
@@ -47,7 +47,7 @@ async def check_registered(
 
 
 async def load_all(
-    controller: ControllerClient, models: Sequence[str], say: Callable[[str], None]
+    controller: ControllerCalls, models: Sequence[str], say: Callable[[str], None]
 ) -> list[Described]:
     """Have the newest version of each model served; tells of them in the same order.
 
@@ -80,7 +80,7 @@ def _announcement(ids: Sequence[str], there: Mapping[str, Deployed]) -> str:
 
 
 async def _load(
-    controller: ControllerClient, id: str, model: str, there: Mapping[str, Deployed]
+    controller: ControllerCalls, id: str, model: str, there: Mapping[str, Deployed]
 ) -> Described:
     before = there.get(id)
     if before is not None and before.model != model:
@@ -97,7 +97,7 @@ async def _load(
         raise StartFailed(f"deployment {id} did not serve within {START_S:g} s") from None
 
 
-async def _serving(controller: ControllerClient, id: str) -> Described:
+async def _serving(controller: ControllerCalls, id: str) -> Described:
     while True:
         # What an earlier controller wrote stands until this one has looked, so that "loaded" may
         # be said of a predictor that ended with it: loading is asked for until one answers.

@@ -21,7 +21,7 @@ from trillium.cli.state import emptied, held
 from trillium.process import EXIT_FAILED, EXIT_OK, StartFailed
 
 if TYPE_CHECKING:
-    from trillium.cli.controller import ControllerClient
+    from trillium.cli.controller import ControllerCalls
 
 REGISTERING_S = 300.0
 """How long a controller may take until it serves: it tries every new artifact of the folder."""
@@ -142,13 +142,13 @@ async def _shown(plan: Plan, found: Sequence[Path], fleet: Fleet, screen: Screen
     """Load everything and show that it works; answers the exit status of a demo."""
     # Imported while the processes that these ask are starting themselves.
     from trillium.async_client import AsyncClient
-    from trillium.cli.controller import ControllerClient
+    from trillium.cli.controller import ControllerCalls
     from trillium.cli.loading import check_registered
     from trillium.cli.scoring import score, until_whole
 
     await _until_listening(fleet.controller)
     addresses = [child.program.address for child in (fleet.controller, fleet.aggregator)]
-    async with ControllerClient(addresses[0]) as controller, AsyncClient(addresses[1]) as client:
+    async with ControllerCalls(addresses[0]) as controller, AsyncClient(addresses[1]) as client:
         await check_registered(controller, found, plan.ensemble)
         members = await _loaded(plan, found, controller, screen)
         for child in (fleet.aggregator, *fleet.gateways):
@@ -175,7 +175,7 @@ async def _until_listening(controller: Child) -> None:
 
 
 async def _loaded(
-    plan: Plan, found: Sequence[Path], controller: ControllerClient, screen: Screen
+    plan: Plan, found: Sequence[Path], controller: ControllerCalls, screen: Screen
 ) -> list[Described]:
     """The ensemble's models in the order of its classes, once all are loaded."""
     from trillium.cli.loading import load_all
@@ -185,7 +185,7 @@ async def _loaded(
     return in_class_order(plan.ensemble, plan.models, members)
 
 
-async def _run(plan: Plan, model: str, controller: ControllerClient, screen: Screen) -> bool:
+async def _run(plan: Plan, model: str, controller: ControllerCalls, screen: Screen) -> bool:
     """Run a model over the dataset of the ensemble's name, if there is one; False if it failed."""
     from trillium.errors import TrilliumError
 
