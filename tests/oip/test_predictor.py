@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import grpc
@@ -11,9 +12,12 @@ import pytest
 from tests.aggregator.serving import failure_of
 from tests.oip.calling import call, numbers, question
 from tests.oip.golden.cases import wanted
+from tests.predictor.endless import ENDLESS_ROWS, endless_on_demand
 from tests.predictor.serving import Served, serving
 from tests.sound_artifacts import iris_rows
+from tests.waiting import eventually
 from trillium.oip import open_inference_pb2 as pb
+from trillium.rows import Rows
 
 
 async def test_its_model_answers_as_predict_does(predictor: Served) -> None:
@@ -105,3 +109,27 @@ async def test_a_model_that_was_refused_leaves_the_old_one(models: Path, tmp_pat
 
         assert (failed.code, failed.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MODEL_REJECTED")
         assert (await call(predictor.channel, "ModelReady", name="iris-setosa")).ready
+
+
+async def test_a_full_queue_is_unavailable_and_says_when_to_come_again() -> None:
+    async with serving(endless_on_demand()) as predictor:
+        endless = asyncio.ensure_future(asked(predictor, ENDLESS_ROWS))
+        await eventually(lambda: predictor.host.model.runs == 1)
+        waiting = [asyncio.ensure_future(asked(predictor, iris_rows()[:1])) for _ in range(63)]
+        await eventually(lambda: predictor.host.model.runs == 64)
+
+        failed = await failure_of(asked(predictor, iris_rows()[:1]))
+
+        assert (failed.code, failed.reason) == (grpc.StatusCode.UNAVAILABLE, "OVERLOADED")
+        assert failed.retry_s > 0
+        endless.cancel()
+        for each in await asyncio.gather(*waiting):
+            assert numbers(each).shape == (1, 1)
+
+
+async def asked(predictor: Served, rows: Rows) -> pb.ModelInferResponse:
+    """What the model answers for `rows`."""
+    response: pb.ModelInferResponse = await call(
+        predictor.channel, "ModelInfer", question(rows, "setosa")
+    )
+    return response
