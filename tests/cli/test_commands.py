@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -65,6 +67,44 @@ async def test_every_way_to_ask_answers(
     assert wrong.stdout == ""
 
 
+async def test_answers_come_as_csv_with_all_their_digits(
+    trillium: Command, at: tuple[str, str], tmp_path: Path
+) -> None:
+    flowers = "5.1,3.5,1.4,0.2\n6.3,3.3,6.0,2.5\n"
+    answers = trillium("classify", "-", "--format", "json", *at, said=flowers).stdout.splitlines()
+    written = tmp_path / "answers.csv"
+    ended = trillium("classify", "-", "-o", str(written), *at, said=flowers)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    raw = await asyncio.to_thread(written.read_bytes)
+    assert raw.count(b"\r\n") == raw.count(b"\n") == 3
+    found = list(csv.DictReader(io.StringIO(raw.decode(), newline="")))
+    for number, (line, told) in enumerate(zip(found, map(json.loads, answers), strict=True)):
+        assert (line["row"], line["label"]) == (str(number), told["label"])
+        for label, probability in told["probabilities"].items():
+            assert float(line[f"probability_{label}"]) == probability
+
+    predicted = trillium("predict", "-", "--format", "csv", *at, said=flowers).stdout.splitlines()
+    assert predicted[0] == "row,probability_setosa,probability_versicolor,probability_virginica"
+    assert predicted[1] == raw.decode().splitlines()[1].replace("0,setosa,", "0,")
+
+
+async def test_many_rows_are_answered_as_they_come(
+    trillium: Command, at: tuple[str, str], tmp_path: Path
+) -> None:
+    flowers = "5.1,3.5,1.4,0.2\n" * 20_000
+    answers = trillium("predict", "-", "--format", "csv", *at, said=flowers).stdout.splitlines()
+    assert len(answers) == 20_001
+    assert answers[-1].startswith("19999,0.99")
+
+    written = tmp_path / "answers.json"
+    ended = trillium(
+        "predict", "-", "--json", "-o", str(written), *at, said=flowers + "1,2,3,blue\n"
+    )
+    assert ended.returncode == 2
+    assert "standard input, line 20001: 'blue' is no number" in " ".join(ended.stderr.split())
+    assert len((await asyncio.to_thread(written.read_text)).splitlines()) == 16_384
+
+
 async def test_status_tells_of_predictors_that_nobody_has_reached(trillium: Command) -> None:
     config = AggregatorConfig((Endpoint("setosa", "127.0.0.1:1"),), listen="127.0.0.1:0")
     async with running_aggregator(config) as aggregator:
@@ -97,6 +137,9 @@ def test_nobody_there_is_one_sentence_and_a_next_step(
         (("classify", "5.1", "blue"), "'blue' is no number"),
         (("classify", "5.1", "--jsn"), "'--jsn' is no number"),
         (("predict", "1", "--csv", "file"), "not both"),
+        (("predict", "1", "--json", "--format", "csv"), "not both"),
+        (("predict", "1", "--format", "table", "-o", "file"), "as csv or json"),
+        (("predict", "1", "--format", "xml"), "'xml' is not one of"),
         (("status", "--address", "here"), "host:port"),
         (("status", "--timeout", "0"), "above 0"),
         (("up", "--port", "0"), "--port"),

@@ -6,7 +6,7 @@ import io
 import json
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -35,16 +35,17 @@ def no_names() -> tuple[str, ...]:
 
 
 def test_rows_of_csv_may_have_a_header_and_spaces() -> None:
-    assert from_csv(["a, b", "1, 2", "", " 3 ,4e-1"], "x", no_names) == [[1, 2], [3, 0.4]]
+    rows = from_csv(["a, b", "1, 2", "", " 3 ,4e-1"], "x", no_names)
+    assert list(rows) == [[1, 2], [3, 0.4]]
 
 
 def test_csv_without_a_header_loses_no_row() -> None:
-    assert from_csv(["1,2", "-3,.5"], "x", no_names) == [[1, 2], [-3, 0.5]]
+    assert list(from_csv(["1,2", "-3,.5"], "x", no_names)) == [[1, 2], [-3, 0.5]]
 
 
 def test_a_header_that_names_the_features_orders_the_columns() -> None:
     rows = from_csv(["kind,b,a", "iris,1,2"], "x", lambda: ("a", "b"))
-    assert rows == [[2, 1]]
+    assert list(rows) == [[2, 1]]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,16 @@ def test_a_header_that_names_the_features_orders_the_columns() -> None:
 )
 def test_what_is_wrong_with_csv_is_said_with_its_line(lines: list[str], what: str) -> None:
     with pytest.raises(ValueError, match=what):
-        from_csv(lines, "x", lambda: ("a", "b"))
+        list(from_csv(lines, "x", lambda: ("a", "b")))
+
+
+def test_rows_are_read_only_as_they_are_asked_for() -> None:
+    def endless() -> Iterator[str]:
+        yield from ["1,2", "3,4"]
+        raise AssertionError("nobody has asked for this line")
+
+    rows = from_csv(endless(), "x", no_names)
+    assert [next(rows), next(rows)] == [[1, 2], [3, 4]]
 
 
 def test_words_make_one_row() -> None:

@@ -23,6 +23,7 @@ from trillium.cli.options import (
     new_group,
     sentences,
 )
+from trillium.cli.output import Form, FormOption, Output, counting, form_of
 
 app = new_group(
     "Serve a classifier as one binary model for each class, and ask it.", completion=True
@@ -78,10 +79,13 @@ def classify(
     csv: CsvFile = None,
     address: Address = "127.0.0.1:50051",
     timeout: Timeout = 10.0,
+    form: FormOption = None,
     as_json: Json = False,
+    output: Output = None,
 ) -> None:
     """Tell the class of a row, or of every row of a CSV file, and each class's probability."""
-    _score(values, csv, address, timeout, as_json, labels=True)
+    layout = form_of(form, output, as_json=as_json)
+    _score(values, csv, address, timeout, layout, output, labels=True)
 
 
 @app.command("predict", context_settings=_TAKES_NUMBERS)
@@ -90,10 +94,13 @@ def predict(
     csv: CsvFile = None,
     address: Address = "127.0.0.1:50051",
     timeout: Timeout = 10.0,
+    form: FormOption = None,
     as_json: Json = False,
+    output: Output = None,
 ) -> None:
     """Tell each class's probability of a row, or of every row of a CSV file."""
-    _score(values, csv, address, timeout, as_json, labels=False)
+    layout = form_of(form, output, as_json=as_json)
+    _score(values, csv, address, timeout, layout, output, labels=False)
 
 
 @app.command("status")
@@ -133,27 +140,24 @@ def _score(
     csv: Path | None,
     address: str,
     timeout_s: float,
-    as_json: bool,
+    form: Form,
+    output: Path | None,
     *,
     labels: bool,
 ) -> None:
-    from trillium.cli.asking import read_rows, score
-    from trillium.cli.show import Screen, score_json, score_table
+    from trillium.cli.asking import read_rows, score, write
+    from trillium.cli.show import Screen, score_table
     from trillium.client import Client
 
-    screen = Screen()
-    with sentences(), Client(address, timeout_s=timeout_s) as client:
-        try:
-            rows = read_rows(values or [], csv, lambda: client.metadata().feature_names)
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from error
-        scores = score(client, rows, labels=labels)
-        names = () if as_json else client.metadata().feature_names
-    if as_json:
-        for each in scores:
-            screen.json(score_json(each))
-    else:
-        screen.table(score_table(names, scores))
+    with sentences(), Client(address, timeout_s=timeout_s) as client, counting(output) as told:
+        rows = read_rows(values or [], csv, lambda: client.metadata().feature_names)
+        scores = score(client, rows, labels=labels, told=told)
+        if form is not Form.TABLE:
+            write(scores, form, output, labels=labels)
+            return
+        found = list(scores)
+        names = client.metadata().feature_names
+    Screen().table(score_table(names, found))
 
 
 def main() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 
 
 def from_words(words: Sequence[str]) -> list[list[float]]:
@@ -13,29 +14,40 @@ def from_words(words: Sequence[str]) -> list[list[float]]:
 
 def from_csv(
     lines: Iterable[str], source: str, feature_names: Callable[[], Sequence[str]]
-) -> list[list[float]]:
-    """The rows of comma-separated lines; empty lines do not count.
+) -> Iterator[list[float]]:
+    """The rows of comma-separated lines, one after the other; empty lines do not count.
 
     A first line that holds anything but numbers is a header. If it names all of `feature_names`,
     which is only called then, the columns are taken by their names and others are left out;
     otherwise they are taken as they stand. Raises ValueError, naming `source` and the line.
     """
-    reader = csv.reader(lines)
-    records = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
+    records = _records(lines, source)
+    first = next(records, None)
     columns: Sequence[int] | None = None
-    if records and _is_header(records[0][1]):
-        columns = _columns([cell.strip() for cell in records[0][1]], feature_names())
-        records = records[1:]
-    if not records:
+    if first is not None and _is_header(first[1]):
+        columns = _columns([cell.strip() for cell in first[1]], feature_names())
+        first = next(records, None)
+    if first is None:
         raise ValueError(f"{source} holds no rows")
-    width = len(records[0][1])
-    rows = []
-    for number, cells in records:
+    width = len(first[1])
+    for number, cells in chain([first], records):
         where = f"{source}, line {number}: "
         if len(cells) != width:
             raise ValueError(f"{where}{len(cells)} values, and {width} in the line before it")
-        rows.append(_numbers(cells if columns is None else _pick(cells, columns, where), where))
-    return rows
+        yield _numbers(cells if columns is None else _pick(cells, columns, where), where)
+
+
+def _records(lines: Iterable[str], source: str) -> Iterator[tuple[int, list[str]]]:
+    """The cells of every line that is not empty, and its number."""
+    reader = csv.reader(lines)
+    try:
+        for cells in reader:
+            if any(map(str.strip, cells)):
+                yield reader.line_num, cells
+    except csv.Error as error:
+        raise ValueError(f"{source}, line {reader.line_num} is no CSV: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source} is not UTF-8 after line {reader.line_num}") from error
 
 
 def _is_header(cells: Sequence[str]) -> bool:

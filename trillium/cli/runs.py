@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
@@ -22,6 +18,7 @@ from trillium.cli.options import (
     positive,
     sentences,
 )
+from trillium.cli.output import Form, FormOption, Output, form_of, opened, write_csv
 from trillium.process import EXIT_FAILED
 
 if TYPE_CHECKING:
@@ -127,11 +124,10 @@ def cancel(
 @app.command("results")
 def results(
     id: Id,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, all rows.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="The same as --format csv.")] = False,
+    form: FormOption = None,
     as_json: Json = False,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write to this file, as CSV or JSON.")
-    ] = None,
+    output: Output = None,
     rows: Annotated[
         int, typer.Option(min=1, max=100_000, help="Most rows of the table.")
     ] = _SHOWN_ROWS,
@@ -143,13 +139,14 @@ def results(
     from trillium.cli.show import Screen
     from trillium.controller_client import ControllerClient
 
-    if as_csv and as_json:
-        raise typer.BadParameter("give --csv or --json, not both")
+    if as_csv and (as_json or form not in (None, Form.CSV)):
+        raise typer.BadParameter("give --csv or another form, not both")
+    layout = form_of(Form.CSV if as_csv else form, output, as_json=as_json)
     with sentences(), ControllerClient(address, timeout_s=timeout) as controller:
         found = controller.results(id)
-        if as_csv or as_json or output is not None:
-            with _opened(output) as file:
-                (_write_json if as_json else _write_csv)(found, file)
+        if layout is not Form.TABLE:
+            with opened(output) as file:
+                (_write_json if layout is Form.JSON else _write_csv)(found, file)
             return
         some = list(islice(found, rows))
         whole = next(found, None) is None
@@ -202,20 +199,9 @@ def _tell(run: run_pb.Run, as_json: bool, *, asked: bool = True) -> None:
         raise typer.Exit(EXIT_FAILED)
 
 
-@contextmanager
-def _opened(output: Path | None) -> Iterator[TextIO]:
-    if output is None:
-        yield sys.stdout
-        return
-    with output.open("w", encoding="utf-8", newline="") as file:
-        yield file
-
-
 def _write_csv(results: Iterable[run_pb.Result], file: TextIO) -> None:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(("row", "probability", "label"))
-    for each in results:
-        writer.writerow((each.row, _shortest(each.probability), each.label))
+    records = ((each.row, _shortest(each.probability), each.label) for each in results)
+    write_csv(("row", "probability", "label"), records, file)
 
 
 def _write_json(results: Iterable[run_pb.Result], file: TextIO) -> None:
