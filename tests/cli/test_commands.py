@@ -105,6 +105,27 @@ async def test_many_rows_are_answered_as_they_come(
     assert len((await asyncio.to_thread(written.read_text)).splitlines()) == 16_384
 
 
+async def test_status_tells_of_the_controller_where_no_aggregator_is(
+    trillium: Command, running: Up
+) -> None:
+    words = ("status", *NOBODY, "--controller", running.controller_address)
+    shown = trillium(*words)
+    assert shown.returncode == 1
+    assert f"the controller at {running.controller_address} is serving" in shown.stdout
+    assert "iris-setosa" in shown.stdout
+    assert shown.stderr.startswith("trillium: no answer from 127.0.0.1:1: ")
+    told = json.loads(trillium(*words, "--json").stdout)
+    assert told["problem"].startswith("no answer from 127.0.0.1:1: ")
+    assert told["controller"]["serving"] is True
+
+
+async def test_status_tells_that_there_is_no_gateway(trillium: Command, running: Up) -> None:
+    at = ("--address", running.address, "--controller", running.controller_address)
+    told = trillium("status", *at, "--gateway", "127.0.0.1:1")
+    assert told.returncode == 0
+    assert "no gateway: no answer from 127.0.0.1:1: " in told.stdout
+
+
 async def test_status_tells_of_predictors_that_nobody_has_reached(trillium: Command) -> None:
     config = AggregatorConfig((Endpoint("setosa", "127.0.0.1:1"),), listen="127.0.0.1:0")
     async with running_aggregator(config) as aggregator:

@@ -97,7 +97,9 @@ async def test_ctrl_c_during_the_start_stops_everything(start_up: Starter, state
     assert "stopping" in starting.said
 
 
-async def test_it_serves_http_if_that_is_wanted(start_up: Starter, state: Path) -> None:
+async def test_it_serves_http_if_that_is_wanted(
+    start_up: Starter, state: Path, trillium: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     port = free_ports(1)
     running = start_up("--gateway", "--gateway-port", str(port), state=state)
     await running.until("Ctrl-C stops everything")
@@ -107,6 +109,9 @@ async def test_it_serves_http_if_that_is_wanted(start_up: Starter, state: Path) 
         subprocess.run, shlex.split(call), capture_output=True, check=True
     )
     assert json.loads(done.stdout)["prediction"]["label"] == "setosa"
+    at = ("--address", running.address, "--controller", running.controller_address)
+    told = trillium("status", *at, "--gateway", f"127.0.0.1:{port}", "--json")
+    assert json.loads(told.stdout)["gateway"]["serving"] is True
     gateway = running.server("gateway")
     running.process.send_signal(signal.SIGINT)
     assert await running.ended_with_all() == 0

@@ -12,7 +12,6 @@ from typing import Annotated
 
 import typer
 
-from trillium import errors
 from trillium.cli import catalog, deploy, doctor, runs, training
 from trillium.cli.options import (
     CONTROLLER,
@@ -109,30 +108,31 @@ def show_status(
     controller: Annotated[
         str, typer.Option(help="Where the controller listens, if there is one.", callback=checked)
     ] = CONTROLLER,
+    gateway: Annotated[
+        str, typer.Option(help="Where the gateway listens, if there is one.", callback=checked)
+    ] = "127.0.0.1:9000",
     timeout: Timeout = 10.0,
     as_json: Json = False,
 ) -> None:
-    """Show on one screen what the ensemble is, its predictors, and the controller's deployments."""
-    from trillium.cli.status import controller_status
-    from trillium.client import Client
-
-    with sentences(), Client(address, timeout_s=timeout) as client:
-        predictors, serving = client.predictors(), client.is_serving()
-        try:
-            metadata = client.metadata()
-        except errors.NoMetadata:
-            metadata = None
-        known = controller_status(controller, timeout)
-    from trillium.cli.show import Screen, metadata_line, predictor_table, status_json
+    """Show on one screen every service, class, predictor and deployment, and how they are."""
+    from trillium.cli.show import Screen
+    from trillium.cli.status import controller_status, ensemble_status, gateway_status
 
     screen = Screen()
-    if as_json:
-        facts = status_json(address, serving, metadata, predictors)
-        screen.json(facts | {"controller": known.json()})
-        return
-    screen.text(metadata_line(address, serving, metadata))
-    screen.table(predictor_table(predictors))
-    known.show(screen)
+    with sentences():
+        ensemble = ensemble_status(address, timeout)
+        known, http = controller_status(controller, timeout), gateway_status(gateway, timeout)
+        if as_json:
+            facts = {"controller": known.json(), "gateway": http.json()}
+            screen.json(ensemble.json() | facts)
+        else:
+            ensemble.show(screen)
+            if ensemble.error is None or not known.problem:
+                known.show(screen)
+            if ensemble.error is None or not http.problem:
+                http.show(screen)
+        if ensemble.error is not None:
+            raise ensemble.error
 
 
 def _score(

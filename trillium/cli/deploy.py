@@ -16,6 +16,7 @@ from trillium.cli.options import (
     new_group,
     sentences,
 )
+from trillium.cli.output import waiting
 
 if TYPE_CHECKING:
     from trillium.controller.v1 import deployment_pb2 as deployment_pb
@@ -213,6 +214,7 @@ def _verb(
     from trillium.cli import listing
     from trillium.controller_client import ControllerClient
 
-    with sentences(), ControllerClient(address, timeout_s=timeout_s) as controller:
+    client = ControllerClient(address, timeout_s=timeout_s)
+    with sentences(), client as controller, waiting("waiting for the controller"):
         deployment = ask(controller)
     listing.show_deployment(deployment, as_json)

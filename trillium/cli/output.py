@@ -71,3 +71,18 @@ def counting(output: Path | None) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=console, transient=True, disable=off) as bar:
         task = bar.add_task("", total=None)
         yield lambda count: bar.advance(task, count)
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """What moves on a terminal, with the seconds, as long as something takes."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        bar.add_task(what, total=None)
+        yield

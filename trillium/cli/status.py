@@ -1,22 +1,97 @@
-"""What `trillium status` shows of the controller."""
+"""What `trillium status` shows of aggregator, controller and gateway."""
 
 from __future__ import annotations
 
+import http.client
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.text import Text
 
 from trillium import errors
+from trillium.answers import Metadata, PredictorStatus
 from trillium.cli import listing
-from trillium.cli.show import Screen
+from trillium.cli.show import Screen, metadata_line, predictor_table, status_json
+from trillium.client import Client
 from trillium.controller.v1 import controller_service_pb2 as pb
 from trillium.controller.v1 import deployment_pb2 as deployment_pb
 from trillium.controller_client import ControllerClient
 
 _LONGEST_S = 2.0
 """An ensemble needs no controller, so nobody waits long for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnsembleStatus:
+    """An aggregator as it is, or the error that there is instead of an answer."""
+
+    address: str
+    serving: bool = False
+    metadata: Metadata | None = None
+    predictors: Sequence[PredictorStatus] = ()
+    error: errors.TrilliumError | None = None
+
+    def show(self, screen: Screen) -> None:
+        """Print it."""
+        if self.error is None:
+            screen.text(metadata_line(self.address, self.serving, self.metadata))
+            screen.table(predictor_table(self.predictors))
+
+    def json(self) -> dict[str, Any]:
+        """The same for programs."""
+        facts = status_json(self.address, self.serving, self.metadata, self.predictors)
+        return facts | {"problem": "" if self.error is None else str(self.error)}
+
+
+def ensemble_status(address: str, timeout_s: float) -> EnsembleStatus:
+    """What the aggregator at `address` says."""
+    with Client(address, timeout_s=timeout_s) as client:
+        try:
+            predictors, serving = client.predictors(), client.is_serving()
+        except errors.TrilliumError as error:
+            return EnsembleStatus(address, error=error)
+        try:
+            metadata = client.metadata()
+        except errors.NoMetadata:
+            metadata = None
+        return EnsembleStatus(address, serving, metadata, predictors)
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayStatus:
+    """A gateway as it is."""
+
+    address: str
+    serving: bool = False
+    problem: str = ""
+    """Why nothing is known of it; empty if something is."""
+
+    def show(self, screen: Screen) -> None:
+        """Print it."""
+        if self.problem:
+            screen.text(Text.assemble("no gateway: ", (self.problem, "dim")))
+            return
+        state = ("serving", "green") if self.serving else ("not serving", "red")
+        what = f" at http://{self.address} is "
+        screen.text(Text.assemble(("the gateway", "bold"), what, state))
+
+    def json(self) -> dict[str, Any]:
+        """The same for programs."""
+        return asdict(self)
+
+
+def gateway_status(address: str, timeout_s: float) -> GatewayStatus:
+    """What the gateway at `address` answers for its health, the one thing that is not gRPC."""
+    patience_s = min(timeout_s, _LONGEST_S)
+    try:
+        with closing(http.client.HTTPConnection(address, timeout=patience_s)) as connection:
+            connection.request("GET", "/health")
+            answer = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        return GatewayStatus(address, problem=f"no answer from {address}: {error}")
+    return GatewayStatus(address, serving=answer == http.client.OK)
 
 
 @dataclass(frozen=True, slots=True)
