@@ -70,11 +70,12 @@ def test_examples_of_docstrings_print_what_they_show(
     assert found > 0
 
 
-def test_shell_sessions_of_the_readme_print_what_it_shows(
-    live: Live, environment: dict[str, str]
+@pytest.mark.parametrize("name", ["README.md", "docs/http.md"])
+def test_shell_sessions_print_what_the_page_shows(
+    live: Live, environment: dict[str, str], name: str
 ) -> None:
     ran = 0
-    for block in blocks(page("README.md", live.addresses)):
+    for block in blocks(page(name, live.addresses)):
         for command in commands(block):
             done = subprocess.run(
                 ["bash", "-c", command.words],
@@ -86,9 +87,15 @@ def test_shell_sessions_of_the_readme_print_what_it_shows(
                 check=False,
             )
             assert done.returncode == 0, command.words + done.stderr
-            assert not command.printed.strip() or prints(command.printed, done.stdout), done.stdout
+            shown, printed = without_instants(command.printed), without_instants(done.stdout)
+            assert not shown.strip() or prints(shown, printed), command.words + done.stdout
             ran += 1
-    assert ran == 3
+    assert ran > 0
+
+
+def without_instants(text: str) -> str:
+    """The text with one and the same instant in the place of all others."""
+    return re.sub(r'"\d{4}-\d\d-\d\dT[\d:.]+Z"', '"1970-01-01T00:00:00Z"', text)
 
 
 def test_the_readme_shows_what_starting_prints(live: Live) -> None:
