@@ -180,6 +180,19 @@ bench-peers: $(VENV)/.dev ready-models ## The same beside other servers, each in
 	@$(BIN)/python -m bench --models $(MODELS) --output bench/results/peers \
 	    --peers $(PEERS) --loads c1 c16 c64 --starts 0 $(ARGS)
 
+.PHONY: bench-micro
+bench-micro: $(VENV)/.dev ready-models ## What one call costs in each piece of code on its way
+	@$(PYTEST) bench/micro --benchmark-columns min,median,rounds \
+	    --benchmark-storage bench/results/micro --benchmark-autosave $(ARGS)
+
+.PHONY: bench-profile
+bench-profile: $(VENV)/.dev ready-models ## Flame graphs of the aggregator and a predictor under load
+	@$(BIN)/python -m bench.profile --models $(MODELS) $(ARGS)
+
+.PHONY: bench-linear
+bench-linear: $(VENV)/.dev ## What a call costs as rows, classes and replicas grow
+	@$(BIN)/python -m bench.linear $(ARGS)
+
 ##@ Other
 
 .PHONY: clean

@@ -75,7 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say=say,
         )
     measured.absent = absent
-    measured.start_s = second_starts(wanted.models, wanted.starts)
+    starts = second_starts(wanted.models, wanted.starts)
+    measured.start_s = [start.took_s for start in starts]
+    measured.started = starts[-1].processes if starts else ()
     settings = {"rounds": wanted.rounds, "slice_s": wanted.slice_s}
     names = [*OWN, *(peer.name for peer in peers)]
     goals = [*GOALS, *PEER_GOALS] if peers_wanted else GOALS

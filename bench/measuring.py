@@ -20,7 +20,7 @@ from bench import h2load
 from bench.asking import first_answer
 from bench.checking import Reference, check_answer, check_under_load, flowers
 from bench.h2load import Load, burst
-from bench.processes import START_S, usage
+from bench.processes import START_S, Started, usage
 from bench.systems.known import Rows, Up
 
 _CALIBRATION_S = 0.5
@@ -59,6 +59,8 @@ class Measured:
     """Of the machine, over the last minute, before each round."""
     start_s: list[float] = field(default_factory=list)
     """From `trillium up`, not for the first time, to the first answer."""
+    started: Sequence[Started] = ()
+    """Its processes at the first answer of the last start."""
 
     def ratio(self, value: Callable[[Sample], float], load: str, system: str, to: str) -> float:
         """The median over the rounds of a system's value by another's in the same round."""

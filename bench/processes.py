@@ -32,21 +32,55 @@ class Usage:
     processes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A process at the moment of its system's first answer."""
+
+    name: str
+    after_s: float
+    """From the start of the first process to its own, in steps of the kernel's clock tick."""
+    cpu_s: float
+    pss_bytes: int
+
+
+def started(roots: Sequence[int]) -> list[Started]:
+    """These processes and all that descend from them, in the order in which they were started."""
+    found = sorted((int(_born(pid) or 0), pid) for pid in _with_descendants(roots))
+    first = min(born for born, _ in found if born)
+    return [
+        Started(_name(pid), (born - first) * _TICK_S, used.cpu_s, used.pss_bytes)
+        for born, pid in found
+        if born
+        for used in [_used(pid)]
+        if used is not None
+    ]
+
+
+def _name(pid: int) -> str:
+    """The module that a Python runs, or the program."""
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    if "-m" in words[:4]:
+        return words[words.index("-m") + 1]
+    return Path(words[0]).name
+
+
 def usage(roots: Sequence[int]) -> Usage:
     """What these processes and all that descend from them have used so far."""
-    cpu, pss, count = 0.0, 0, 0
-    for pid in _with_descendants(roots):
-        try:
-            # After the name in brackets: state is field 3; utime, stime, cutime, cstime 14 to 17.
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            memory = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        cpu += sum(map(int, fields[11:15])) * _TICK_S
-        (kib,) = (int(line.split()[1]) for line in memory.splitlines() if line.startswith("Pss:"))
-        pss += kib * 1024
-        count += 1
-    return Usage(cpu, pss, count)
+    found = [used for pid in _with_descendants(roots) if (used := _used(pid)) is not None]
+    cpu_s = sum(used.cpu_s for used in found)
+    return Usage(cpu_s, sum(used.pss_bytes for used in found), len(found))
+
+
+def _used(pid: int) -> Usage | None:
+    """What one process has used, with the children that it has waited for; None if it is gone."""
+    try:
+        # After the name in brackets: state is field 3; utime, stime, cutime, cstime 14 to 17.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        memory = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    (kib,) = (int(line.split()[1]) for line in memory.splitlines() if line.startswith("Pss:"))
+    return Usage(sum(map(int, fields[11:15])) * _TICK_S, kib * 1024, 1)
 
 
 def _with_descendants(roots: Sequence[int]) -> list[int]:

@@ -64,6 +64,7 @@ def write(
         "tuned": tuned,
         "load_average": measured.load_average,
         "start_s": measured.start_s,
+        "started": [asdict(each) for each in measured.started],
     }
     text = json.dumps(_finite(everything), indent=1)
     (folder / "results.json").write_text(text + "\n")
@@ -143,6 +144,13 @@ def _table(
     for system in systems:
         pss = measured.pss_bytes.get(system, 0) / 1e6
         lines.append(f"| {system} | {pss:.0f} | {measured.checked.get(system, 0)} |")
+    if measured.started:
+        lines += ["", "Processes at the first answer of the last second start:", ""]
+        lines += ["| process | started after s | CPU s | PSS MB |", "|---|---|---|---|"]
+        lines += [
+            f"| {each.name} | {each.after_s:.2f} | {each.cpu_s:.2f} | {each.pss_bytes / 1e6:.0f} |"
+            for each in measured.started
+        ]
     if measured.absent:
         lines += ["", "| not measured | why |", "|---|---|"]
         lines += [f"| {name} | {reason} |" for name, reason in measured.absent.items()]
@@ -177,6 +185,8 @@ def _plots(measured: Measured, systems: Sequence[str], loads: Sequence[Load], fo
                 axis.plot(at_once, tails, linestyle=":", color=f"C{colour}")
         axis.set(title=title, xscale="log", xlabel="requests at once")
         axis.set_yscale("linear" if value is rps else "log")
+        axis.set_xticks(at_once, [str(each) for each in at_once])
+        axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes[0, 0].legend()
     memory = [measured.pss_bytes.get(system, 0) / 1e6 for system in systems]

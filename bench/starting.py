@@ -1,23 +1,32 @@
-"""How long `trillium up` takes to its first answer, when it is not the first time."""
+"""`trillium up`, when it is not the first time: how long to its first answer, and its processes."""
 
 from __future__ import annotations
 
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.checking import flowers
-from bench.processes import answered, free_port, python, running
+from bench.processes import Started, answered, free_port, python, running, started
 from bench.systems.known import METHOD, request
 
 
-def second_starts(models: Path, times: int) -> list[float]:
-    """Seconds of each start but the first, which leaves a state to resume."""
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One start, until the first answer."""
+
+    took_s: float
+    processes: tuple[Started, ...]
+
+
+def second_starts(models: Path, times: int) -> list[Start]:
+    """Each start but the first, which leaves a state to resume."""
     with tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp") as folder:
         return [_start(models, Path(folder)) for _ in range(times + 1)][1:] if times else []
 
 
-def _start(models: Path, folder: Path) -> float:
+def _start(models: Path, folder: Path) -> Start:
     port, controller_port = free_port(), free_port()
     command = python(
         "trillium",
@@ -32,6 +41,6 @@ def _start(models: Path, folder: Path) -> float:
         str(controller_port),
     )
     began = time.perf_counter()
-    with running(command, log=folder / "up.log"):
+    with running(command, log=folder / "up.log") as pids:
         answered(f"127.0.0.1:{port}", METHOD, request(flowers(1)))
-        return time.perf_counter() - began
+        return Start(time.perf_counter() - began, tuple(started(pids)))
