@@ -28,7 +28,7 @@ class Live:
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
     """As of a shell in which `.venv` is active, without settings or a terminal's width."""
-    left_out = ("TRILLIUM_", "COLUMNS", "FORCE_COLOR", "NO_COLOR")
+    left_out = ("TRILLIUM_", "COLUMNS", "FORCE_COLOR", "NO_COLOR", "ORT_DISABLE_TELEMETRY")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     return {**kept, "PATH": path, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}

@@ -17,6 +17,7 @@ a sample, examples, training set and held-out scores. So a predictor needs nothi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -35,6 +36,9 @@ from trillium.training.packages import check_packages
 from trillium.training.reading import read_table
 from trillium.training.table import Table, from_matrix
 from trillium.training.trained import Progress, Trained, TrainedModel
+
+# Importing ONNX Runtime, which `train` does, would begin to send telemetry otherwise.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "BUILTIN",
