@@ -40,7 +40,6 @@ def with_small_orders(documents: Documents, state: State) -> State:
 def _orders(documents: Documents, state: State) -> set[int]:
     """Every order that may be compared with another one."""
     orders = set(documents.orders(state.document))
-    boxes = state.boxes
     for mind in state.minds:
         if mind.does == HAS_READ:
             orders.update(documents.orders(mind.document))
@@ -48,10 +47,15 @@ def _orders(documents: Documents, state: State) -> set[int]:
             orders.add(documents.slot(mind.slot).order)
         elif mind.does == ASKS and mind.request.verb in _ORDERS:
             orders.add(mind.request.order)
-        boxes += mind.boxes
-    orders.update([box.fence for box in boxes if box.state != EXITED])
-    if state.under_way:
-        orders.update([each.order for each in state.under_way if each.verb in _ORDERS])
+        for box in mind.boxes:
+            if box.state != EXITED:
+                orders.add(box.fence)
+    for box in state.boxes:
+        if box.state != EXITED:
+            orders.add(box.fence)
+    for request in state.under_way:
+        if request.verb in _ORDERS:
+            orders.add(request.order)
     return orders
 
 

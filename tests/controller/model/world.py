@@ -55,6 +55,17 @@ class Move(NamedTuple):
     """What it leads to."""
 
 
+class Decision(NamedTuple):
+    """What a controller decides to do next."""
+
+    what: tuple[object, ...]
+    is_fair: bool
+    overran: bool
+    """Whether it comes to that only when something takes longer than its limit."""
+    mind: Mind
+    """What the controller becomes."""
+
+
 class World:
     """All that can happen, under some laws and within some bounds."""
 
@@ -63,6 +74,7 @@ class World:
         self.laws = laws
         self.documents = Documents()
         self._rounds = Rounds(self.documents, laws)
+        self._decided: dict[tuple[int, tuple[Box, ...], bool], list[Decision]] = {}
 
     def begin(self) -> State:
         """The state where all paths begin."""
@@ -83,7 +95,7 @@ class World:
         """Everything that can happen next. Raises Violation if something does that never may."""
         for move in self._moves(state):
             small = with_small_orders(self.documents, move.state)
-            yield move if small is move.state else move._replace(state=small)
+            yield move if small is move.state else Move(move.what, move.is_fair, small)
 
     def _moves(self, state: State) -> Iterator[Move]:
         check_state(self.documents[state.document], state, self.bounds)
@@ -143,28 +155,38 @@ class World:
         is_fresh: bool,
         others: tuple[Mind, ...],
     ) -> Iterator[Move]:
+        # Most states differ in something else only.
+        key = document, boxes, is_fresh
+        if (decided := self._decided.get(key)) is None:
+            decided = self._decided[key] = list(self._decisions(document, boxes, is_fresh))
+        for what, is_fair, overran, mind in decided:
+            now = state
+            if overran:
+                if not state.left.overruns:
+                    continue
+                left = state.left._replace(overruns=state.left.overruns - 1)
+                now = state._replace(left=left)
+            yield Move(what, is_fair, _minded(now, others, mind))
+
+    def _decisions(
+        self, document: int, boxes: tuple[Box, ...], is_fresh: bool
+    ) -> Iterator[Decision]:
         read = "reads" if is_fresh else "had read before that"
         for index in range(self.bounds.slots):
             for outcome in self._rounds.outcomes(document, index, boxes):
-                now = state
-                if outcome.overran:
-                    if not state.left.overruns:
-                        continue
-                    left = state.left._replace(overruns=state.left.overruns - 1)
-                    now = state._replace(left=left)
-                what = ("a controller", read, document, outcome)
                 if outcome.request is not None:
-                    request = outcome.request
-                    asks = Mind(ASKS, 0, index, flag=is_fresh, request=request)
-                    if request.verb != "load" or not self.bounds.refused:
-                        asks = asks._replace(flag=False)
-                    yield Move(what, outcome.is_fair, _minded(now, others, asks))
+                    # Only a load can be refused, which matters as long as nobody wrote.
+                    flag = is_fresh and outcome.request.verb == "load" and self.bounds.refused != ""
+                    mind = Mind(ASKS, 0, index, flag=flag, request=outcome.request)
                 elif outcome.slot >= 0 and (is_fresh or not self.laws.compare_and_set):
-                    writes = Mind(WRITES, 0, index, outcome.slot, outcome.excused)
-                    yield Move(what, outcome.is_fair, _minded(now, others, writes))
+                    mind = Mind(WRITES, 0, index, outcome.slot, outcome.excused)
                 elif not is_fresh:
                     # It rests, or what it writes is not taken.
-                    yield Move(what, outcome.is_fair, _minded(now, others, _IDLE))
+                    mind = _IDLE
+                else:
+                    continue
+                what = ("a controller", read, document, outcome)
+                yield Decision(what, outcome.is_fair, outcome.overran, mind)
 
     def _writes(self, state: State, mind: Mind, others: tuple[Mind, ...]) -> Iterator[Move]:
         before = self.documents[state.document].slots[mind.place]
@@ -346,11 +368,13 @@ def _free(boxes: tuple[Box, ...]) -> int:
 
 
 def _minded(state: State, others: tuple[Mind, ...], mind: Mind) -> State:
-    return state._replace(minds=tuple(sorted((*others, mind))))
+    minds = tuple(sorted((*others, mind)))
+    return State(state.document, state.boxes, minds, state.under_way, state.left)
 
 
 def _with(state: State, box: Box, other: Box | None) -> State:
     rest = [each for each in state.boxes if each is not box]
     if other is not None:
         rest.append(other)
-    return state._replace(boxes=tuple(sorted(rest)))
+    boxes = tuple(sorted(rest))
+    return State(state.document, boxes, state.minds, state.under_way, state.left)
