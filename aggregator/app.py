@@ -21,8 +21,9 @@ from trillium.clock import Clock, SystemClock
 from trillium.oip import service as oip
 from trillium.process import StartFailed
 from trillium.rpc.channels import link_channel
-from trillium.rpc.front import AddressInUse, AioFront
+from trillium.rpc.front import Front, front_on
 from trillium.rpc.health import Health
+from trillium.rpc.listening import AddressInUse
 from trillium.rpc.methods import Limits
 
 
@@ -34,7 +35,7 @@ class RunningAggregator:
     """Where it listens, with the port that was really taken."""
     roster: Roster
     fanout: Fanout
-    front: AioFront
+    front: Front
     health: Health
 
 
@@ -92,7 +93,13 @@ async def running_aggregator(
     )
     limits = Limits(max_message_bytes=config.max_message_bytes)
     services = (servicer.service(), inference.service(), health.service())
-    front = AioFront(services, (config.listen,), limits, shares_port=config.shares_port == "yes")
+    front = front_on(
+        config.front,
+        services,
+        (config.listen,),
+        limits,
+        shares_port=config.shares_port == "yes",
+    )
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(fanout.running())
         await stack.enter_async_context(names.running())

@@ -11,6 +11,7 @@ from trillium.config import (
     ConfigError,
     Setting,
     address,
+    front,
     nonempty,
     one_of,
     read,
@@ -32,6 +33,9 @@ def endpoint(text: str) -> Endpoint:
 
 SETTINGS = (
     Setting("listen", address, "127.0.0.1:50051", "where to listen; port 0 takes any"),
+    Setting(
+        "front", front, "grpc", "the server that carries gRPC: grpc, or h2corn, which is faster"
+    ),
     Setting(
         "predictors",
         endpoint,
@@ -100,6 +104,7 @@ class AggregatorConfig:
     max_batch_rows: int = 4096
     max_queued_rows: int = 65536
     default_timeout_s: float = 10.0
+    front: str = "grpc"
     drain_s: float = 10.0
     parent_pid: int | None = None
     log_level: str = "info"

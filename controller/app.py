@@ -32,8 +32,9 @@ from controller.sole import sole
 from controller.store.port import Store, StoreError
 from trillium.clock import Clock, SystemClock
 from trillium.process import StartFailed
-from trillium.rpc.front import AddressInUse, AioFront
+from trillium.rpc.front import AioFront
 from trillium.rpc.health import Health
+from trillium.rpc.listening import AddressInUse
 from trillium.rpc.methods import Limits
 
 FIRST_LOOK_S = 10.0

@@ -17,8 +17,9 @@ from trillium.clock import Clock, SystemClock
 from trillium.errors import ModelNotFound, ModelRejected
 from trillium.oip import service as oip
 from trillium.process import StartFailed
-from trillium.rpc.front import AddressInUse, AioFront
+from trillium.rpc.front import front_on
 from trillium.rpc.health import Health
+from trillium.rpc.listening import AddressInUse
 from trillium.rpc.methods import Limits
 
 
@@ -71,7 +72,7 @@ async def running_predictor(
         health.service(),
     )
     limits = Limits(max_message_bytes=config.max_message_bytes)
-    front = AioFront(services, (config.listen,), limits)
+    front = front_on(config.front, services, (config.listen,), limits)
     try:
         await front.start()
     except AddressInUse as error:

@@ -12,6 +12,7 @@ from trillium.config import (
     ConfigError,
     Setting,
     address,
+    front,
     nonempty,
     one_of,
     read,
@@ -38,6 +39,9 @@ def folder(text: str) -> Path:
 
 SETTINGS = (
     Setting("listen", address, "127.0.0.1:50061", "where to listen; port 0 takes any"),
+    Setting(
+        "front", front, "grpc", "the server that carries gRPC: grpc, or h2corn, which is faster"
+    ),
     Setting(
         "model", file, None, "artifact to serve; without it, wait for LoadModel", metavar="FILE"
     ),
@@ -70,6 +74,7 @@ class PredictorConfig:
     max_rows: int = 65536
     max_message_bytes: int = 64 * MIB
     max_model_bytes: int = 1024 * MIB
+    front: str = "grpc"
     drain_s: float = 10.0
     parent_pid: int | None = None
     log_level: str = "info"

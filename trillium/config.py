@@ -7,6 +7,7 @@ of its own. A flag wins over the environment, which wins over the default.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -143,6 +144,14 @@ def one_of(*words: str) -> Callable[[str], str]:
         return text.lower()
 
     return parse
+
+
+def front(text: str) -> str:
+    """Parses the name of the server that carries gRPC; what is not installed is none."""
+    name = one_of("grpc", "h2corn")(text)
+    if name == "h2corn" and importlib.util.find_spec("h2corn") is None:
+        raise ValueError("h2corn is not installed: pip install 'trillium[fast]'")
+    return name
 
 
 def nonempty(text: str) -> str:

@@ -38,11 +38,13 @@ from trillium.tensor.v1 import tensor_pb2
 NAN, INF = math.nan, math.inf
 
 
-@pytest.fixture
-async def served() -> AsyncIterator[Aggregated]:
+@pytest.fixture(params=["grpc", "h2corn"])
+async def served(request: pytest.FixtureRequest) -> AsyncIterator[Aggregated]:
     """Three classes, rows of three features, at most five rows and 1 MiB."""
     fakes = [FakePredictor(label, column=column) for column, label in enumerate("abc")]
-    async with before_fakes(*fakes, max_rows=5, max_message_bytes=2**20) as aggregated:
+    async with before_fakes(
+        *fakes, max_rows=5, max_message_bytes=2**20, front=request.param
+    ) as aggregated:
         yield aggregated
         assert (await aggregated.scores([[0.5, 0.25, 1]])).tolist() == [[0.5, 0.25, 1]]
         await aggregated.until_idle()

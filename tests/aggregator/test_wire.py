@@ -45,9 +45,9 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 DIGITS = tuple("0123456789")
 
 
-@pytest.fixture
-async def iris(models: Path) -> AsyncIterator[Aggregated]:
-    async with whole_ensemble(models, "iris", IRIS) as served:
+@pytest.fixture(params=["grpc", "h2corn"])
+async def iris(request: pytest.FixtureRequest, models: Path) -> AsyncIterator[Aggregated]:
+    async with whole_ensemble(models, "iris", IRIS, front=request.param) as served:
         yield served
 
 

@@ -14,7 +14,7 @@ from grpc import aio
 from trillium.errors import InvalidRequest, Overloaded
 from trillium.logs import REQUEST_ID
 from trillium.rpc.call import Call
-from trillium.rpc.front import AioFront
+from trillium.rpc.front import Front, front_on
 from trillium.rpc.methods import (
     Limits,
     Service,
@@ -36,6 +36,7 @@ class Toy:
     cancelled: list[str] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
     started: asyncio.Event = field(default_factory=asyncio.Event)
+    flooded_bytes: int = 0
 
     def service(self) -> Service:
         return Service(
@@ -52,6 +53,8 @@ class Toy:
         match what:
             case "wrong":
                 raise InvalidRequest.of("value", "is wrong")
+            case "odd":
+                raise InvalidRequest.of("value", "is 50 % \u00fc\n")
             case "full":
                 raise Overloaded("full", retry_after_s=0.25)
             case "defect":
@@ -80,6 +83,7 @@ class Toy:
             if request.value == "flood":
                 self.started.set()
                 while True:
+                    self.flooded_bytes += 100_000
                     yield StringValue(value="x" * 100_000)
             yield await self._do(request.value, "Down")
         finally:
@@ -106,7 +110,7 @@ class Playing:
     """A server of the toy, and its methods as a caller sees them."""
 
     toy: Toy
-    front: AioFront
+    front: Front
     one: Any
     down: Any
     up: Any
@@ -114,10 +118,10 @@ class Playing:
 
 
 @asynccontextmanager
-async def playing(limits: Limits | None = None) -> AsyncIterator[Playing]:
-    """A toy behind a front on a free port."""
+async def playing(server: str, limits: Limits | None = None) -> AsyncIterator[Playing]:
+    """A toy behind a front on that server and on a free port."""
     toy = Toy()
-    front = AioFront((toy.service(),), ("127.0.0.1:0",), limits or Limits())
+    front = front_on(server, (toy.service(),), ("127.0.0.1:0",), limits or Limits())
     await front.start()
     codec = {
         "request_serializer": StringValue.SerializeToString,

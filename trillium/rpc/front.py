@@ -1,7 +1,7 @@
 """Where servers are made: a front carries bytes between callers and endpoints.
 
-`AioFront` is the one there is; anything with the methods of `Front` may take its place. TLS and
-authentication belong here and in `trillium.rpc.channels`, and nowhere else.
+`AioFront` is the default, `trillium.rpc.h2corn_front` has a faster one that must be asked for. TLS
+and authentication belong into fronts and into `trillium.rpc.channels`, and nowhere else.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import grpc
 from grpc import aio
 
 from trillium.rpc.call import Call, CallFailed, open_call
+from trillium.rpc.listening import AddressInUse
 from trillium.rpc.methods import Endpoints, Kind, Limits, Method, Service
-from trillium.rpc.reflection import add_reflection
+from trillium.rpc.reflection import reflection_service
 from trillium.rpc.status import DETAILS_KEY
 
 log = logging.getLogger(__name__)
@@ -27,10 +28,6 @@ log = logging.getLogger(__name__)
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _NO_DEADLINE_S = 1e8
 """grpc tells of calls without a deadline as if they had years."""
-
-
-class AddressInUse(Exception):
-    """Another program listens there, or the address is none of this machine's."""
 
 
 class Front(Protocol):
@@ -48,6 +45,27 @@ class Front(Protocol):
     def addresses(self) -> Sequence[str]:
         """Where it listens, with the ports that were really taken."""
         ...
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that handlers are working on."""
+        ...
+
+
+def front_on(
+    server: str,
+    services: Sequence[Service],
+    listen: Sequence[str],
+    limits: Limits,
+    *,
+    shares_port: bool = False,
+) -> Front:
+    """A front on the server of that name: `grpc` or `h2corn`, which is a package of its own."""
+    if server == "h2corn":
+        from trillium.rpc.h2corn_front import H2cornFront
+
+        return H2cornFront(services, listen, limits, shares_port=shares_port)
+    return AioFront(services, listen, limits, shares_port=shares_port)
 
 
 class AioFront:
@@ -70,11 +88,10 @@ class AioFront:
             options=_server_options(limits, shares_port),
             maximum_concurrent_rpcs=limits.max_concurrent_calls,
         )
-        for service in services:
+        for service in (*services, reflection_service(services)):
             handlers = {method.name: self._handler(service, method) for method in service.methods}
             generic = grpc.method_handlers_generic_handler(service.name, handlers)
             self._server.add_generic_rpc_handlers((generic,))
-        add_reflection(self._server, services)
 
     @property
     def addresses(self) -> Sequence[str]:

@@ -6,19 +6,20 @@ descriptors with their comments in `trillium/descriptors.binpb`, and reflection 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from trillium.rpc.methods import Service
+from trillium.rpc.call import Call
+from trillium.rpc.methods import Service, stream_stream
 
 
-def add_reflection(server: Any, services: Sequence[Service]) -> None:
-    """Let `server` answer for the descriptors of `services`, and of reflection itself."""
+def reflection_service(services: Sequence[Service]) -> Service:
+    """The gRPC service that answers for the descriptors of `services`, and of reflection itself."""
     names = (*(service.name for service in services), reflection.SERVICE_NAME)
     pools = {
         method.request_type.DESCRIPTOR.file.pool: None
@@ -29,7 +30,13 @@ def add_reflection(server: Any, services: Sequence[Service]) -> None:
     # The default pool may have other messages of the same name, which somebody else's client uses.
     pool = SeveralPools((*pools, descriptor_pool.Default()))
     servicer = reflection.aio.ReflectionServicer(names, pool=pool)
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+
+    def answers(requests: AsyncIterator[Any], _: Call) -> AsyncGenerator[Any]:
+        found: AsyncGenerator[Any] = servicer.ServerReflectionInfo(requests, None)
+        return found
+
+    ask = stream_stream("ServerReflectionInfo", reflection_pb2.ServerReflectionRequest, answers)
+    return Service(reflection.SERVICE_NAME, (ask,))
 
 
 @cache
