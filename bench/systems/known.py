@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -63,10 +64,12 @@ def labels(answer: bytes) -> list[str]:
 
 
 @contextmanager
-def trillium(models: Path, folder: Path) -> Iterator[Up]:
+def trillium(
+    models: Path, folder: Path, name: str = "trillium", front: str = "grpc"
+) -> Iterator[Up]:
     """This project: an aggregator and three predictors behind unix sockets."""
     address = f"127.0.0.1:{free_port()}"
-    sockets = {label: f"unix:{folder}/trillium-{label}.sock" for label in LABELS}
+    sockets = {label: f"unix:{folder}/{name}-{label}.sock" for label in LABELS}
     predictors = [
         python(
             "predictor", "--listen", sockets[label], "--model", str(models / f"iris-{label}.onnx")
@@ -74,9 +77,9 @@ def trillium(models: Path, folder: Path) -> Iterator[Up]:
         for label in LABELS
     ]
     words = [word for label in LABELS for word in ("--predictor", f"{label}={sockets[label]}")]
-    aggregator = python("aggregator", "--listen", address, *words)
-    with running(aggregator, *predictors, log=folder / "trillium.log") as pids:
-        yield Up("trillium", address, tuple(pids), METHOD, request, probabilities, labels)
+    aggregator = python("aggregator", "--listen", address, "--front", front, *words)
+    with running(aggregator, *predictors, log=folder / f"{name}.log") as pids:
+        yield Up(name, address, tuple(pids), METHOD, request, probabilities, labels)
 
 
 @contextmanager
@@ -102,5 +105,10 @@ def echo(models: Path, folder: Path) -> Iterator[Up]:
         yield Up("echo", address, tuple(pids), METHOD, request, None, None)
 
 
-OWN = {"trillium": trillium, "naive": naive, "echo": echo}
+OWN = {
+    "trillium": trillium,
+    "trillium-h2corn": partial(trillium, name="trillium-h2corn", front="h2corn"),
+    "naive": naive,
+    "echo": echo,
+}
 """What every run has."""

@@ -61,9 +61,9 @@ QUICK = artifacts.renamed_opset(13)
 UNLOAD = model_service_pb2.UnloadModelRequest()
 
 
-@pytest.fixture
-async def served() -> AsyncIterator[Served]:
-    async with serving(QUICK) as served:
+@pytest.fixture(params=["grpc", "h2corn"])
+async def served(request: pytest.FixtureRequest) -> AsyncIterator[Served]:
+    async with serving(QUICK, front=request.param) as served:
         yield served
 
 

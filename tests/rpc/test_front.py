@@ -348,6 +348,20 @@ async def test_stop_turns_new_callers_away_while_it_waits(play: Playing) -> None
     await asyncio.wait_for(stop, 10)
 
 
+async def test_call_that_comes_as_a_stop_begins_does_not_outlive_it(
+    server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for turn in range(20):
+        async with playing(server) as play:
+            calls = [play.one(*said("hang"), timeout=30) for _ in range(turn)]
+            await ask_one(play, "x")
+            await asyncio.wait_for(play.front.stop(0), 10)
+            assert play.front.in_flight == 0
+            for call in calls:
+                call.cancel()
+    assert "stopped with calls in flight" not in caplog.text
+
+
 async def test_stop_waits_for_calls_and_cancels_those_that_do_not_end(play: Playing) -> None:
     call = play.one(*said("hang"), timeout=30)
     await eventually(play.toy.started.is_set)

@@ -92,7 +92,7 @@ class H2cornFront:
         self._server: h2corn.Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[Any]] = set()
-        self._cancelling = False
+        self._stopping = False
 
     @property
     def addresses(self) -> Sequence[str]:
@@ -137,10 +137,10 @@ class H2cornFront:
         """
         if self._server is None or self._serving is None:
             return
+        self._stopping = True
         self._server.shutdown()
         self._listening.turn_away()
         await _ended(self._calls, grace_s)
-        self._cancelling = True
         for task in self._calls:
             task.cancel()
         if not await _ended({*self._calls, self._serving}, 1.0):
@@ -174,7 +174,7 @@ class H2cornFront:
             late = DeadlineExceeded("the deadline passed before the work was done")
             await answer.fail(to_status(late))
         except asyncio.CancelledError:
-            if not self._cancelling:
+            if not self._stopping:
                 raise
             await answer.fail(to_status(Draining("the server stops")))
         except OSError:
@@ -188,6 +188,8 @@ class H2cornFront:
     ) -> None:
         """Serve one call up to its end. Raises TimeoutError at its deadline."""
         path = scope["raw_path"]
+        if self._stopping:
+            raise Draining("the server stops")
         if len(self._calls) > self._limits.max_concurrent_calls:
             raise Overloaded("too many calls are in flight", retry_after_s=1.0)
         if path not in self._methods or scope["query_string"]:
