@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -105,7 +105,7 @@ def echo(models: Path, folder: Path) -> Iterator[Up]:
         yield Up("echo", address, tuple(pids), METHOD, request, None, None)
 
 
-OWN = {
+OWN: dict[str, Callable[[Path, Path], AbstractContextManager[Up]]] = {
     "trillium": trillium,
     "trillium-h2corn": partial(trillium, name="trillium-h2corn", front="h2corn"),
     "naive": naive,

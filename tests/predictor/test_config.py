@@ -31,6 +31,19 @@ def test_every_setting_has_a_place_in_the_config() -> None:
     assert told | {"said"} == {each.name for each in fields(PredictorConfig)}
 
 
+def test_front_that_is_not_installed_is_told_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert from_command_line(["--front", "h2corn"], {}).front == "h2corn"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert problems_of(["--front", "h2corn"]) == [
+        "--front=h2corn: h2corn is not installed: pip install 'trillium[fast]'"
+    ]
+    assert problems_of([], {"TRILLIUM_PREDICTOR_FRONT": "nginx"}) == [
+        "TRILLIUM_PREDICTOR_FRONT=nginx: one of grpc, h2corn is wanted"
+    ]
+
+
 def test_the_command_line_of_the_readme_is_understood() -> None:
     line = "--model m.onnx --class-label setosa --positive-column 0 --listen 127.0.0.1:50061"
     assert from_command_line(line.split(), {}) == PredictorConfig(
@@ -43,6 +56,7 @@ def test_the_command_line_of_the_readme_is_understood() -> None:
 def test_every_setting_can_be_made_by_flag_and_by_environment(tmp_path: Path) -> None:
     texts = {
         "listen": "unix:/tmp/p.sock",
+        "front": "H2CORN",
         "model": "m.onnx",
         "models_dir": str(tmp_path),
         "class_label": "setosa",
@@ -61,6 +75,7 @@ def test_every_setting_can_be_made_by_flag_and_by_environment(tmp_path: Path) ->
     variables = {variable_of("predictor", setting): texts[setting.name] for setting in SETTINGS}
     expected = PredictorConfig(
         listen="unix:/tmp/p.sock",
+        front="h2corn",
         model=Path("m.onnx"),
         models_dir=tmp_path,
         said=Facts(class_label="setosa", positive_column=1, output_name="p"),
