@@ -20,7 +20,7 @@ from bench.measuring import measure
 from bench.peers.goals import PEER_GOALS
 from bench.peers.known import PEERS
 from bench.peers.starting import start_peers
-from bench.processes import ROOT
+from bench.processes import ROOT, end_on_sigterm
 from bench.report import write
 from bench.starting import second_starts
 from bench.systems.known import OWN
@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it all, print the table, leave the results in --output."""
+    end_on_sigterm()
     parser = _parser()
     wanted = parser.parse_args(arguments)
     peers_wanted = list(PEERS) if wanted.peers == [] else wanted.peers or []

@@ -21,7 +21,7 @@ import numpy as np
 from bench.asking import first_answer
 from bench.checking import flowers
 from bench.h2load import Load, burst
-from bench.processes import ROOT, free_port, python, running, usage
+from bench.processes import ROOT, end_on_sigterm, free_port, python, running, usage
 from bench.report import machine
 from bench.systems.known import METHOD, Rows, Up, labels, probabilities, request
 
@@ -198,6 +198,7 @@ def plot(what: str, points: Sequence[Point], picture: Path) -> None:
 
 def main() -> int:
     """Measure what is wanted; the answer is how many of them have a cliff."""
+    end_on_sigterm()
     parser = argparse.ArgumentParser(prog="python -m bench.linear", description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "bench" / "results")
     parser.add_argument("--slices", type=int, default=5)

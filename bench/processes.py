@@ -151,6 +151,11 @@ def _born(pid: int) -> str | None:
         return None
 
 
+def end_on_sigterm() -> None:
+    """Have SIGTERM end this program as Ctrl-C does, so that it leaves no server running."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
+
 def python(module: str, *words: str) -> list[str]:
     """The command line of a module of this project."""
     return [sys.executable, "-m", module, *words]

@@ -18,7 +18,7 @@ from pathlib import Path
 from bench.asking import first_answer
 from bench.checking import flowers
 from bench.h2load import LOADS, Load, burst
-from bench.processes import ROOT, START_S
+from bench.processes import ROOT, START_S, end_on_sigterm
 from bench.systems.known import Up, trillium
 
 _LOADS = ("c1", "c64")
@@ -64,6 +64,7 @@ def record(pid: int, seconds: int, picture: Path) -> None:
 
 def main() -> int:
     """Record all of them."""
+    end_on_sigterm()
     parser = argparse.ArgumentParser(prog="python -m bench.profile", description=__doc__)
     parser.add_argument("--models", type=Path, default=ROOT / "models")
     parser.add_argument("--output", type=Path, default=ROOT / "bench" / "results")
