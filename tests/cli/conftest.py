@@ -34,9 +34,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
-    """Of the command: plain output."""
+    """Of the command: plain output, held back as Python does where nobody asks for less."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TRILLIUM_")}
-    for name in ("FORCE_COLOR", "NO_COLOR", "COLUMNS"):
+    for name in ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "PYTHONUNBUFFERED"):
         kept.pop(name, None)
     return {
         **kept,

@@ -188,14 +188,18 @@ def test_doctor_tells_how_to_mend_a_port_that_is_taken(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        ended = trillium(
-            "doctor", "--port", str(port), "--controller-port", str(unused[1]), "--json"
-        )
+        ports = ("--port", str(port), "--controller-port", str(unused[1]))
+        ended = trillium("doctor", *ports, "--gateway-port", str(unused[0]), "--json")
+        without = trillium("doctor", *ports, "--gateway-port", str(port), "--json")
     assert ended.returncode == 1
     found = {each["what"]: each for each in map(json.loads, ended.stdout.splitlines())}
     assert found["aggregator"]["state"] == "bad"
     assert "choose another --port" in found["aggregator"]["mend"]
     assert found["controller"]["state"] == "good"
+    assert found["gateway"]["state"] == "good"
+    taken = {each["what"]: each for each in map(json.loads, without.stdout.splitlines())}
+    assert taken["gateway"]["state"] == "warning"
+    assert "choose another --gateway-port" in taken["gateway"]["mend"]
 
 
 async def test_watch_tells_each_change(

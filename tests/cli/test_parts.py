@@ -7,6 +7,7 @@ import json
 import re
 import socket
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from trillium.cli.loading import deployment_id
 from trillium.cli.processes import how_it_ended, last_words, restart_delay_s
 from trillium.cli.rows import from_csv, from_words
 from trillium.cli.run import Evaluation, Run, confusion_table, run_line
-from trillium.cli.show import Score, score_json, score_table
+from trillium.cli.show import JsonLines, Score, score_json, score_table
 from trillium.process import StartFailed
 
 
@@ -236,3 +237,25 @@ def test_a_run_is_told_with_its_confusion() -> None:
 def test_a_run_that_failed_is_told_with_the_reason() -> None:
     line = run_line(Run("runs/r", "e-a", "e", 0, 1.0, "no room", None))
     assert line.plain == "runs/r: e-a on the dataset e: no result: no room"
+
+
+def test_a_start_is_told_to_programs_in_lines_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = JsonLines()
+    screen.say("starting ...")
+    screen.scores("iris", ("a", "b"), [Score((1.0, 2.0), "x", "x", {"x": 0.75}, took_ms=1.5)])
+    evaluation = Evaluation(0.5, ("x", "rest"), ((1, 0), (1, 0)))
+    screen.run(Run("runs/r", "m", "d", 2, 0.5, "", evaluation))
+    screen.how_to_call("127.0.0.1:1", "127.0.0.1:2", [], ["127.0.0.1:3"])
+    screen.event("iris-setosa is loaded")
+    screen.problem("it broke")
+    start, scores, run, up, change, problem = map(json.loads, capsys.readouterr().out.splitlines())
+    assert start == {"event": "progress", "message": "starting ..."}
+    (score,) = scores["scores"]
+    assert (scores["ensemble"], scores["feature_names"]) == ("iris", ["a", "b"])
+    assert (score["label"], score["probabilities"], score["took_ms"]) == ("x", {"x": 0.75}, 1.5)
+    assert (run["event"], run["name"], run["evaluation"]["accuracy"]) == ("run", "runs/r", 0.5)
+    where = {"aggregator": "127.0.0.1:1", "controller": "127.0.0.1:2", "gateways": ["127.0.0.1:3"]}
+    assert up == {"event": "up", **where}
+    assert (change["event"], change["message"]) == ("change", "iris-setosa is loaded")
+    assert datetime.fromisoformat(change["time"]).tzinfo is not None
+    assert problem == {"event": "problem", "message": "it broke"}

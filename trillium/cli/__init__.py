@@ -60,15 +60,16 @@ def start(
     state: State = Path(".trillium"),
     gateway: Annotated[bool, typer.Option("--gateway", help="Serve HTTP, too.")] = False,
     gateway_port: GatewayPort = 9000,
+    as_json: Json = False,
 ) -> None:
     """Start a controller and an aggregator, load an ensemble, score rows, stay up until Ctrl-C."""
-    from trillium.cli.show import Screen
+    from trillium.cli.show import JsonLines, Screen
     from trillium.cli.up import Plan, up
 
     http = gateway_port if gateway else None
     plan = Plan(ensemble, models, demo, port, controller_port, state, http)
     with sentences():
-        status = asyncio.run(up(plan, Screen()))
+        status = asyncio.run(up(plan, JsonLines() if as_json else Screen()))
     raise typer.Exit(status)
 
 

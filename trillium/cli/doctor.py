@@ -54,13 +54,16 @@ def examine(
     controller_port: Annotated[
         int, typer.Option(min=1, max=65535, help="Port of the controller.")
     ] = 50052,
+    gateway_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of the gateway.")
+    ] = 9000,
     models: Annotated[Path, typer.Option(help="Folder of the artifacts.")] = Path("models"),
     as_json: Json = False,
 ) -> None:
     """Check the machine: Python, packages, ports, engine, store; and say how to mend each."""
     from trillium.cli.show import Screen, plain_table
 
-    findings = list(findings_of(port, controller_port, models, os.environ))
+    findings = list(findings_of(port, controller_port, gateway_port, models, os.environ))
     screen = Screen()
     if as_json:
         for each in findings:
@@ -81,7 +84,11 @@ def examine(
 
 
 def findings_of(
-    port: int, controller_port: int, models: Path, environment: Mapping[str, str]
+    port: int,
+    controller_port: int,
+    gateway_port: int,
+    models: Path,
+    environment: Mapping[str, str],
 ) -> Iterator[Finding]:
     """Everything that is examined, in the order in which a start would need it."""
     yield _python()
@@ -98,6 +105,7 @@ def findings_of(
         "trillium.controller.v1.ControllerService",
     )
     yield controller
+    yield _gateway_port(gateway_port)
     yield _engine(environment)
     yield _store(environment.get("TRILLIUM_CONTROLLER_STORE") or "sqlite:.trillium/controller.db")
     if "serves" in controller.detail:
@@ -170,6 +178,20 @@ def _port(what: str, port: int, option: str, service: str) -> Finding:
             return Finding(what, WARNING, f"the one at {HOST}:{port} does not serve", mend)
     mend = f"stop what listens there, or choose another {option}"
     return Finding(what, BAD, f"port {port} is in use by something else, or not allowed", mend)
+
+
+def _gateway_port(port: int) -> Finding:
+    """A gateway is started only when it is asked for, so a port that is taken is no failure."""
+    from trillium.cli.ports import HOST, is_free
+    from trillium.cli.status import gateway_status
+
+    if is_free(port):
+        return Finding("gateway", GOOD, f"port {port} is free")
+    status = gateway_status(f"{HOST}:{port}", _WAIT_S)
+    if status.serving:
+        return Finding("gateway", GOOD, f"one serves at {HOST}:{port}")
+    mend = "for `trillium up --gateway`: stop what listens there, or choose another --gateway-port"
+    return Finding("gateway", WARNING, f"no gateway, but port {port} is in use", mend)
 
 
 def _answers(client: Any) -> bool:

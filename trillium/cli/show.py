@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
@@ -111,8 +111,8 @@ class Screen:
         self._print(text)
 
     def json(self, value: Any) -> None:
-        """Print a value as JSON on one line."""
-        print(json.dumps(value, default=_plain))
+        """Print a value as JSON on one line; who reads a pipe sees it at once."""
+        print(json.dumps(value, default=_plain), flush=True)
 
     def table(self, table: Table) -> None:
         """Print a table."""
@@ -123,6 +123,47 @@ class Screen:
         with contextlib.suppress(OSError):
             for thing in things:
                 self._console.print(thing, soft_wrap=isinstance(thing, Text))
+
+
+class JsonLines(Screen):
+    """Standard output for programs: what a start tells as one JSON object a line, each with what it
+    is as `event`."""
+
+    def say(self, line: str) -> None:
+        """What is being done."""
+        self._tell("progress", message=line)
+
+    def event(self, line: str) -> None:
+        """What happened to a deployment or a process, and when."""
+        self._tell("change", time=datetime.now(UTC), message=line)
+
+    def scores(self, name: str, feature_names: Sequence[str], scores: Sequence[Score]) -> None:
+        """The examples of the ensemble `name`, and what was answered."""
+        names = list(feature_names)
+        told = [asdict(score) for score in scores]
+        self._tell("scores", ensemble=name, feature_names=names, scores=told)
+
+    def run(self, run: Run) -> None:
+        """A run that has ended."""
+        self._tell("run", **asdict(run))
+
+    def problem(self, line: str) -> None:
+        """What went wrong."""
+        self._tell("problem", message=line)
+
+    def how_to_call(
+        self,
+        aggregator: str,
+        controller: str,
+        examples: Sequence[Example],
+        gateways: Sequence[str] = (),
+    ) -> None:
+        """That everything is up, and where."""
+        self._tell("up", aggregator=aggregator, controller=controller, gateways=list(gateways))
+
+    def _tell(self, what: str, **facts: Any) -> None:
+        with contextlib.suppress(OSError):
+            self.json({"event": what, **facts})
 
 
 def score_table(
