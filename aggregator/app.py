@@ -99,6 +99,7 @@ async def running_aggregator(
         (config.listen,),
         limits,
         shares_port=config.shares_port == "yes",
+        drain_s=config.drain_s,
     )
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(fanout.running())

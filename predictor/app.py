@@ -72,7 +72,7 @@ async def running_predictor(
         health.service(),
     )
     limits = Limits(max_message_bytes=config.max_message_bytes)
-    front = front_on(config.front, services, (config.listen,), limits)
+    front = front_on(config.front, services, (config.listen,), limits, drain_s=config.drain_s)
     try:
         await front.start()
     except AddressInUse as error:

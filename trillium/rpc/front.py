@@ -59,12 +59,16 @@ def front_on(
     limits: Limits,
     *,
     shares_port: bool = False,
+    drain_s: float = 10.0,
 ) -> Front:
-    """A front on the server of that name: `grpc` or `h2corn`, which is a package of its own."""
+    """A front on the server of that name: `grpc` or `h2corn`, which is a package of its own.
+
+    `drain_s` is the longest grace that its `stop` will be given.
+    """
     if server == "h2corn":
         from trillium.rpc.h2corn_front import H2cornFront
 
-        return H2cornFront(services, listen, limits, shares_port=shares_port)
+        return H2cornFront(services, listen, limits, shares_port=shares_port, drain_s=drain_s)
     return AioFront(services, listen, limits, shares_port=shares_port)
 
 

@@ -52,8 +52,9 @@ _HEADERS_BYTES = 64 * 1024
 """Of one request, with 32 bytes more for each as HTTP/2 counts them."""
 _STALLED_S = 300.0
 """A caller that takes no answer for so long is cut off: what waits for it is held in memory."""
-_DRAIN_S = 86_400.0
-"""h2corn asks at its start how long a drain may take. It is told too much: `stop` decides."""
+_CLOSE_S = 1.0
+"""So much longer than a drain may h2corn take to end. Once in some hundred times it is left with a
+connection that it does not close by itself, and then it does take as long as it may."""
 _LAST_WORDS_S = 1.0
 """So long may the status of a failed call wait for a caller that does not read."""
 
@@ -77,11 +78,14 @@ class H2cornFront:
         limits: Limits,
         *,
         shares_port: bool = False,
+        drain_s: float = 10.0,
     ) -> None:
         """`listen` holds addresses such as `127.0.0.1:50051` (port 0: any) or `unix:/path`. With
-        `shares_port` other processes of this user may listen there, too."""
+        `shares_port` other processes of this user may listen there, too. `drain_s` is the longest
+        grace that `stop` will be given: h2corn wants to know it before."""
         self._listen = tuple(listen)
         self._limits = limits
+        self._drain_s = drain_s
         self._endpoints = Endpoints(limits)
         self._methods = {
             f"/{service.name}/{method.name}".encode(): (method.kind, self._endpoints.of(method))
@@ -122,7 +126,7 @@ class H2cornFront:
             h2_initial_stream_window_size=_STREAM_WINDOW_BYTES,
             h2_initial_connection_window_size=_CONNECTION_WINDOW_BYTES,
             timeout_keep_alive=0.0,
-            timeout_graceful_shutdown=_DRAIN_S,
+            timeout_graceful_shutdown=self._drain_s + _CLOSE_S,
             h2_timeout_response_stall=_STALLED_S,
             h2_timeout_write=_STALLED_S,
         )
@@ -133,18 +137,23 @@ class H2cornFront:
     async def stop(self, grace_s: float) -> None:
         """Take no new calls, give those in flight `grace_s` seconds, then cancel them.
 
-        Waits, for at most one second more, until none runs any longer.
+        Waits, for at most one second more, until none runs any longer, and then until h2corn has
+        ended, too.
         """
         if self._server is None or self._serving is None:
             return
+        loop = asyncio.get_running_loop()
+        latest = loop.time() + self._drain_s + 2 * _CLOSE_S
         self._stopping = True
         self._server.shutdown()
         self._listening.turn_away()
         await _ended(self._calls, grace_s)
         for task in self._calls:
             task.cancel()
-        if not await _ended({*self._calls, self._serving}, 1.0):
+        if not await _ended(self._calls, 1.0):
             log.warning("stopped with calls in flight", extra={"count": self.in_flight})
+        elif not await _ended({self._serving}, latest - loop.time()):
+            log.warning("stopped, but h2corn has not ended")
         self._listening.close()
         if self._serving.done():
             self._serving.result()
