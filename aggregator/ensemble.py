@@ -81,8 +81,11 @@ class Ensemble:
         """The probabilities of the classes `labels`.
 
         `timeout_s` holds beside the call's deadline, if given. With `partial` one class that
-        answers is enough. Raises PredictorsFailed, Overloaded, DeadlineExceeded.
+        answers is enough. Raises NoMetadata while no class is known, PredictorsFailed, Overloaded,
+        DeadlineExceeded.
         """
+        if not labels:
+            raise NoMetadata("no class is known yet: the controller has told of no predictor")
         deadline = self._deadline(call, timeout_s)
         with self.statistics(labels).asked(block.row_count, self._clock) as timing:
             outcomes = await self._fanout.ask(

@@ -497,3 +497,14 @@ async def test_a_predictor_that_becomes_a_misfit_while_idle_is_asked_again_when_
         odd.replace_model(FakePredictor("a").model)
         await served.until_ready()
         assert (await served.scores(ROW)).tolist() == ROW
+
+
+async def test_while_no_class_is_known_a_request_fails_at_once() -> None:
+    async with aggregating(ready=False, controller="127.0.0.1:1") as served:
+        for call in (
+            served.stub.Classify(pb.ClassifyRequest(matrix=packed(ROW)), timeout=60),
+            served.predict(ROW, timeout=60),
+        ):
+            failed = await failure_of(call)
+            assert (failed.code.name, failed.reason) == ("UNAVAILABLE", "NO_METADATA")
+            assert "the controller has told of no predictor" in failed.message
