@@ -25,6 +25,9 @@ from gateway.app import RunningGateway, running_gateway
 from gateway.config import GatewayConfig
 from predictor.app import running_predictor
 from predictor.config import PredictorConfig
+from tests.aggregator import fakes
+from tests.aggregator.fakes import FakePredictor
+from tests.aggregator.serving import aggregating
 from tests.controller.serving import serving
 from tests.waiting import eventually
 
@@ -219,6 +222,17 @@ async def gateway_before(
         async with session.get(f"{base}/openapi.json") as response:
             document = await response.json()
         yield gateway, Caller(session, base, document)
+
+
+@asynccontextmanager
+async def gateway_before_fake(fake: FakePredictor) -> AsyncIterator[Caller]:
+    """A caller of a gateway before an aggregator whose only class is `fake`'s."""
+    async with (
+        fakes.running(fake),
+        aggregating(fake.endpoint) as served,
+        gateway_before(served.aggregator.address, "127.0.0.1:1") as (_, call),
+    ):
+        yield call
 
 
 async def read_all(stream: asyncio.StreamReader) -> bytes:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.aggregator.fakes import FakePredictor, hangs, scores
 from tests.artifacts import iris_rows
-from tests.gateway.serving import LABELS, SETOSA, VIRGINICA, System
+from tests.gateway.serving import LABELS, SETOSA, VIRGINICA, System, gateway_before_fake
 from tests.gateway.test_proxy import truth
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -83,11 +84,16 @@ async def test_a_strange_request_id_is_replaced(iris: System, strange: str) -> N
     assert answer.headers["x-request-id"] not in ("", strange)
 
 
-async def test_the_deadline_travels_with_the_request(iris: System) -> None:
-    answer = await iris.call.post(
-        PREDICT, {"instances": [SETOSA]}, headers={"request-timeout": "0.001"}
-    )
-    assert (answer.status, answer.json["code"]) == (504, "DEADLINE_EXCEEDED")
+async def test_the_deadline_travels_with_the_request() -> None:
+    place, body = "/v1/ensembles/fake:predict", {"instances": [[0.5, 0.25, 0.125]]}
+    fake = FakePredictor(script=[scores, hangs])
+    async with gateway_before_fake(fake) as call:
+        answer = await call.post(place, body, headers={"request-timeout": "60"})
+        assert answer.json["predictions"] == [[0.5]]
+        late = await call.post(place, body, headers={"request-timeout": "0.2"})
+    assert (late.status, late.json["code"]) == (504, "DEADLINE_EXCEEDED")
+    # Without the header it were 10 s.
+    assert 10 < fake.requests[0].timeout_us / 1e6 < 60
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,16 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
+from tests.aggregator.fakes import FakePredictor, hangs, scores
 from tests.artifacts import iris_rows
-from tests.gateway.serving import LABELS, SETOSA, VIRGINICA, Answer, System
+from tests.gateway.serving import (
+    LABELS,
+    SETOSA,
+    VIRGINICA,
+    Answer,
+    System,
+    gateway_before_fake,
+)
 from tests.gateway.test_proxy import truth
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -185,6 +193,13 @@ async def test_a_wrong_length_of_the_json_is_refused(iris: System, length: str) 
     assert list(answer.fields) == ["header inference-header-content-length"]
 
 
-async def test_the_timeout_parameter_is_a_deadline(iris: System) -> None:
-    answer = await infer(iris, {**asked(), "parameters": {"timeout": 1}})
-    assert (answer.status, answer.json["code"]) == (504, "DEADLINE_EXCEEDED")
+async def test_the_timeout_parameter_is_a_deadline() -> None:
+    row = asked(shape=[1, 3], data=[0.5, 0.25, 0.125])
+    headers = {"request-timeout": "3600"}
+    fake = FakePredictor(script=[scores, hangs])
+    async with gateway_before_fake(fake) as call:
+        place, minute = "/v2/models/fake/infer", {**row, "parameters": {"timeout": 60_000_000}}
+        assert (await call.post(place, minute, headers=headers)).status == 200
+        late = await call.post(place, {**row, "parameters": {"timeout": 200_000}}, headers=headers)
+    assert (late.status, late.json["code"]) == (504, "DEADLINE_EXCEEDED")
+    assert 10 < fake.requests[0].timeout_us / 1e6 < 60
