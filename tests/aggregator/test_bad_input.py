@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from tests.aggregator.fakes import FakePredictor
 from tests.aggregator.serving import (
+    CALL_S,
     IRIS,
     SERVICE,
     Aggregated,
@@ -158,7 +159,7 @@ def refused(failed: Failed) -> Failed:
 async def test_predict_names_every_field_and_row_that_is_wrong(
     served: Aggregated, fields: dict[str, Any], violations: dict[str, str]
 ) -> None:
-    failed = await failure_of(served.stub.Predict(pb.PredictRequest(**fields), timeout=10))
+    failed = await failure_of(served.stub.Predict(pb.PredictRequest(**fields), timeout=CALL_S))
     assert refused(failed).violations == violations
 
 
@@ -166,7 +167,7 @@ async def test_predict_names_every_field_and_row_that_is_wrong(
 async def test_classify_names_every_field_and_row_that_is_wrong(
     served: Aggregated, fields: dict[str, Any], violations: dict[str, str]
 ) -> None:
-    failed = await failure_of(served.stub.Classify(pb.ClassifyRequest(**fields), timeout=10))
+    failed = await failure_of(served.stub.Classify(pb.ClassifyRequest(**fields), timeout=CALL_S))
     assert refused(failed).violations == violations
 
 
@@ -174,7 +175,7 @@ async def test_the_most_telling_violations_are_named_and_no_more(served: Aggrega
     wrong = pb.PredictRequest(
         instances=[pb.Instance(features=[NAN] * 100)] * 5, class_labels=["x"] * 100
     )
-    failed = refused(await failure_of(served.stub.Predict(wrong, timeout=10)))
+    failed = refused(await failure_of(served.stub.Predict(wrong, timeout=CALL_S)))
     assert len(failed.fields) == MAX_VIOLATIONS
     assert failed.message.endswith(f"and {MAX_VIOLATIONS - 3} more")
 
@@ -195,7 +196,7 @@ async def test_names_of_any_kind_are_told_in_an_error_that_arrives(
     wrong = pb.PredictRequest(
         matrix=packed([[NAN, 1, 2]] * 5), ensemble=name, class_labels=[name] * 30
     )
-    failed = refused(await failure_of(served.stub.Predict(wrong, timeout=10)))
+    failed = refused(await failure_of(served.stub.Predict(wrong, timeout=CALL_S)))
     assert failed.fields[0] == "ensemble"
     assert failed.fields[1:] == [f"class_labels[{index}]" for index in range(MAX_VIOLATIONS - 1)]
 
@@ -211,7 +212,7 @@ async def test_a_message_over_the_limit_is_refused_with_its_size(served: Aggrega
 async def test_what_is_no_message_is_refused(served: Aggregated) -> None:
     for method in ("Predict", "Classify", "PredictSample", "GetMetadata", "ListPredictors"):
         call: Any = served.channel.unary_unary(f"/{SERVICE}/{method}")
-        failed = await failure_of(call(b"\xff\xff\xff", timeout=10))
+        failed = await failure_of(call(b"\xff\xff\xff", timeout=CALL_S))
         assert failed.code is grpc.StatusCode.INVALID_ARGUMENT
         assert failed.reason == "MALFORMED_MESSAGE"
         assert f"trillium.aggregator.v1.{method}Request" in failed.message
@@ -307,12 +308,12 @@ class Nonsense:
 
     async def _unary(self, served: Aggregated, method: str, raw: bytes) -> None:
         send: Any = served.channel.unary_unary(f"/{SERVICE}/{method}")
-        call = send(raw, timeout=20)
+        call = send(raw, timeout=CALL_S)
         assert await call.code() in ALLOWED, (method, raw, await call.details())
 
     async def _stream(self, served: Aggregated, raws: list[bytes]) -> None:
         send: Any = served.channel.stream_stream(f"/{SERVICE}/PredictStream")
-        call = send(iter(raws), timeout=20)
+        call = send(iter(raws), timeout=CALL_S)
         with suppress(aio.AioRpcError):
             async for raw in call:
                 answer = pb.PredictStreamResponse.FromString(raw)
@@ -358,7 +359,7 @@ async def test_rows_are_checked_by_the_predictors_while_nothing_is_known() -> No
     async with before_fakes(fake, ready=False) as served:
         call = asyncio.ensure_future(served.predict([[0.5, 1, 2], [0.25, 1, 2]]))
         wrong = pb.PredictRequest(instances=[*instances([[1, 2]]), pb.Instance(features=[1])])
-        failed = await failure_of(served.stub.Predict(wrong, timeout=10))
+        failed = await failure_of(served.stub.Predict(wrong, timeout=CALL_S))
         assert refused(failed).fields == ["instances[1].features"]
         fake.may_describe.set()
         assert unpacked((await call).probabilities).tolist() == [[0.5], [0.25]]

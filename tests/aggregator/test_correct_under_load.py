@@ -16,6 +16,7 @@ from aggregator.roster import Endpoint
 from predictor.app import running_predictor
 from predictor.config import PredictorConfig
 from tests.aggregator.serving import (
+    CALL_S,
     IRIS,
     Aggregated,
     FloatRows,
@@ -49,7 +50,7 @@ async def one_client(
         call = asyncio.ensure_future(
             served.predict(
                 rows[picked],
-                timeout=chance.uniform(0.001, 0.03) if hasty else 20,
+                timeout=chance.uniform(0.001, 0.03) if hasty else CALL_S,
                 class_labels=[IRIS[index] for index in labels],
             )
         )
