@@ -39,7 +39,7 @@ async def test_a_server_without_a_model_is_not_but_its_model_service_is() -> Non
 
 async def test_an_unknown_service_is_not_healthy() -> None:
     async with serving() as served:
-        healthy, line = await check([served.predictor.address], "no.Such", 5)
+        healthy, line = await check([served.predictor.address], "no.Such", 60)
     assert not healthy
     assert "NOT_FOUND" in line
 
@@ -47,7 +47,7 @@ async def test_an_unknown_service_is_not_healthy() -> None:
 async def test_of_several_addresses_one_that_serves_is_enough() -> None:
     async with serving(two_column_tensor()) as served:
         address = served.predictor.address
-        assert await check(["127.0.0.1:1", address], "", 5) == (True, f"{address}: SERVING")
+        assert await check(["127.0.0.1:1", address], "", 60) == (True, f"{address}: SERVING")
 
 
 async def test_nobody_there_is_told_in_one_line() -> None:
@@ -60,7 +60,7 @@ async def test_nobody_there_is_told_in_one_line() -> None:
 async def test_a_server_that_does_not_answer_is_waited_for_no_longer_than_the_deadline() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(40):
             healthy, line = await check([address], "", 0.2)
     assert not healthy
     assert "DEADLINE_EXCEEDED" in line
@@ -76,9 +76,9 @@ async def test_a_page_that_answers_200_is_healthy_and_no_other() -> None:
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/health"
-        assert await check([url], "", 5) == (True, f"{url}: SERVING")
-        assert await check([url], "", 5) == (False, f"{url}: HTTP 503")
-    assert (await check(["http://127.0.0.1:1/health"], "", 5))[0] is False
+        assert await check([url], "", 60) == (True, f"{url}: SERVING")
+        assert await check([url], "", 60) == (False, f"{url}: HTTP 503")
+    assert (await check(["http://127.0.0.1:1/health"], "", 60))[0] is False
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from h2.events import (
 )
 
 GRPC = (("te", "trailers"), ("content-type", "application/grpc"))
-_PATIENCE_S = 20.0
+_PATIENCE_S = 60.0
 
 Headers = Sequence[tuple[str, str]]
 

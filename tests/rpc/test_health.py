@@ -11,6 +11,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.rpc.errors import failed
+from tests.rpc.toy import CALL_S
 from trillium.rpc.call import open_call
 from trillium.rpc.front import AioFront
 from trillium.rpc.health import SERVICE_NAME, Health
@@ -31,10 +32,10 @@ class Asked:
 
     async def check(self, service: str = "") -> Any:
         request = health_pb2.HealthCheckRequest(service=service)
-        return (await self._stub.Check(request, timeout=10)).status
+        return (await self._stub.Check(request, timeout=CALL_S)).status
 
     def watch(self, service: str = "") -> Any:
-        return self._stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=30)
+        return self._stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=2 * CALL_S)
 
 
 @pytest.fixture

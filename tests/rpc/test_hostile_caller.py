@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from tests.rpc.raw_http2 import GRPC, Answer, Headers, calling
-from tests.rpc.toy import NAME, Playing, playing
+from tests.rpc.toy import CALL_S, NAME, Playing, playing
 from tests.waiting import eventually
 from trillium.rpc.framing import frame
 from trillium.rpc.methods import Limits
@@ -25,7 +25,7 @@ async def play() -> AsyncIterator[Playing]:
         yield play
         await eventually(lambda: play.front.in_flight == 0)
         # Whatever was said, others are served.
-        assert (await play.one(StringValue(value="x"), timeout=10)).value == "X"
+        assert (await play.one(StringValue(value="x"), timeout=CALL_S)).value == "X"
 
 
 def word(text: str) -> bytes:
@@ -154,7 +154,7 @@ async def test_requests_that_nobody_takes_hold_the_caller_back(play: Playing) ->
             yield StringValue(value="x" * MOST)
             sent += 1
 
-    call = play.both(flood(), timeout=30)
+    call = play.both(flood(), timeout=CALL_S)
     reading = asyncio.ensure_future(call.read())
     await eventually(play.toy.started.is_set)
     before = -1

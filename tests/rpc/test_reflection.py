@@ -36,7 +36,7 @@ async def grpcurl(served: Served, *arguments: str, before: tuple[str, ...] = ())
         stdout=PIPE,
         stderr=PIPE,
     )
-    output, errors = await asyncio.wait_for(process.communicate(), 20)
+    output, errors = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0, errors.decode()
     return output.decode()
 

@@ -25,6 +25,8 @@ from trillium.rpc.methods import (
 )
 
 NAME = "toy.v1.ToyService"
+CALL_S = 60.0
+"""How long a call may take that is to be answered."""
 SECRET = "the password is swordfish"
 
 
