@@ -53,18 +53,18 @@ class Served:
     async def status(self, service: str = "") -> str:
         """The name of the health status of `service`."""
         request = health_pb2.HealthCheckRequest(service=service)
-        answer = await self.health.Check(request, timeout=10)
+        answer = await self.health.Check(request, timeout=60)
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
     async def scores(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """What Predict answers for `rows`."""
-        answer = await self.predict.Predict(request_of(rows), timeout=10)
+        answer = await self.predict.Predict(request_of(rows), timeout=60)
         return np.frombuffer(answer.probabilities, "<f4")
 
     async def get(self) -> model_service_pb2.GetModelResponse:
         """What GetModel answers."""
         answer: model_service_pb2.GetModelResponse = await self.model.GetModel(
-            model_service_pb2.GetModelRequest(), timeout=10
+            model_service_pb2.GetModelRequest(), timeout=60
         )
         return answer
 

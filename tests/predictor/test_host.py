@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def told() -> list[bool]:
 async def host(clock: MovedClock, told: list[bool]) -> AsyncIterator[ModelHost]:
     host = ModelHost(clock=clock, max_waiting=4, on_change=told.append)
     yield host
-    await asyncio.wait_for(host.close(), 15)
+    await asyncio.wait_for(host.close(), 60)
 
 
 @pytest.fixture
@@ -182,17 +183,23 @@ async def test_replacement_lets_the_old_model_finish_what_it_has(
     assert (await waiting).tobytes() == expected(artifacts.renamed_opset(13))
 
 
+async def given_up(loading: asyncio.Task[Any]) -> None:
+    loading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await loading
+
+
 async def test_old_model_serves_while_its_replacement_warms_up(
     host: ModelHost, told: list[bool]
 ) -> None:
     await load(host, artifacts.two_column_tensor())
-    replacement = asyncio.create_task(load(host, artifacts.slow(50)))
+    replacement = asyncio.create_task(load(host, artifacts.slow(60_000)))
     await eventually(lambda: host.state is State.REPLACING)
     answer = await host.score(host.model, ROWS, FOREVER)
     assert answer.tobytes() == expected(artifacts.two_column_tensor())
     assert not replacement.done()
-    await replacement
     assert all(told[1:])
+    await given_up(replacement)
 
 
 async def test_failed_replacement_leaves_the_old_model_serving(
@@ -219,18 +226,19 @@ async def test_failed_first_load_leaves_the_host_empty(host: ModelHost, told: li
 
 
 async def test_only_one_load_or_unload_at_a_time(host: ModelHost) -> None:
-    first = asyncio.create_task(load(host, artifacts.slow(50)))
+    first = asyncio.create_task(load(host, artifacts.slow(60_000)))
     await eventually(lambda: host.state is State.LOADING)
     with pytest.raises(ModelBusy, match="cannot load while the model is loading"):
         await load(host, artifacts.two_column_tensor())
     with pytest.raises(ModelBusy, match="cannot unload while the model is loading"):
         await host.unload()
-    await first
-    again = asyncio.create_task(load(host, artifacts.slow(40)))
+    await given_up(first)
+    await load(host, artifacts.two_column_tensor())
+    again = asyncio.create_task(load(host, artifacts.slow(60_000)))
     await eventually(lambda: host.state is State.REPLACING)
     with pytest.raises(ModelBusy, match="replacing"):
         await host.unload()
-    await again
+    await given_up(again)
     assert host.state is State.READY
 
 
@@ -238,12 +246,10 @@ async def test_load_that_is_given_up_stops_and_leaves_what_was(host: ModelHost) 
     await load(host, artifacts.two_column_tensor())
     endless = asyncio.create_task(load(host, artifacts.slow(60_000)))
     await eventually(lambda: host.state is State.REPLACING)
-    endless.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await endless
+    await given_up(endless)
     assert host.state is State.READY
     # There is one loading thread: this shows that it is free again.
-    await asyncio.wait_for(load(host, artifacts.renamed_opset(9)), 10)
+    await asyncio.wait_for(load(host, artifacts.renamed_opset(9)), 60)
     answer = await host.score(host.model, ROWS, FOREVER)
     assert answer.tobytes() == expected(artifacts.renamed_opset(9))
 
@@ -336,7 +342,7 @@ async def test_handle_stops_an_endless_run(host: ModelHost, handles: list[RunHan
     await eventually(lambda: host.model.runs == 1)
     handles[0].stop()
     with pytest.raises(Cancelled, match="nobody waits"):
-        await asyncio.wait_for(run, 5)
+        await asyncio.wait_for(run, 60)
     await eventually(lambda: host.model.runs == 0)
 
 
@@ -347,7 +353,7 @@ async def test_caller_that_goes_away_stops_its_run(host: ModelHost) -> None:
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
-    await eventually(lambda: host.model.runs == 0, within_s=5)
+    await eventually(lambda: host.model.runs == 0)
 
 
 async def test_model_in_use_by_a_run_nobody_waits_for_is_not_freed_under_it(
@@ -394,7 +400,7 @@ async def test_closing_waits_for_the_unload_under_way(
     await eventually(lambda: host.state is State.UNLOADING)
     closing = asyncio.create_task(host.close())
     handles[0].stop()
-    await asyncio.wait_for(closing, 10)
+    await asyncio.wait_for(closing, 60)
     with pytest.raises(Cancelled):
         await run
     assert await unload is not None
@@ -423,7 +429,8 @@ async def test_many_replacements_under_load_mix_nothing_up(host: ModelHost) -> N
             group.create_task(ask())
         for name in "bcacbabc" * 2:
             await load(host, kinds[name][0], name=name)
+            before = answered
+            await eventually(lambda before=before: answered > before)  # type: ignore[misc]
         stop.set()
-    assert answered > 16
     await eventually(lambda: host.model.runs == 0)
     assert len(WEIGHTS) == host.model.description.feature_count

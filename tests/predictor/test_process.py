@@ -58,8 +58,8 @@ class Started:
     async def end(self) -> tuple[int, list[dict[str, Any]]]:
         """Wait for the end of the process; its exit status and the rest of its log."""
         assert self.process.stderr is not None
-        rest = await asyncio.wait_for(self.process.stderr.read(), 20)
-        status = await asyncio.wait_for(self.process.wait(), 20)
+        rest = await asyncio.wait_for(self.process.stderr.read(), 60)
+        status = await asyncio.wait_for(self.process.wait(), 60)
         return status, [json.loads(line) for line in rest.decode().splitlines()]
 
     def resident_bytes(self) -> int:
@@ -81,7 +81,7 @@ async def started(*flags: str, listen: str = "127.0.0.1:0") -> AsyncIterator[Sta
         assert process.stderr is not None
         line: dict[str, Any] = {}
         while line.get("message") != "serving":
-            line = json.loads(await asyncio.wait_for(process.stderr.readline(), 30))
+            line = json.loads(await asyncio.wait_for(process.stderr.readline(), 60))
         async with aio.insecure_channel(line["address"]) as channel:
             yield Started(process, line["address"], channel)
     finally:
@@ -93,7 +93,7 @@ async def started(*flags: str, listen: str = "127.0.0.1:0") -> AsyncIterator[Sta
 async def refusal(*flags: str) -> tuple[int, str]:
     """The exit status and everything that the program prints when it cannot start."""
     process = await start("--listen", "127.0.0.1:0", *flags)
-    output, errors = await asyncio.wait_for(process.communicate(), 30)
+    output, errors = await asyncio.wait_for(process.communicate(), 60)
     assert output == b""
     assert process.returncode is not None
     return process.returncode, errors.decode()
@@ -110,12 +110,12 @@ def svm(tmp_path: Path) -> Path:
 async def test_svm_of_a_third_party_is_served_bit_for_bit_by_one_command(svm: Path) -> None:
     flags = ("--model", str(svm), "--class-label", "setosa", "--positive-column", "0")
     async with started(*flags) as predictor:
-        health = await predictor.health.Check(health_pb2.HealthCheckRequest(), timeout=10)
+        health = await predictor.health.Check(health_pb2.HealthCheckRequest(), timeout=60)
         assert health.status == health_pb2.HealthCheckResponse.SERVING
-        answer = await predictor.predict.Predict(request_of(iris_rows()), timeout=10)
+        answer = await predictor.predict.Predict(request_of(iris_rows()), timeout=60)
         reference = reference_positive_probabilities(artifacts.opset9_svm_zipmap(), iris_rows(), 0)
         assert answer.probabilities == reference.tobytes()
-        told = await predictor.model.GetModel(model_service_pb2.GetModelRequest(), timeout=10)
+        told = await predictor.model.GetModel(model_service_pb2.GetModelRequest(), timeout=60)
         assert (told.model.name, told.model.class_label) == ("svm", "setosa")
         predictor.process.send_signal(signal.SIGTERM)
         status, log = await predictor.end()
@@ -127,16 +127,16 @@ async def test_sigterm_lets_requests_in_flight_finish_and_takes_no_more(tmp_path
     path = tmp_path / "slow.onnx"
     path.write_bytes(endless_on_demand())
     async with started("--model", str(path), *SETOSA_FLAGS) as predictor:
-        stream = predictor.predict.PredictStream(timeout=30)
+        stream = predictor.predict.PredictStream(timeout=60)
         await stream.write(streamed(1, ENDLESS_ROWS))
         await stream.write(streamed(2))
 
         async def in_flight() -> bool:
-            told = await predictor.model.GetModel(model_service_pb2.GetModelRequest(), timeout=10)
+            told = await predictor.model.GetModel(model_service_pb2.GetModelRequest(), timeout=60)
             return bool(told.in_flight_count == 2)
 
         await eventually(in_flight)
-        watch = aiter(predictor.health.Watch(health_pb2.HealthCheckRequest(), timeout=30))
+        watch = aiter(predictor.health.Watch(health_pb2.HealthCheckRequest(), timeout=60))
         assert (await anext(watch)).status == health_pb2.HealthCheckResponse.SERVING
         predictor.process.send_signal(signal.SIGTERM)
         assert (await anext(watch)).status == health_pb2.HealthCheckResponse.NOT_SERVING
@@ -157,7 +157,7 @@ async def test_drain_ends_after_its_time_whoever_still_runs(tmp_path: Path) -> N
         call = asyncio.ensure_future(predictor.predict.Predict(request_of(ENDLESS_ROWS)))
 
         async def in_flight() -> bool:
-            told = await predictor.model.GetModel(model_service_pb2.GetModelRequest(), timeout=10)
+            told = await predictor.model.GetModel(model_service_pb2.GetModelRequest(), timeout=60)
             return bool(told.in_flight_count == 1)
 
         await eventually(in_flight)
@@ -172,7 +172,13 @@ async def test_second_signal_ends_at_once(tmp_path: Path) -> None:
     path.write_bytes(endless_on_demand())
     async with started("--model", str(path), "--drain-s", "3600", *SETOSA_FLAGS) as predictor:
         call = asyncio.ensure_future(predictor.predict.Predict(request_of(ENDLESS_ROWS)))
-        watch = aiter(predictor.health.Watch(health_pb2.HealthCheckRequest(), timeout=30))
+
+        async def in_flight() -> bool:
+            told = await predictor.model.GetModel(model_service_pb2.GetModelRequest(), timeout=60)
+            return bool(told.in_flight_count == 1)
+
+        await eventually(in_flight)
+        watch = aiter(predictor.health.Watch(health_pb2.HealthCheckRequest(), timeout=60))
         await anext(watch)
         predictor.process.send_signal(signal.SIGTERM)
         assert (await anext(watch)).status == health_pb2.HealthCheckResponse.NOT_SERVING
@@ -288,7 +294,7 @@ async def test_predictor_ends_with_its_parent() -> None:
     )
     parent = await asyncio.create_subprocess_exec(sys.executable, "-c", code, cwd=ROOT, stdout=PIPE)
     assert parent.stdout is not None
-    child = int(await asyncio.wait_for(parent.stdout.readline(), 30))
+    child = int(await asyncio.wait_for(parent.stdout.readline(), 60))
     assert is_running(child)
     parent.kill()
     await parent.wait()
@@ -317,7 +323,7 @@ async def test_unloading_gives_the_memory_back() -> None:
         await unload()
         before = predictor.resident_bytes()
         await load(artifacts.large(LARGE_MIB))
-        answer = await predictor.predict.Predict(request_of(iris_rows()), timeout=10)
+        answer = await predictor.predict.Predict(request_of(iris_rows()), timeout=60)
         assert len(np.frombuffer(answer.probabilities, "<f4")) == 150
         taken = predictor.resident_bytes() - before
         assert taken > LARGE_MIB * 2**20 * 0.9
@@ -329,10 +335,10 @@ async def test_log_follows_a_request_by_its_id(svm: Path) -> None:
     async with started("--model", str(svm), *SETOSA_FLAGS) as predictor:
         metadata = (("x-request-id", "flower-1"),)
         call: Awaitable[Any] = predictor.predict.Predict(
-            request_of(iris_rows()), timeout=10, metadata=metadata
+            request_of(iris_rows()), timeout=60, metadata=metadata
         )
         await call
-        await predictor.predict.Predict(request_of(iris_rows()), timeout=10)
+        await predictor.predict.Predict(request_of(iris_rows()), timeout=60)
         predictor.process.send_signal(signal.SIGTERM)
         _, log = await predictor.end()
         (line,) = [line for line in log if line["message"] == "call"]
