@@ -12,6 +12,8 @@ import pytest
 
 from controller.app import running_controller
 from controller.config import ControllerConfig
+from controller.runtime.port import ContainerSpec
+from controller.runtime.process import ProcessRuntime, ProcessSettings
 from tests.artifacts import two_column_tensor
 from trillium import (
     ControllerClient,
@@ -154,18 +156,37 @@ def test_nobody_there_is_told_with_the_address() -> None:
             client.is_serving()
 
 
-async def test_a_deadline_undoes_nothing(address: str, tmp_path: Path) -> None:
+class Held(ProcessRuntime):
+    """A real runtime that creates nothing before it may."""
+
+    def __init__(self) -> None:
+        super().__init__(ProcessSettings(arguments=("--threads=1",)))
+        self.may = asyncio.Event()
+
+    async def create(self, spec: ContainerSpec) -> None:
+        await self.may.wait()
+        await super().create(spec)
+
+
+async def test_a_deadline_undoes_nothing(tmp_path: Path) -> None:
     artifact = tmp_path / "setosa.onnx"
     artifact.write_bytes(two_column_tensor())
+    config = ControllerConfig(listen="127.0.0.1:0", store=f"sqlite:{tmp_path / 'store.db'}")
+    runtime = Held()
 
-    def work(client: ControllerClient) -> None:
+    def first(client: ControllerClient) -> None:
         client.register_model("flower", artifact, class_label="setosa", positive_column=1)
-        # Nothing starts within that.
+        address = controller.address
         with ControllerClient(address, timeout_s=0.2) as hasty, pytest.raises(DeadlineExceeded):
             hasty.create("flower", id="a1")
+
+    def again(client: ControllerClient) -> None:
         assert client.create("flower", id="a1").state == deployment_pb.STATE_CREATED
 
-    await using(address, work)
+    async with running_controller(config, runtime=runtime) as controller:
+        await using(controller.address, first)
+        runtime.may.set()
+        await using(controller.address, again)
 
 
 async def test_threads_may_share_a_client(address: str) -> None:
@@ -177,7 +198,7 @@ async def test_threads_may_share_a_client(address: str) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
         assert found == [1] * 8
 
     await using(address, work)

@@ -51,7 +51,7 @@ class Mortal(Failpoints):
 
     async def reached(self) -> None:
         """Wait until it is dead."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await self.died.wait()
 
     def passed(self, name: str) -> None:

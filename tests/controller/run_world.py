@@ -59,7 +59,7 @@ class Controller:
         return (await self.orders.place(order, id)).run
 
     async def ended(self, id: str = "r1") -> Run:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return (await self.runs.ended(id)).run
 
     async def get(self, id: str = "r1") -> Run:

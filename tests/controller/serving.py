@@ -188,7 +188,7 @@ class Watch:
         self._call = call
 
     async def next(self) -> pb.WatchDeploymentsResponse:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(CALL_S):
             answer: pb.WatchDeploymentsResponse = await self._call.read()
         return answer
 

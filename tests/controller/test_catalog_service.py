@@ -51,14 +51,14 @@ async def served(store: SqliteStore) -> AsyncIterator[Served]:
 
 async def models(served: Served, **request: Any) -> pb.ListModelsResponse:
     answer: pb.ListModelsResponse = await served.stub.ListModels(
-        pb.ListModelsRequest(**request), timeout=10
+        pb.ListModelsRequest(**request), timeout=60
     )
     return answer
 
 
 async def datasets(served: Served, **request: Any) -> pb.ListDatasetsResponse:
     answer: pb.ListDatasetsResponse = await served.stub.ListDatasets(
-        pb.ListDatasetsRequest(**request), timeout=10
+        pb.ListDatasetsRequest(**request), timeout=60
     )
     return answer
 
@@ -162,7 +162,7 @@ BAD_MODELS: dict[str, tuple[list[Any], str, set[str]]] = {
 
 
 async def _sent(method: Any, messages: list[Any]) -> Any:
-    return await method(iter(messages), timeout=10)
+    return await method(iter(messages), timeout=60)
 
 
 async def test_each_bad_upload_is_told_and_changes_nothing(store: SqliteStore) -> None:
@@ -177,7 +177,7 @@ async def test_each_bad_upload_is_told_and_changes_nothing(store: SqliteStore) -
 
 
 async def test_another_class_is_told_by_its_field(served: Served) -> None:
-    await served.stub.RegisterModel(model_upload(b"artifact"), timeout=10)
+    await served.stub.RegisterModel(model_upload(b"artifact"), timeout=60)
     upload = list(model_upload(b"other", class_label="virginica"))
     failure = await refused(partial(_sent, served.stub.RegisterModel, upload))
     assert (failure.code, set(failure.fields)) == ("INVALID_ARGUMENT", {"header.class_label"})
@@ -205,7 +205,7 @@ async def test_datasets_of_every_format_are_registered(served: Served) -> None:
     for number, (content, format, names) in enumerate(files, start=1):
         for said in (pb.DATASET_FORMAT_UNSPECIFIED, format):
             upload = dataset_upload(content, 10, format=said)
-            answer = await served.stub.RegisterDataset(upload, timeout=10)
+            answer = await served.stub.RegisterDataset(upload, timeout=60)
             assert answer.version == number
         version = answer.dataset.versions[number - 1]
         assert (version.version, version.digest) == (number, digest_of(content))
@@ -293,8 +293,8 @@ async def test_lists_come_in_pages(served: Served) -> None:
 )
 async def test_bad_page_is_told(served: Served, request_: dict[str, Any], field: str) -> None:
     for call in (
-        served.stub.ListModels(pb.ListModelsRequest(**request_), timeout=10),
-        served.stub.ListDatasets(pb.ListDatasetsRequest(**request_), timeout=10),
+        served.stub.ListModels(pb.ListModelsRequest(**request_), timeout=60),
+        served.stub.ListDatasets(pb.ListDatasetsRequest(**request_), timeout=60),
     ):
         failure = await failed(call)
         assert (failure.reason, set(failure.fields)) == ("INVALID_REQUEST", {field})
@@ -319,7 +319,7 @@ async def test_large_artifact_comes_whole(store: SqliteStore) -> None:
     async with serving(store, FakeTrial()) as served:
         content = hashlib.shake_128(b"seed").digest(9 * 2**20)
         upload = model_upload(content, MAX_CHUNK_BYTES)
-        answer = await served.stub.RegisterModel(upload, timeout=30)
+        answer = await served.stub.RegisterModel(upload, timeout=60)
         (version,) = answer.model.versions
         assert version.size_bytes == len(content)
         assert await served.catalog.artifact(version.digest) == content
@@ -328,9 +328,9 @@ async def test_large_artifact_comes_whole(store: SqliteStore) -> None:
 async def test_store_that_does_not_answer_is_told(store: SqliteStore, served: Served) -> None:
     await store.close()
     for call in (
-        lambda: served.stub.ListModels(pb.ListModelsRequest(), timeout=10),
-        lambda: served.stub.RegisterModel(model_upload(QUICK), timeout=10),
-        lambda: served.stub.RegisterDataset(dataset_upload(CSV), timeout=10),
+        lambda: served.stub.ListModels(pb.ListModelsRequest(), timeout=60),
+        lambda: served.stub.RegisterModel(model_upload(QUICK), timeout=60),
+        lambda: served.stub.RegisterDataset(dataset_upload(CSV), timeout=60),
     ):
         failure = await refused(call)
         assert (failure.code, failure.reason) == ("UNAVAILABLE", "STORE_UNAVAILABLE")

@@ -22,7 +22,7 @@ from tests.aggregator.serving import aggregating
 from tests.artifacts import iris_rows, reference_positive_probabilities, two_column_tensor
 from tests.artifacts import with_trillium_metadata as labelled
 from tests.controller.run_fakes import InProcessRuntime, MovableClock
-from tests.controller.serving import Serving, serving
+from tests.controller.serving import CALL_S, Serving, serving
 from tests.rpc.errors import refused
 from tests.waiting import eventually
 from trillium.controller.v1 import deployment_pb2 as deployment_pb
@@ -119,7 +119,7 @@ class Watcher:
 
     async def next(self) -> list[pb.Endpoint]:
         """The endpoints of the next snapshot, whose revision must be a later one."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             snapshot = await self.call.read()
         assert snapshot.revision > self.revision
         self.revision = snapshot.revision
@@ -142,12 +142,17 @@ class Watcher:
 async def watching(
     up: Serving, watcher_id: str = "w1", ensemble: str = ""
 ) -> AsyncIterator[Watcher]:
-    call = up.discovery.WatchEndpoints(timeout=60)
+    call = up.discovery.WatchEndpoints(timeout=CALL_S)
     await call.write(pb.WatchEndpointsRequest(watcher_id=watcher_id, ensemble=ensemble))
     try:
         yield Watcher(call)
     finally:
         call.cancel()
+
+
+async def is_draining(up: Serving, id: str) -> bool:
+    (instance,) = (await up.get(id)).instances
+    return bool(instance.phase == deployment_pb.INSTANCE_PHASE_DRAINING)
 
 
 async def stays_undone(task: asyncio.Future[Any]) -> bool:
@@ -208,7 +213,7 @@ async def test_an_unload_waits_for_every_watcher_to_confirm(world: World) -> Non
         assert instance.phase == deployment_pb.INSTANCE_PHASE_DRAINING
         assert instance.model_digest
         await second.confirm()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert (await unloading).state == deployment_pb.STATE_CREATED
 
 
@@ -221,9 +226,10 @@ async def test_a_watcher_that_was_cut_off_is_waited_for_until_it_was_silent_for_
         await watcher.until("s")
         await watcher.confirm()
     unloading = asyncio.ensure_future(up.unload("s"))
+    await eventually(lambda: is_draining(up, "s"))
     assert await stays_undone(unloading)
     world.clock.move(11)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await unloading
 
 
@@ -233,9 +239,10 @@ async def test_a_watcher_that_confirms_nothing_is_not_waited_for_for_ever(world:
     async with watching(up) as watcher:
         await watcher.until("s")
         unloading = asyncio.ensure_future(up.unload("s"))
+        await eventually(lambda: is_draining(up, "s"))
         assert await stays_undone(unloading)
         world.clock.move(15)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await unloading
 
 
@@ -246,7 +253,7 @@ async def test_a_watcher_that_takes_its_leave_is_not_waited_for(world: World) ->
         await watcher.until("s")
         await watcher.call.done_writing()
         assert await watcher.call.read() == aio.EOF
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await up.unload("s")
 
 
@@ -269,7 +276,7 @@ async def test_the_predictors_of_a_run_are_its_own(world: World) -> None:
         await watcher.until("s")
         revision = watcher.revision
         order = run_pb.CreateRunRequest(model="setosa", dataset="iris")
-        run = await up.runs.CreateRun(order, timeout=30)
+        run = await up.runs.CreateRun(order, timeout=60)
         assert run.state == run_pb.RUN_STATE_SUCCEEDED
         await watcher.confirm()
         terminating = asyncio.ensure_future(up.terminate("s"))
@@ -364,7 +371,7 @@ async def test_an_aggregator_keeps_what_it_knew_while_no_controller_answers(worl
 
         await eventually(knows_both)
         # It confirms again, so that nothing waits in vain.
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await up.terminate("s")
         assert np.array_equal(await served.scores(ROW), right())
 
@@ -375,7 +382,7 @@ async def test_an_unload_does_not_wait_for_an_aggregator_that_was_stopped(world:
     async with aggregating(ready=False, controller=up.controller.address) as served:
         await served.until_ready()
     # Well before it would be given up.
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(60):
         await up.unload("s")
 
 

@@ -122,7 +122,7 @@ def test_the_pace_is_a_setting() -> None:
 
 @pytest.mark.timeout(240)
 async def test_a_loaded_predictor_that_hangs_is_replaced(tmp_path: Path) -> None:
-    pace = Pace(interval_s=0.5, timeout_s=1.0, failures=2)
+    pace = Pace(interval_s=0.5, timeout_s=4.0, failures=2)
     async with serving_flowers(tmp_path, probing=pace) as up:
         before = (await up.load("a1", model=MODEL)).instances[0]
         (pid,) = pids_with(f"--listen={before.address}")

@@ -46,7 +46,7 @@ class Asking:
 
     async def create(self, **fields: Any) -> pb.Run:
         request = pb.CreateRunRequest(**{**IRIS, **fields})
-        run: pb.Run = await self.stub.CreateRun(request, timeout=20)
+        run: pb.Run = await self.stub.CreateRun(request, timeout=60)
         return run
 
 
@@ -92,7 +92,7 @@ async def test_a_run_is_created_carried_out_and_told_over_the_wire(world: World)
         assert _seconds(run.deadline_time) - _seconds(run.create_time) == pytest.approx(3600)
         week = 7 * 24 * 3600
         assert _seconds(run.expire_time) - _seconds(run.deadline_time) == pytest.approx(week)
-        got = await caller.stub.GetRun(pb.GetRunRequest(name="runs/flowers"), timeout=20)
+        got = await caller.stub.GetRun(pb.GetRunRequest(name="runs/flowers"), timeout=60)
         assert got == run
 
 
@@ -105,7 +105,7 @@ async def test_results_are_paged_and_streamed_after_the_deployment_is_gone(
         pages, token = [], ""
         while True:
             request = pb.ListResultsRequest(run=run.name, page_size=33, page_token=token)
-            page = await caller.stub.ListResults(request, timeout=20)
+            page = await caller.stub.ListResults(request, timeout=60)
             pages.append(list(page.results))
             token = page.next_page_token
             if not token:
@@ -115,13 +115,13 @@ async def test_results_are_paged_and_streamed_after_the_deployment_is_gone(
         assert [result.row for result in results] == list(range(150))
         assert {result.label for result in results} == {"setosa", "other"}
         assert all((each.probability >= 0.5) == (each.label == "setosa") for each in results)
-        whole = await caller.stub.ListResults(pb.ListResultsRequest(run=run.name), timeout=20)
+        whole = await caller.stub.ListResults(pb.ListResultsRequest(run=run.name), timeout=60)
         assert (list(whole.results), whole.next_page_token) == (results, "")
         for first in (0, 47, 150):
             asked = pb.StreamResultsRequest(run=run.name, first_row=first)
             streamed = [
                 result
-                async for message in caller.stub.StreamResults(asked, timeout=20)
+                async for message in caller.stub.StreamResults(asked, timeout=60)
                 for result in message.results
             ]
             assert streamed == results[first:]
@@ -152,7 +152,7 @@ async def test_a_run_is_watched_until_it_has_ended(world: World) -> None:
     async with world.working() as controller, asking(world, controller) as caller:
         placed = await caller.create(run_id="r1", no_wait=True)
         assert placed.state == pb.RUN_STATE_QUEUED
-        call = caller.stub.WatchRun(pb.WatchRunRequest(name="runs/r1"), timeout=20)
+        call = caller.stub.WatchRun(pb.WatchRunRequest(name="runs/r1"), timeout=60)
         runs = [message.run async for message in call]
         assert runs[-1].state == pb.RUN_STATE_SUCCEEDED
         states = [run.state for run in runs]
@@ -164,7 +164,7 @@ async def test_a_callers_deadline_does_not_end_the_run(world: World) -> None:
     gate = Gate()
     async with world.working(scoring=gate) as controller, asking(world, controller) as caller:
         request = pb.CreateRunRequest(model="iris-setosa", dataset="iris", run_id="r1")
-        call = caller.stub.CreateRun(request, timeout=20)
+        call = caller.stub.CreateRun(request, timeout=60)
         await gate.reached.wait()
         call.cancel()
         gate.open.set()
@@ -178,11 +178,11 @@ async def test_a_run_is_cancelled_and_whoever_waits_is_told(world: World) -> Non
         waiting = asyncio.create_task(caller.create(run_id="r1"))
         await gate.reached.wait()
         request = pb.CancelRunRequest(name="runs/r1")
-        run = await caller.stub.CancelRun(request, timeout=20)
+        run = await caller.stub.CancelRun(request, timeout=60)
         assert (run.state, run.rows_done) == (pb.RUN_STATE_CANCELLED, 20)
         assert await waiting == run
-        assert await caller.stub.CancelRun(request, timeout=20) == run
-        results = caller.stub.ListResults(pb.ListResultsRequest(run="runs/r1"), timeout=20)
+        assert await caller.stub.CancelRun(request, timeout=60) == run
+        results = caller.stub.ListResults(pb.ListResultsRequest(run="runs/r1"), timeout=60)
         error = await refusal(results)
         assert reason(error) == "FAILED_PRECONDITION/ILLEGAL_STEP"
         await eventually(world.is_bare)
@@ -196,7 +196,7 @@ async def test_runs_are_listed_by_page_state_and_model(world: World) -> None:
         await controller.runs.cancel("rc")
 
         async def listed(**fields: Any) -> tuple[list[str], str]:
-            answer = await caller.stub.ListRuns(pb.ListRunsRequest(**fields), timeout=20)
+            answer = await caller.stub.ListRuns(pb.ListRunsRequest(**fields), timeout=60)
             return [run.name.removeprefix("runs/") for run in answer.runs], answer.next_page_token
 
         assert await listed() == (["ra", "rb", "rc", "rd"], "")
@@ -278,7 +278,7 @@ async def test_every_wrong_field_is_named(
 ) -> None:
     async with asking(world, world.controller()) as caller:
         await caller.create(run_id="r1", no_wait=True)
-        error = await refusal(getattr(caller.stub, method)(request_message, timeout=20))
+        error = await refusal(getattr(caller.stub, method)(request_message, timeout=60))
         assert isinstance(error, InvalidRequest)
         assert [violation.field for violation in error.violations] == [field]
 
@@ -287,13 +287,13 @@ async def test_a_run_that_is_not_there_is_not_found_by_any_method(world: World) 
     async with asking(world, world.controller()) as caller:
         stub, name = caller.stub, "runs/none"
         streams = (
-            stub.WatchRun(pb.WatchRunRequest(name=name), timeout=20),
-            stub.StreamResults(pb.StreamResultsRequest(run=name), timeout=20),
+            stub.WatchRun(pb.WatchRunRequest(name=name), timeout=60),
+            stub.StreamResults(pb.StreamResultsRequest(run=name), timeout=60),
         )
         calls = (
-            stub.GetRun(pb.GetRunRequest(name=name), timeout=20),
-            stub.CancelRun(pb.CancelRunRequest(name=name), timeout=20),
-            stub.ListResults(pb.ListResultsRequest(run=name), timeout=20),
+            stub.GetRun(pb.GetRunRequest(name=name), timeout=60),
+            stub.CancelRun(pb.CancelRunRequest(name=name), timeout=60),
+            stub.ListResults(pb.ListResultsRequest(run=name), timeout=60),
             *(anext(aiter(stream)) for stream in streams),
         )
         for call in calls:
@@ -304,7 +304,7 @@ async def test_a_row_that_is_not_there_is_refused(world: World) -> None:
     async with world.working() as controller, asking(world, controller) as caller:
         run = await caller.create()
         request = pb.StreamResultsRequest(run=run.name, first_row=151)
-        error = await refusal(anext(aiter(caller.stub.StreamResults(request, timeout=20))))
+        error = await refusal(anext(aiter(caller.stub.StreamResults(request, timeout=60))))
         assert isinstance(error, InvalidRequest)
         assert error.violations[0].field == "first_row"
 

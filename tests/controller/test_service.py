@@ -112,7 +112,7 @@ async def test_a_request_that_comes_a_hundred_times_at_once_has_one_effect_and_o
     before = set(await up.all_ids())
     request = pb.CreateDeploymentRequest(model=MODEL, request_id="hundred")
     answers = await asyncio.gather(
-        *(up.stub.CreateDeployment(request, timeout=30) for _ in range(100))
+        *(up.stub.CreateDeployment(request, timeout=60) for _ in range(100))
     )
     assert all(each == answers[0] for each in answers)
     (id,) = set(await up.all_ids()) - before
@@ -157,12 +157,16 @@ async def test_a_repeated_request_that_comes_late_undoes_nothing(up: Serving) ->
 
 async def test_a_deadline_that_passes_undoes_nothing(up: Serving) -> None:
     id = up.new_id()
+    created = await up.create(id)
+    pid = pid_at(created.instances[0].address)
+    os.kill(pid, signal.SIGSTOP)
     for _ in range(20):
-        failure = await failed(up.load(id, model=MODEL, within_s=0.3))
+        failure = await failed(up.load(id, within_s=0.3))
         assert failure.code == "DEADLINE_EXCEEDED"
-        if id in await up.all_ids():
+        if (await up.get(id)).state == LOADING:
             break
         # On a busy machine the time may pass before the wish is written down.
+    os.kill(pid, signal.SIGCONT)
     await up.becomes(id, LOADED)
     await up.terminate(id)
 
@@ -238,16 +242,20 @@ async def test_a_step_that_is_not_legal_says_which_are(up: Serving) -> None:
 
 async def test_a_caller_who_waits_is_told_that_another_wanted_something_else(up: Serving) -> None:
     id = up.new_id()
-    waiting = asyncio.ensure_future(up.create(id))
+    created = await up.create(id)
+    pid = pid_at(created.instances[0].address)
+    os.kill(pid, signal.SIGSTOP)
+    waiting = asyncio.ensure_future(up.load(id))
 
     async def is_there() -> bool:
-        return id in await up.all_ids()
+        return bool((await up.get(id)).state == LOADING)
 
     await eventually(is_there)
-    terminated = await up.terminate(id)
+    terminating = asyncio.ensure_future(up.terminate(id))
     failure = await failed(waiting)
     assert (failure.code, failure.reason) == ("ABORTED", "SUPERSEDED")
-    assert terminated.state == TERMINATED
+    os.kill(pid, signal.SIGCONT)
+    assert (await terminating).state == TERMINATED
     assert await up.containers_of(id) == []
 
 
@@ -297,13 +305,13 @@ async def test_a_model_call_that_was_overtaken_has_no_effect_on_what_serves(up: 
     loaded = await up.load(id)
     async with aio.insecure_channel(loaded.instances[0].address) as channel:
         predictor: Any = ModelServiceStub(channel)
-        before = await predictor.GetModel(model_pb.GetModelRequest(), timeout=10)
+        before = await predictor.GetModel(model_pb.GetModelRequest(), timeout=60)
         assert before.fence == 3
         # As a controller sends it that was stopped before it could, or had read before that.
         for fence in (1, 2):
-            late = predictor.UnloadModel(model_pb.UnloadModelRequest(fence=fence), timeout=10)
+            late = predictor.UnloadModel(model_pb.UnloadModelRequest(fence=fence), timeout=60)
             assert (await failed(late)).reason == "OVERTAKEN"
-        assert await predictor.GetModel(model_pb.GetModelRequest(), timeout=10) == before
+        assert await predictor.GetModel(model_pb.GetModelRequest(), timeout=60) == before
     now = await up.get(id)
     assert (now.state, now.revision) == (LOADED, loaded.revision)
     await up.terminate(id)
@@ -315,11 +323,11 @@ async def test_orders_that_a_predictor_has_from_elsewhere_are_overtaken(up: Serv
     loaded = await up.load(id, model=MODEL)
     async with aio.insecure_channel(loaded.instances[0].address) as channel:
         predictor: Any = ModelServiceStub(channel)
-        await predictor.UnloadModel(model_pb.UnloadModelRequest(fence=40), timeout=10)
+        await predictor.UnloadModel(model_pb.UnloadModelRequest(fence=40), timeout=60)
         await up.becomes(id, LOADED)
 
         async def has_a_model() -> bool:
-            told = await predictor.GetModel(model_pb.GetModelRequest(), timeout=10)
+            told = await predictor.GetModel(model_pb.GetModelRequest(), timeout=60)
             return bool(told.fence > 40 and told.model.digest == loaded.model_digest)
 
         await eventually(has_a_model)
@@ -489,7 +497,7 @@ async def test_lists_come_in_pages_and_by_state_and_model(up: Serving) -> None:
         pages, token = [], ""
         while True:
             request = pb.ListDeploymentsRequest(page_size=size, page_token=token, **fields)
-            page = await up.stub.ListDeployments(request, timeout=10)
+            page = await up.stub.ListDeployments(request, timeout=60)
             pages.append([each.name.removeprefix("deployments/") for each in page.deployments])
             token = page.next_page_token
             if not token:
@@ -513,7 +521,7 @@ async def test_lists_come_in_pages_and_by_state_and_model(up: Serving) -> None:
 async def test_servers_are_told_with_what_is_free(up: Serving) -> None:
     id = up.new_id()
     await up.create(id, replica_count=2, limits={"memory_bytes": 512 * MIB})
-    answer = await up.stub.ListServers(pb.ListServersRequest(), timeout=10)
+    answer = await up.stub.ListServers(pb.ListServersRequest(), timeout=60)
     (server,) = answer.servers
     assert (server.runtime, server.reachable) == ("process", True)
     assert server.container_count >= 2
@@ -590,7 +598,7 @@ async def test_a_creation_that_is_wrong_names_every_field_and_leaves_nothing(
 ) -> None:
     ids, containers = await up.all_ids(), await up.runtime.look()
     request = pb.CreateDeploymentRequest(**{"model": MODEL, **fields})
-    failure = await failed(up.stub.CreateDeployment(request, timeout=10))
+    failure = await failed(up.stub.CreateDeployment(request, timeout=60))
     assert (failure.code, failure.reason) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
     assert sorted(failure.fields) == wrong
     assert all("allowed" in text or "wanted" in text for text in failure.fields.values())
@@ -615,8 +623,8 @@ async def test_a_model_that_there_is_not_is_not_found_and_leaves_nothing(
     created = pb.CreateDeploymentRequest(deployment_id="unborn", **fields)
     loaded = pb.LoadDeploymentRequest(name="deployments/unborn", **fields)
     for call in (
-        up.stub.CreateDeployment(created, timeout=10),
-        up.stub.LoadDeployment(loaded, timeout=10),
+        up.stub.CreateDeployment(created, timeout=60),
+        up.stub.LoadDeployment(loaded, timeout=60),
     ):
         failure = await failed(call)
         assert (failure.code, failure.reason) == ("NOT_FOUND", "MODEL_NOT_FOUND"), failure
@@ -630,14 +638,14 @@ BAD_NAMES = ("", "a1", "deployments/", "deployments/../a", "deployments/A", "run
 @pytest.mark.parametrize("name", BAD_NAMES)
 async def test_a_name_that_is_none_is_refused_by_every_method(up: Serving, name: str) -> None:
     calls = [
-        up.stub.LoadDeployment(pb.LoadDeploymentRequest(name=name, model=MODEL), timeout=10),
-        up.stub.UnloadDeployment(pb.UnloadDeploymentRequest(name=name), timeout=10),
-        up.stub.TerminateDeployment(pb.TerminateDeploymentRequest(name=name), timeout=10),
-        up.stub.GetDeployment(pb.GetDeploymentRequest(name=name), timeout=10),
-        up.stub.ListDeploymentEvents(pb.ListDeploymentEventsRequest(name=name), timeout=10),
+        up.stub.LoadDeployment(pb.LoadDeploymentRequest(name=name, model=MODEL), timeout=60),
+        up.stub.UnloadDeployment(pb.UnloadDeploymentRequest(name=name), timeout=60),
+        up.stub.TerminateDeployment(pb.TerminateDeploymentRequest(name=name), timeout=60),
+        up.stub.GetDeployment(pb.GetDeploymentRequest(name=name), timeout=60),
+        up.stub.ListDeploymentEvents(pb.ListDeploymentEventsRequest(name=name), timeout=60),
     ]
     if name:
-        watch = up.stub.WatchDeployments(pb.WatchDeploymentsRequest(name=name), timeout=10)
+        watch = up.stub.WatchDeployments(pb.WatchDeploymentsRequest(name=name), timeout=60)
         calls.append(watch.read())
     for call in calls:
         failure = await failed(call)
@@ -665,9 +673,9 @@ async def test_a_page_token_that_is_none_is_no_defect_of_the_server(
     id = up.new_id()
     await up.create(id, no_wait=True)
     calls = [
-        up.stub.ListDeployments(pb.ListDeploymentsRequest(page_token=token), timeout=10),
+        up.stub.ListDeployments(pb.ListDeploymentsRequest(page_token=token), timeout=60),
         up.stub.ListDeploymentEvents(
-            pb.ListDeploymentEventsRequest(name=f"deployments/{id}", page_token=token), timeout=10
+            pb.ListDeploymentEventsRequest(name=f"deployments/{id}", page_token=token), timeout=60
         ),
     ]
     for call in calls:
@@ -685,14 +693,14 @@ async def test_further_fields_that_are_wrong_are_named(up: Serving) -> None:
     name = f"deployments/{id}"
     calls = {
         "page_size": [
-            up.stub.ListDeployments(pb.ListDeploymentsRequest(page_size=501), timeout=10),
+            up.stub.ListDeployments(pb.ListDeploymentsRequest(page_size=501), timeout=60),
             up.stub.ListDeploymentEvents(
-                pb.ListDeploymentEventsRequest(name=name, page_size=501), timeout=10
+                pb.ListDeploymentEventsRequest(name=name, page_size=501), timeout=60
             ),
         ],
         "states[1]": [
             up.stub.ListDeployments(
-                pb.ListDeploymentsRequest(states=[CREATED, UNKNOWN]), timeout=10
+                pb.ListDeploymentsRequest(states=[CREATED, UNKNOWN]), timeout=60
             )
         ],
         "request_id": [
@@ -712,7 +720,7 @@ async def test_bytes_that_are_no_message_are_refused(up: Serving) -> None:
     method: Any = up.channel.unary_unary(
         "/trillium.controller.v1.ControllerService/CreateDeployment"
     )
-    failure = await failed(method(b"\xff\xff\xff", timeout=10))
+    failure = await failed(method(b"\xff\xff\xff", timeout=60))
     assert (failure.code, failure.reason) == ("INVALID_ARGUMENT", "MALFORMED_MESSAGE")
 
 
@@ -726,7 +734,7 @@ async def test_every_method_that_the_protos_promise_is_there(up: Serving) -> Non
         for method in service.methods:
             if not method.client_streaming and not method.server_streaming:
                 call: Any = up.channel.unary_unary(f"/{service.full_name}/{method.name}")
-                failure = await _code(call(b"", timeout=10))
+                failure = await _code(call(b"", timeout=60))
                 assert failure in ("OK", "INVALID_ARGUMENT"), method.name
 
 
@@ -765,7 +773,7 @@ async def model_at(address: str) -> model_pb.Model:
     """What the predictor there says of its model."""
     async with aio.insecure_channel(address) as channel:
         stub: Any = ModelServiceStub(channel)
-        answer = await stub.GetModel(model_pb.GetModelRequest(), timeout=10)
+        answer = await stub.GetModel(model_pb.GetModelRequest(), timeout=60)
     model: model_pb.Model = answer.model
     return model
 
@@ -798,7 +806,7 @@ async def test_callers_who_wait_go_on_waiting_while_the_store_is_lost(tmp_path: 
         async def has_begun() -> bool:
             run = run_service_pb2.GetRunRequest(name="runs/r1")
             is_loading = bool((await up.get("w1")).state == LOADING)
-            return is_loading and await _code(up.runs.GetRun(run, timeout=10)) == "OK"
+            return is_loading and await _code(up.runs.GetRun(run, timeout=60)) == "OK"
 
         await eventually(has_begun)
         store.lost = True
@@ -817,7 +825,7 @@ async def test_a_stop_ends_watches_of_runs_at_once_and_says_so(tmp_path: Path) -
     # Its predictor never starts, so the run does not end by itself.
     runtime = ProcessRuntime(ProcessSettings(arguments=("--no-such-flag",)))
     async with AsyncExitStack() as longer:
-        async with serving_flowers(tmp_path, drain_s=60.0, runtime=runtime) as up:
+        async with serving_flowers(tmp_path, drain_s=600.0, runtime=runtime) as up:
             channel = aio.insecure_channel(up.controller.address)
             await longer.enter_async_context(channel)
             order = run_service_pb2.CreateRunRequest(
@@ -829,7 +837,7 @@ async def test_a_stop_ends_watches_of_runs_at_once_and_says_so(tmp_path: Path) -
             assert (await call.read()).run.name == "runs/r1"
             ending = asyncio.ensure_future(failed(_last_of(call)))
             began = time.monotonic()
-        assert time.monotonic() - began < 45
+        assert time.monotonic() - began < 60
         failure = await ending
     assert (failure.code, failure.reason) == ("UNAVAILABLE", "DRAINING")
 
@@ -842,15 +850,15 @@ async def _last_of(call: Any) -> None:
 
 async def test_a_stop_ends_watches_at_once_and_says_so(tmp_path: Path) -> None:
     async with AsyncExitStack() as longer:
-        async with serving_flowers(tmp_path, drain_s=10.0) as up:
+        async with serving_flowers(tmp_path, drain_s=600.0) as up:
             # A channel that is still open when the server has stopped.
             channel = aio.insecure_channel(up.controller.address)
             await longer.enter_async_context(channel)
             stub: Any = ControllerServiceStub(channel)
-            call = stub.WatchDeployments(pb.WatchDeploymentsRequest(), timeout=30)
+            call = stub.WatchDeployments(pb.WatchDeploymentsRequest(), timeout=CALL_S)
             assert (await call.read()).HasField("snapshot_end")
             ending = asyncio.ensure_future(failed(call.read()))
             began = time.monotonic()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60
         failure = await ending
     assert (failure.code, failure.reason) == ("UNAVAILABLE", "DRAINING")

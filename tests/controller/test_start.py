@@ -68,11 +68,11 @@ async def test_health_says_serving_only_after_everything_was_looked_at(
 
         async def status() -> int:
             request = health_pb2.HealthCheckRequest()
-            answer = await health.Check(request, timeout=30, wait_for_ready=True)
+            answer = await health.Check(request, timeout=60, wait_for_ready=True)
             return int(answer.status)
 
         get = pb.GetDeploymentRequest(name="deployments/a1")
-        stale = await stub.GetDeployment(get, timeout=30, wait_for_ready=True)
+        stale = await stub.GetDeployment(get, timeout=60, wait_for_ready=True)
         assert (stale.state, stale.instances[0].address) == (LOADED, before.instances[0].address)
         assert await status() != SERVING
         assert not starting.done()
@@ -82,7 +82,7 @@ async def test_health_says_serving_only_after_everything_was_looked_at(
             return bool(await status() == SERVING)
 
         await eventually(serves)
-        fresh = await stub.GetDeployment(get, timeout=30)
+        fresh = await stub.GetDeployment(get, timeout=60)
         assert fresh.state != LOADED or fresh.instances[0].attempt > 1
         await starting
 
@@ -107,7 +107,7 @@ async def test_a_controller_tells_which_files_of_its_folder_are_no_models(tmp_pa
     (models / "damaged.onnx").write_bytes(b"no model")
     async with serving(tmp_path, models_dir=models) as up:
         request = catalog_pb.ListRefusedModelsRequest()
-        answer = await up.catalog.ListRefusedModels(request, timeout=30)
+        answer = await up.catalog.ListRefusedModels(request, timeout=60)
     assert [each.file for each in answer.models] == ["damaged.onnx"]
     assert "ONNX" in answer.models[0].detail
 
