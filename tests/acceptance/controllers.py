@@ -229,7 +229,9 @@ async def aggregating(
             stub: Any = AggregatorServiceStub(channel)
 
             async def is_ready() -> bool:
-                answer = await stub.ListPredictors(pb_aggregator.ListPredictorsRequest(), timeout=5)
+                answer = await stub.ListPredictors(
+                    pb_aggregator.ListPredictorsRequest(), timeout=60
+                )
                 ready = {
                     each.class_label
                     for each in answer.predictors
@@ -257,7 +259,7 @@ async def traffic(
         async def call() -> None:
             while True:
                 try:
-                    answer = await stub.Predict(request, timeout=10)
+                    answer = await stub.Predict(request, timeout=60)
                 except aio.AioRpcError as error:
                     seen.failures.append(f"{error.code()}: {error.details()}")
                     continue

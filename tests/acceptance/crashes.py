@@ -133,12 +133,12 @@ async def check_run(chain: Chain, control: Control) -> None:
     if not chain.run:
         return
     with_id = run_pb.GetRunRequest(name=f"runs/{chain.run}")
-    if await outcome_of(control.runs.GetRun(with_id, timeout=5)) is grpc.StatusCode.NOT_FOUND:
+    if await outcome_of(control.runs.GetRun(with_id, timeout=60)) is grpc.StatusCode.NOT_FOUND:
         # It died before the order was written down, and its caller was not answered.
         assert not chain.answered
         assert await chain.yard.everything(control.server.pid) == []
         return
-    run = await control.runs.GetRun(with_id, timeout=5)
+    run = await control.runs.GetRun(with_id, timeout=60)
     ends = {run_pb.RUN_STATE_SUCCEEDED}
     if chain.run.startswith("late"):
         ends = {run_pb.RUN_STATE_TIMED_OUT}
@@ -152,7 +152,7 @@ async def check_run(chain: Chain, control: Control) -> None:
         assert (run.rows_done, run.rows_total) == (150, 150)
         assert run.evaluation.accuracy == 1.0
         listing = run_pb.ListResultsRequest(run=run.name)
-        results = (await control.runs.ListResults(listing, timeout=5)).results
+        results = (await control.runs.ListResults(listing, timeout=60)).results
         assert [each.row for each in results] == list(range(150))
     if chain.yard.lasts and run.state == run_pb.RUN_STATE_SUCCEEDED:
         # Whoever died, the run went on with the container that it had.
@@ -176,11 +176,11 @@ def ordering(kind: str, **fields: Any) -> Callable[[Chain, Control], Awaitable[N
                 run_id=chain.run, model="flower", dataset="iris", no_wait=kind == "off", **fields
             )
             chain.answered = False
-            code = await outcome_of(control.runs.CreateRun(request, timeout=20))
+            code = await outcome_of(control.runs.CreateRun(request, timeout=60))
             chain.answered = code is grpc.StatusCode.OK
             if kind == "off":
                 cancel = run_pb.CancelRunRequest(name=f"runs/{chain.run}")
-                await outcome_of(control.runs.CancelRun(cancel, timeout=20))
+                await outcome_of(control.runs.CancelRun(cancel, timeout=60))
             with suppress(TimeoutError):
                 # What comes after the answer is done in the background.
                 await control.server.ended(0.5)

@@ -85,7 +85,7 @@ async def pair(shared: Shared, models: Path) -> AsyncIterator[list[Control]]:
 
 async def history(control: Control, id: str) -> list[pb.DeploymentEvent]:
     request = pb.ListDeploymentEventsRequest(name=f"deployments/{id}", page_size=500)
-    answer = await control.deployments.ListDeploymentEvents(request, timeout=10)
+    answer = await control.deployments.ListDeploymentEvents(request, timeout=60)
     return list(answer.events)
 
 
@@ -118,7 +118,7 @@ async def test_a_controller_that_was_stopped_changes_nothing_when_it_goes_on(
 
         async def is_under_way() -> bool:
             get = run_pb.GetRunRequest(name="runs/r1")
-            return await outcome_of(working.runs.GetRun(get, timeout=5)) is grpc.StatusCode.OK
+            return await outcome_of(working.runs.GetRun(get, timeout=60)) is grpc.StatusCode.OK
 
         await eventually(is_under_way)
         # In the middle of a load, and of a run.
@@ -128,7 +128,7 @@ async def test_a_controller_that_was_stopped_changes_nothing_when_it_goes_on(
         assert (await working.load("a2")).state == LOADED
         await working.terminate("a2")
         await working.load("a3", model="iris-versicolor", newest_version=True)
-        run = await working.runs.CreateRun(order, timeout=30)
+        run = await working.runs.CreateRun(order, timeout=60)
         assert run.state == run_pb.RUN_STATE_SUCCEEDED
         attempts = run.attempt_count
         left_s = STOPPED_S - (asyncio.get_running_loop().time() - began)
@@ -161,7 +161,7 @@ async def test_a_controller_that_was_stopped_changes_nothing_when_it_goes_on(
         for control in (stopped, working):
             now = [await control.get(id) for id in ("a1", "a2", "a3")]
             assert [each.revision for each in now] == [each.revision for each in before]
-            again = await control.runs.GetRun(run_pb.GetRunRequest(name="runs/r1"), timeout=5)
+            again = await control.runs.GetRun(run_pb.GetRunRequest(name="runs/r1"), timeout=60)
             assert (again.state, again.attempt_count) == (run.state, attempts)
         assert await shared.running() == running
         for id in ("a1", "a2", "a3", "a4", "run-r1"):

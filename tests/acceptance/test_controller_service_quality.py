@@ -168,7 +168,7 @@ def _every_verb(control: Control) -> tuple[Callable[[], Awaitable[Any]], ...]:
         lambda: control.unload("setosa"),
         lambda: control.get("setosa"),
         lambda: control.load("virginica", newest_version=True),
-        lambda: control.deployments.ListDeployments(pb.ListDeploymentsRequest(), timeout=30),
+        lambda: control.deployments.ListDeployments(pb.ListDeploymentsRequest(), timeout=60),
     )
 
 

@@ -20,6 +20,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.acceptance.processes import (
+    START_S,
     Server,
     aggregator,
     free_ports,
@@ -60,17 +61,17 @@ class Ensemble:
         self.predictors[index] = await self.stack.enter_async_context(started(*command))
 
     async def is_serving(self) -> bool:
-        answer = await self.health.Check(health_pb2.HealthCheckRequest(), timeout=5)
+        answer = await self.health.Check(health_pb2.HealthCheckRequest(), timeout=60)
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def states(self) -> list[str]:
-        answer = await self.stub.ListPredictors(pb.ListPredictorsRequest(), timeout=5)
+        answer = await self.stub.ListPredictors(pb.ListPredictorsRequest(), timeout=60)
         return [
             pb.PredictorState.Name(each.state).removeprefix("PREDICTOR_STATE_").lower()
             for each in answer.predictors
         ]
 
-    async def predict(self, within_s: float = 5) -> np.ndarray:
+    async def predict(self, within_s: float = 60) -> np.ndarray:
         """The probabilities of the first flower of each class."""
         rows = iris_rows()[[0, 50, 100]]
         matrix = tensor_pb2.Float32Matrix(row_count=3, column_count=4, data=rows.tobytes())
@@ -78,7 +79,7 @@ class Ensemble:
         flat = np.frombuffer(answer.probabilities.data, "<f4")
         return flat.reshape(3, -1)
 
-    async def predict_code(self, within_s: float = 5) -> grpc.StatusCode:
+    async def predict_code(self, within_s: float = 60) -> grpc.StatusCode:
         try:
             await self.predict(within_s)
         except aio.AioRpcError as error:
@@ -111,7 +112,7 @@ async def ensemble(models: Path, labels: tuple[str, ...] = IRIS) -> AsyncIterato
             health=health_pb2_grpc.HealthStub(channel),
             stack=stack,
         )
-        await eventually(up.is_serving, 30)
+        await eventually(up.is_serving, START_S)
         yield up
     pids = [front.pid, *(each.pid for each in up.predictors)]
     assert not any(is_alive(pid) for pid in pids)
@@ -176,7 +177,7 @@ async def test_the_truth_is_told_when_a_predictor_is_killed_and_comes_back(model
                     and await up.predict_code() is grpc.StatusCode.UNAVAILABLE
                 )
 
-            await eventually(truth_is_told, 2)
+            await eventually(truth_is_told)
             await up.start_predictor(1)
             await up.predictors[1].serves()
 
@@ -187,7 +188,7 @@ async def test_the_truth_is_told_when_a_predictor_is_killed_and_comes_back(model
                     and await up.predict_code() is grpc.StatusCode.OK
                 )
 
-            await eventually(whole_again, 5)
+            await eventually(whole_again)
             whole = time.monotonic()
             await eventually(lambda: outcomes[-1][0] > whole + 0.3)
         assert {code for _, code in outcomes} == {
@@ -208,11 +209,11 @@ async def test_a_predictor_that_is_frozen_is_told_late_and_asked_again_when_it_t
         async def is_known() -> bool:
             return await up.states() == ["unavailable", "ready", "ready"]
 
-        await eventually(is_known, 6)
+        await eventually(is_known)
         assert not await up.is_serving()
         assert await up.predict_code() is grpc.StatusCode.UNAVAILABLE
         up.predictors[0].signal(signal.SIGCONT)
-        await eventually(up.is_serving, 6)
+        await eventually(up.is_serving)
         assert await up.predict_code() is grpc.StatusCode.OK
 
 
@@ -251,14 +252,14 @@ async def test_an_aggregator_that_is_told_to_stop_answers_what_it_has(models: Pa
         health: Any = health_pb2_grpc.HealthStub(channel)
 
         async def is_serving() -> bool:
-            answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=5)
+            answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=60)
             return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
-        await eventually(is_serving, 30)
+        await eventually(is_serving, START_S)
         stub: Any = AggregatorServiceStub(channel)
         request = pb.PredictRequest(instances=[pb.Instance(features=[5.1, 3.5, 1.4, 0.2])])
         call = asyncio.ensure_future(
-            stub.Predict(request, timeout=20, metadata=(("x-request-id", "last"),))
+            stub.Predict(request, timeout=60, metadata=(("x-request-id", "last"),))
         )
         await eventually(lambda: is_working(direct))
         front.signal(signal.SIGTERM)
@@ -273,7 +274,7 @@ async def test_an_aggregator_that_is_told_to_stop_answers_what_it_has(models: Pa
 async def is_working(channel: aio.Channel) -> bool:
     """Whether the predictor at the end of `channel` has a request in flight."""
     stub: Any = ModelServiceStub(channel)
-    answer = await stub.GetModel(model_pb.GetModelRequest(), timeout=5)
+    answer = await stub.GetModel(model_pb.GetModelRequest(), timeout=60)
     return bool(answer.in_flight_count)
 
 

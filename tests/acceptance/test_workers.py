@@ -38,7 +38,7 @@ async def predicted(address: str, row: int) -> np.ndarray:
     matrix = tensor_pb2.Float32Matrix(row_count=1, column_count=4, data=data)
     async with aio.insecure_channel(address, options=_OWN_CONNECTION) as channel:
         answer = await AggregatorServiceStub(channel).Predict(
-            pb.PredictRequest(matrix=matrix), timeout=20, wait_for_ready=True
+            pb.PredictRequest(matrix=matrix), timeout=60, wait_for_ready=True
         )
     return np.frombuffer(answer.probabilities.data, "<f4")
 
@@ -51,7 +51,7 @@ async def counted(address: str) -> int:
             oip.ModelStatisticsRequest.SerializeToString,
             oip.ModelStatisticsResponse.FromString,
         )
-        answer = await ask(oip.ModelStatisticsRequest(name="iris"), timeout=20)
+        answer = await ask(oip.ModelStatisticsRequest(name="iris"), timeout=60)
     return int(answer.model_stats[0].inference_stats.success.count)
 
 

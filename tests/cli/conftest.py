@@ -22,7 +22,7 @@ from trillium.cli import app
 from trillium.cli.ports import is_free
 
 ROOT = Path(__file__).resolve().parents[2]
-UP_S = 60.0
+UP_S = 120.0
 """How long a start may take on a busy machine."""
 
 

@@ -216,7 +216,7 @@ async def test_watch_tells_each_change(
         await eventually(lambda: "STATE_TERMINATED" in output.read_text())
     finally:
         watching.terminate()
-        await asyncio.wait_for(watching.wait(), 20)
+        await asyncio.wait_for(watching.wait(), 60)
 
 
 @pytest.mark.parametrize(

@@ -177,14 +177,18 @@ async def test_a_killed_controller_is_started_again_and_resumes(running: Up) -> 
 
 async def test_a_port_that_somebody_took_meanwhile_is_left_to_him(running: Up) -> None:
     said = running.said
-    os.kill(running.server("aggregator"), signal.SIGKILL)
+    aggregator = running.server("aggregator")
+    # While it stands still it starts nothing again.
+    running.process.send_signal(signal.SIGSTOP)
+    os.kill(aggregator, signal.SIGKILL)
     await eventually(lambda: is_free(running.port))
     with socket.create_server(("127.0.0.1", running.port)):
+        running.process.send_signal(signal.SIGCONT)
         await running.until(f"port {running.port} has been taken by another process")
     again = "the aggregator started again"
     await running.until(again, said.count(again) + 1)
     async with AsyncClient(running.address) as client:
-        await eventually(lambda: is_whole(client), 30)
+        await eventually(lambda: is_whole(client))
 
 
 async def is_whole(client: AsyncClient) -> bool:

@@ -20,7 +20,7 @@ async def call(
     channel: aio.Channel,
     rpc: str,
     request: Any = None,
-    timeout: float = 30,  # noqa: ASYNC109 as gRPC names it
+    timeout: float = 60,  # noqa: ASYNC109 as gRPC names it
     **fields: Any,
 ) -> Any:
     """What an RPC answers to `request`, or to one of these fields."""
@@ -49,7 +49,7 @@ def streamed(
         request_serializer=pb.ModelInferRequest.SerializeToString,
         response_deserializer=pb.ModelStreamInferResponse.FromString,
     )
-    return method(requests, timeout=30)
+    return method(requests, timeout=60)
 
 
 def numbers(response: pb.ModelInferResponse, name: str = "probabilities") -> npt.NDArray[Any]:

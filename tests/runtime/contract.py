@@ -136,7 +136,7 @@ class RuntimeContract:
         assert await runtime.logs(container.id) == ""
 
     async def test_changes_wake_at_once_and_after_each_change(self, runtime: Runtime) -> None:
-        async with aclosing(runtime.changes()) as changes, asyncio.timeout(30):
+        async with aclosing(runtime.changes()) as changes, asyncio.timeout(60):
             await anext(changes)
             container = await made(runtime)
             await anext(changes)

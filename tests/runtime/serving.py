@@ -64,10 +64,10 @@ async def load_and_score(address: str) -> list[float]:
 
     async with channel_to(address) as channel:
         models = model_service_pb2_grpc.ModelServiceStub(channel)
-        await models.LoadModel(parts(), timeout=30)
+        await models.LoadModel(parts(), timeout=60)
         predictor = predictor_service_pb2_grpc.PredictorServiceStub(channel)
         request = predictor_service_pb2.PredictRequest(matrix=matrix)
-        answer = await predictor.Predict(request, timeout=30)
+        answer = await predictor.Predict(request, timeout=60)
     scores: list[float] = np.frombuffer(answer.probabilities, "<f4").tolist()
     return scores
 

@@ -54,7 +54,7 @@ async def test_children_end_when_their_parent_is_killed(short_path: Path) -> Non
         stdout=asyncio.subprocess.PIPE,
     )
     assert parent.stdout is not None
-    addresses = (await asyncio.wait_for(parent.stdout.readline(), 30)).decode().split()
+    addresses = (await asyncio.wait_for(parent.stdout.readline(), 60)).decode().split()
     assert len(addresses) == 2
     for address in addresses:
         await until_waiting_for_a_model(address)
@@ -108,7 +108,7 @@ async def test_a_child_that_does_not_react_is_killed_after_its_grace(
     await until_waiting_for_a_model(container.address)
     pid = await pid_of(container)
     os.kill(pid, signal.SIGSTOP)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await processes.remove(container.id, grace_s=0.2)
     assert not Path(f"/proc/{pid}").exists()  # noqa: ASYNC240
 

@@ -36,7 +36,7 @@ class Watching:
     """watch."""
 
     async def test_wakes_once_at_once(self, store: Store) -> None:
-        async with asyncio.timeout(5), aclosing(store.watch(RUN)) as watch:
+        async with asyncio.timeout(60), aclosing(store.watch(RUN)) as watch:
             await anext(watch)
 
     @pytest.mark.parametrize("by_another", [False, True])
@@ -57,7 +57,7 @@ class Watching:
                     news.set()
 
         async def sees(*expected: Record) -> None:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while not seen or seen[-1] != list(expected):
                     news.clear()
                     await news.wait()
@@ -93,7 +93,7 @@ class Watching:
             for target in (5, 12, 30):
                 for rev in range((await _rev(writer)), target):
                     await writer.compare_and_set(RUN, "r1", rev, {})
-                await eventually(lambda target=target: last == target, 5)  # type: ignore[misc]
+                await eventually(lambda target=target: last == target)  # type: ignore[misc]
             looking.cancel()
 
     async def test_many_watches_and_ending_some(self, store: Store) -> None:
@@ -119,7 +119,7 @@ class Watching:
         await anext(watch)
         ended = asyncio.create_task(_drain(watch))
         await store.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             with pytest.raises(StoreUnavailable):
                 await ended
 
@@ -139,7 +139,7 @@ class Ending:
                 await call
         await store.open()
         assert len(await store.list(RUN)) == 1
-        async with asyncio.timeout(5), aclosing(store.watch(RUN)) as watch:
+        async with asyncio.timeout(60), aclosing(store.watch(RUN)) as watch:
             await anext(watch)
 
     async def test_close_while_calls_are_running(self, make_store: MakeStore) -> None:
@@ -149,7 +149,7 @@ class Ending:
         reads = [asyncio.create_task(store.list(RUN)) for _ in range(10)]
         await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
         await store.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             ends = await asyncio.gather(*calls, return_exceptions=True)
             others = await asyncio.gather(*reads, return_exceptions=True)
         assert all(isinstance(end, Record | StoreUnavailable) for end in ends)
@@ -171,7 +171,7 @@ class Ending:
                 await asyncio.sleep(0)
             for task in tasks:
                 task.cancel()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await asyncio.gather(*tasks, return_exceptions=True)
             found = await store.get(RUN, "r1")
             assert found is not None

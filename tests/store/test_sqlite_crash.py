@@ -131,7 +131,7 @@ async def test_file_that_another_holds_is_unavailable_in_time(tmp_path: Path) ->
     async with opened(path) as store:
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             with pytest.raises(StoreUnavailable, match="another program has not ended"):
                 await store.create(RUN, "r1", {})
             assert await store.get(RUN, "r1") is None
