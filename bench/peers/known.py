@@ -74,7 +74,7 @@ PEERS = {
     "ray": Peer(
         "ray",
         proxies.ray,
-        "four deployments of one replica behind the gRPC proxy; the classes' batch without delay, "
-        "no HTTP proxy, no dashboard",
+        "four deployments of one replica behind one proxy; the classes' batch without delay, "
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED, no access log, no dashboard",
     ),
 }

@@ -1,6 +1,6 @@
 """Ray Serve: a deployment for each class, and one that asks them, behind its gRPC proxy.
 
-    python -m bench.peers.servers.ray_iris GRPC-PORT MODELS FOLDER
+    python -m bench.peers.servers.ray_iris GRPC-PORT HTTP-PORT MODELS FOLDER
 
 It speaks the project's own protos, as Ray wants a servicer's function of generated code.
 """
@@ -17,6 +17,7 @@ import numpy as np
 import ray
 from ray import serve
 from ray.serve.config import HTTPOptions, gRPCOptions
+from ray.serve.schema import LoggingConfig
 
 from bench.peers.servers.model import LABELS, Model, path_of
 from trillium.aggregator.v1 import aggregator_service_pb2 as pb
@@ -66,18 +67,24 @@ class Iris:
         return pb.ClassifyResponse(ensemble="iris", class_labels=LABELS, packed=packed)
 
 
-def main(port: str, models: str, folder: str) -> None:
+def main(port: str, http_port: str, models: str, folder: str) -> None:
     """Serve until SIGTERM."""
     ray.init(include_dashboard=False, _temp_dir=folder)
     serve.start(
-        http_options=HTTPOptions(location="NoServer"),
+        proxy_location="HeadOnly",
+        http_options=HTTPOptions(port=int(http_port)),
         grpc_options=gRPCOptions(port=int(port), grpc_servicer_functions=[_SERVICER]),
+        logging_config=LoggingConfig(enable_access_log=False),
     )
     classes = [
         Class.options(name=label).bind(path_of(models, label))  # type: ignore[attr-defined]
         for label in LABELS
     ]
-    serve.run(Iris.bind(*classes), name="iris", route_prefix=None)  # type: ignore[attr-defined]
+    serve.run(
+        Iris.bind(*classes),  # type: ignore[attr-defined]
+        name="iris",
+        logging_config=LoggingConfig(enable_access_log=False),
+    )
     signal.sigwait({signal.SIGTERM})
     serve.shutdown()
     ray.shutdown()
