@@ -13,6 +13,10 @@ from pydantic import BaseModel
 
 from bench.peers.servers.model import Model
 
+KEEP_ALIVE_S = 60
+"""Longer than httpx keeps an idle connection, which is uvicorn's own five seconds: what the client
+uses again must not be closing."""
+
 
 class Asked(BaseModel):
     """Rows of features."""
@@ -34,7 +38,14 @@ def main(port: str, path: str) -> None:
         return Answer(probabilities=model.score(asked.rows).tolist())
 
     app.add_api_route("/predict", predict, methods=["POST"])
-    uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="warning", access_log=False)
+    uvicorn.run(
+        app,
+        host="127.0.0.1",
+        port=int(port),
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+    )
 
 
 if __name__ == "__main__":

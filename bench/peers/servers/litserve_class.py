@@ -50,6 +50,10 @@ class Class(litserve.LitAPI):
         return {"probabilities": output.tolist()}
 
 
+KEEP_ALIVE_S = 60
+"""Longer than httpx keeps an idle connection: what the client uses again must not be closing."""
+
+
 def serve(api: litserve.LitAPI, port: str) -> None:
     """Serve until SIGTERM."""
     server = litserve.LitServer(api, accelerator="cpu", devices=1, workers_per_device=1)
@@ -60,6 +64,7 @@ def serve(api: litserve.LitAPI, port: str) -> None:
         log_level="warning",
         generate_client_file=False,
         access_log=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
     )
 
 
