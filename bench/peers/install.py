@@ -31,7 +31,9 @@ def installed(name: str) -> Path:
         return environment
     uv, python = f"{sys.prefix}/bin/uv", f"{environment}/bin/python"
     _run(uv, "venv", "--clear", "--python", sys.executable, str(environment))
-    _run(uv, "pip", "sync", "--require-hashes", "--python", python, str(pins))
+    # Else every start compiles anew where Python may not write what it has compiled.
+    options = ["--require-hashes", "--compile-bytecode"]
+    _run(uv, "pip", "sync", *options, "--python", python, str(pins))
     done.write_text(state)
     return environment
 

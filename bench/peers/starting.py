@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench.asking import first_answer
+from bench.asking import NoAnswer, first_answer
 from bench.checking import Reference, check_answer, check_under_load, flowers
 from bench.peers.install import installed
 from bench.peers.known import PEERS
@@ -35,8 +35,11 @@ def start_peers(
         try:
             peers.append(_start(name, models, folder, reference, stack))
         except Exception as error:  # A peer may fail in any way; the run goes on, and says so.
-            absent[name] = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-            say(f"{name}: {absent[name]}\n{_tail(folder / f'{name}.log')}")
+            said = _tail(folder / f"{name}.log")
+            last = said.splitlines()[-1:] if isinstance(error, NoAnswer) else []
+            words = " ".join([f"{type(error).__name__}: {error}", *last]).split()
+            absent[name] = " ".join(words)[:500]
+            say(f"{name}: {absent[name]}\n{said}")
     return peers, absent
 
 
@@ -53,4 +56,4 @@ def _start(name: str, models: Path, folder: Path, reference: Reference, stack: E
 
 def _tail(log: Path) -> str:
     """The end of what a peer has said."""
-    return log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace") if log.exists() else ""
+    return log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").rstrip() if log.exists() else ""
