@@ -15,11 +15,13 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from aiohttp import ClientError
+from grpc import RpcError
 
 from bench import h2load
 from bench.asking import first_answer
 from bench.checking import Reference, check_answer, check_under_load, flowers
-from bench.h2load import Load, burst
+from bench.h2load import LOADS, Load, burst
 from bench.processes import START_S, Started, usage
 from bench.systems.known import Rows, Up
 
@@ -87,7 +89,10 @@ def measure(
     folder: Path,
     say: Callable[[str], None],
 ) -> Measured:
-    """Check every system, measure it in rounds, and check it again."""
+    """Check every system, measure it in rounds, and check it again.
+
+    Raises AssertionError or NoAnswer for a first answer that is wrong or does not come.
+    """
     measured = Measured()
     rows = {load.rows: flowers(load.rows) for load in loads}
     lengths: dict[tuple[str, int], int] = {}
@@ -96,7 +101,7 @@ def measure(
             answer = first_answer(up, up.request(each), START_S)
             check_answer(up, each, answer, reference)
             lengths[up.name, len(each)] = len(answer)
-    _check(systems, reference, measured)
+    systems = _right(systems, reference, measured)
     counts: dict[tuple[str, str], int] = {}
     for load in loads:
         for up in systems:
@@ -117,14 +122,24 @@ def measure(
         say(f"round {number + 1} of {rounds}: {_progress(measured, systems)}")
     for up in systems:
         measured.pss_bytes[up.name] = usage(up.pids).pss_bytes
-    _check(systems, reference, measured)
+    _right(systems, reference, measured)
     return measured
 
 
-def _check(systems: Sequence[Up], reference: Reference, measured: Measured) -> None:
+def _right(systems: Sequence[Up], reference: Reference, measured: Measured) -> list[Up]:
+    """Those that answer right under load; the others lose their figures, and the run goes on."""
+    right = []
     for up in systems:
-        right = asyncio.run(check_under_load(up, reference))
-        measured.checked[up.name] = measured.checked.get(up.name, 0) + right
+        try:
+            calls = asyncio.run(check_under_load(up, reference))
+        except (AssertionError, RpcError, ClientError, TimeoutError) as error:
+            measured.absent[up.name] = " ".join(f"under load: {error!r}".split())[:500]
+            for load in LOADS:
+                measured.samples.pop((up.name, load.name), None)
+        else:
+            measured.checked[up.name] = measured.checked.get(up.name, 0) + calls
+            right.append(up)
+    return right
 
 
 def _calibrated(
