@@ -23,7 +23,7 @@ from bench.peers.starting import start_peers
 from bench.processes import ROOT, end_on_sigterm
 from bench.report import write
 from bench.starting import second_starts
-from bench.systems.known import OWN
+from bench.systems.known import FRONTS, OWN, with_workers
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,6 +36,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--loads", nargs="+", choices=names, default=names)
     parser.add_argument(
         "--peers", nargs="*", metavar="PEER", help=f"of {', '.join(PEERS)}; all if none is named"
+    )
+    parser.add_argument(
+        "--workers", type=int, help="measure the aggregator with so many workers, too"
     )
     parser.add_argument("--starts", type=int, default=3, help="starts of `trillium up` to time")
     return parser
@@ -63,10 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bench: there is no {missing[0]}: make models", file=sys.stderr)
         return 1
     loads = [load for load in LOADS if load.name in wanted.loads]
+    many = with_workers(wanted.workers) if wanted.workers else {}
+    own = OWN | many
     with ExitStack() as stack:
         # Unix sockets want a short path.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp")))
-        systems = [stack.enter_context(start(wanted.models, folder)) for start in OWN.values()]
+        systems = [stack.enter_context(start(wanted.models, folder)) for start in own.values()]
         reference = Reference(wanted.models)
         peers, absent = start_peers(peers_wanted, wanted.models, folder, reference, stack, say)
         measured = measure(
@@ -83,11 +88,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured.start_s = [start.took_s for start in starts]
     measured.started = starts[-1].processes if starts else ()
     settings = {"rounds": wanted.rounds, "slice_s": wanted.slice_s}
-    names = [*OWN, *(peer.name for peer in peers)]
+    names = [*own, *(peer.name for peer in peers)]
     goals = [*GOALS, *PEER_GOALS] if peers_wanted else GOALS
     tuned = {name: PEERS[name].tuned for name in peers_wanted}
-    print(write(measured, names, loads, wanted.output, goals=goals, tuned=tuned, **settings))
-    return int(not measured.absent.keys().isdisjoint(OWN))
+    table = write(
+        measured,
+        names,
+        loads,
+        wanted.output,
+        goals=goals,
+        tuned=tuned,
+        beside=dict(zip(many, FRONTS, strict=False)),
+        **settings,
+    )
+    print(table)
+    return int(not measured.absent.keys().isdisjoint(own))
 
 
 def say(line: str) -> None:

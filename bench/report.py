@@ -29,15 +29,18 @@ def write(
     *,
     goals: Sequence[Goal] = GOALS,
     tuned: Mapping[str, str] | None = None,
+    beside: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> str:
     """Write results.json, table.md and the plots into `folder`; answers the table.
 
-    `tuned` tells what is not left at its defaults in a system.
+    `tuned` tells what is not left at its defaults in a system, `beside` which systems are compared
+    with another one than the naive, and with which.
     """
     folder.mkdir(parents=True, exist_ok=True)
     facts = machine() | settings
     table = _table(measured, systems, loads, facts, goals)
+    table += _beside(measured, beside or {}, loads)
     if tuned:
         notes = [f"| {name} | {note} |" for name, note in tuned.items()]
         table += "\n".join(["", "| system | its form |", "|---|---|", *notes, ""])
@@ -156,6 +159,21 @@ def _table(
         lines += [f"| {name} | {reason} |" for name, reason in measured.absent.items()]
     lines += ["", f"Slices that do not count: {len(measured.dropped)}.", *measured.dropped, ""]
     return "\n".join(line.rstrip() if line.startswith("|") else line for line in lines)
+
+
+def _beside(measured: Measured, beside: Mapping[str, str], loads: Sequence[Load]) -> str:
+    """A table of what each system takes and gives by what the other one does."""
+    if not beside:
+        return ""
+    lines = ["", "| load | system / other | rps | p99 | CPU a request | PSS MB more |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for load in loads:
+        for system, other in beside.items():
+            ratios = [measured.ratio(each, load.name, system, other) for each in (rps, _p99, cpu)]
+            more = measured.pss_bytes.get(system, 0) - measured.pss_bytes.get(other, 0)
+            told = " | ".join(f"{ratio:.2f}" for ratio in ratios)
+            lines.append(f"| {load.name} | {system} / {other} | {told} | {more / 1e6:.0f} |")
+    return "\n".join([*lines, ""])
 
 
 def _p99(sample: Sample) -> float:

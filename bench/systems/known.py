@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,7 @@ def labels(answer: bytes) -> list[str]:
 
 @contextmanager
 def trillium(
-    models: Path, folder: Path, name: str = "trillium", front: str = "grpc"
+    models: Path, folder: Path, name: str = "trillium", front: str = "grpc", workers: int = 1
 ) -> Iterator[Up]:
     """This project: an aggregator and three predictors behind unix sockets."""
     address = f"127.0.0.1:{free_port()}"
@@ -77,7 +78,8 @@ def trillium(
         for label in LABELS
     ]
     words = [word for label in LABELS for word in ("--predictor", f"{label}={sockets[label]}")]
-    aggregator = python("aggregator", "--listen", address, "--front", front, *words)
+    words += ["--front", front, "--workers", str(workers)]
+    aggregator = python("aggregator", "--listen", address, *words)
     with running(aggregator, *predictors, log=folder / f"{name}.log") as pids:
         yield Up(name, address, tuple(pids), METHOD, request, probabilities, labels)
 
@@ -105,10 +107,24 @@ def echo(models: Path, folder: Path) -> Iterator[Up]:
         yield Up("echo", address, tuple(pids), METHOD, request, None, None)
 
 
-OWN: dict[str, Callable[[Path, Path], AbstractContextManager[Up]]] = {
-    "trillium": trillium,
-    "trillium-h2corn": partial(trillium, name="trillium-h2corn", front="h2corn"),
+Start: TypeAlias = Callable[[Path, Path], AbstractContextManager[Up]]
+"""Takes the folder of the models, and one for what it writes."""
+
+FRONTS = {"trillium": "grpc", "trillium-h2corn": "h2corn"}
+"""The project, by the name of the system: on which front."""
+
+OWN: dict[str, Start] = {
+    **{name: partial(trillium, name=name, front=front) for name, front in FRONTS.items()},
     "naive": naive,
     "echo": echo,
 }
 """What every run has."""
+
+
+def with_workers(workers: int) -> dict[str, Start]:
+    """The systems of FRONTS in their order, with so many worker processes of the aggregator."""
+    return {
+        name: partial(trillium, name=name, front=front, workers=workers)
+        for one, front in FRONTS.items()
+        for name in [f"{one}-workers{workers}"]
+    }
