@@ -19,6 +19,7 @@ from bench.asking import first_answer
 from bench.checking import flowers
 from bench.h2load import LOADS, Load, burst
 from bench.processes import ROOT, START_S, end_on_sigterm
+from bench.shares import shares, table
 from bench.systems.known import Up, trillium
 
 _LOADS = ("c1", "c64")
@@ -63,7 +64,7 @@ def record(pid: int, seconds: int, picture: Path) -> None:
 
 
 def main() -> int:
-    """Record all of them."""
+    """Record all of them, and tell the shares of their parts."""
     end_on_sigterm()
     parser = argparse.ArgumentParser(prog="python -m bench.profile", description=__doc__)
     parser.add_argument("--models", type=Path, default=ROOT / "models")
@@ -71,6 +72,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=10, help="of each recording")
     wanted = parser.parse_args()
     wanted.output.mkdir(parents=True, exist_ok=True)
+    found = {}
     with tempfile.TemporaryDirectory(prefix="bench-", dir="/tmp") as scratch:
         folder = Path(scratch)
         with trillium(wanted.models, folder) as up:
@@ -80,6 +82,10 @@ def main() -> int:
                         picture = wanted.output / f"{name}-{load.name}.svg"
                         record(pid, wanted.seconds, picture)
                         print(picture)
+                        found[picture.stem] = shares(picture.read_text())
+    said = table(found)
+    (wanted.output / "profile.md").write_text(said + "\n")
+    print(f"\n{said}")
     return 0
 
 
