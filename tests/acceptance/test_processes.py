@@ -23,13 +23,13 @@ from tests.acceptance.processes import (
     START_S,
     Server,
     aggregator,
-    free_ports,
     grpcurl,
     is_alive,
     predictor,
     started,
 )
 from tests.artifacts import iris_rows, reference_positive_probabilities
+from tests.ports import free_ports
 from tests.waiting import eventually
 from trillium.aggregator.v1 import aggregator_service_pb2 as pb
 from trillium.aggregator.v1.aggregator_service_pb2_grpc import AggregatorServiceStub

@@ -20,6 +20,7 @@ from google.rpc import status_pb2
 from grpc import aio
 
 from aggregator.roster import Endpoint
+from tests.ports import free_ports
 from trillium.errors import Code
 from trillium.predictor.v1 import model_service_pb2 as model_pb
 from trillium.predictor.v1 import predictor_service_pb2 as pb
@@ -82,12 +83,12 @@ class FakePredictor:
         self.answered_count = 0
         self.stream_count = 0
         self._streams: set[asyncio.Future[None]] = set()
-        self._port = 0
+        (self._port,) = free_ports(1)
         self._server: Any = None
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where it is, once it has been started."""
+        """Where it is, whenever it has been started."""
         return Endpoint(self.class_label, self.address)
 
     @property
@@ -100,7 +101,7 @@ class FakePredictor:
         return [row for request in self.requests for row in matrix(request).tolist()]
 
     async def start(self) -> None:
-        """Listen, where it listened before if it did."""
+        """Listen, each time at the same address."""
         self._server = aio.server(options=_OPTIONS)
         self._server.add_generic_rpc_handlers(
             (
@@ -124,7 +125,7 @@ class FakePredictor:
                 ),
             )
         )
-        self._port = self._server.add_insecure_port(self.address)
+        self._server.add_insecure_port(self.address)
         await self._server.start()
 
     async def stop(self) -> None:

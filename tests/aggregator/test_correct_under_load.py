@@ -28,6 +28,7 @@ from tests.aggregator.serving import (
     unpacked,
 )
 from tests.artifacts import iris_rows
+from tests.ports import free_ports
 from tests.waiting import eventually
 
 CLIENTS = 64
@@ -100,7 +101,7 @@ async def test_every_answer_under_load_is_right_while_a_replica_comes_and_goes(
     paths = [models / f"iris-{label}.onnx" for label in IRIS]
     seen: Counter[str] = Counter()
     async with no_task_left(), real_predictors(*paths) as running:
-        spare = await free_address()
+        spare = f"127.0.0.1:{free_ports(1)[0]}"
         endpoints = [
             *(Endpoint(label, each.address) for label, each in zip(IRIS, running, strict=True)),
             Endpoint("setosa", spare),
@@ -121,9 +122,3 @@ async def test_every_answer_under_load_is_right_while_a_replica_comes_and_goes(
     assert set(seen) <= EXPECTED, seen
     assert seen["answered"] > 500, seen
     assert seen["cancelled"] > 10, seen
-
-
-async def free_address() -> str:
-    """An address where nobody listens."""
-    async with running_predictor(PredictorConfig(listen="127.0.0.1:0")) as predictor:
-        return predictor.address

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -16,10 +15,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.ports import free_ports
 from tests.trained import trained
 from tests.waiting import eventually
 from trillium.cli import app
-from trillium.cli.ports import is_free
 
 ROOT = Path(__file__).resolve().parents[2]
 UP_S = 120.0
@@ -43,14 +42,6 @@ def environment() -> dict[str, str]:
         "PYTHONIOENCODING": "utf-8",
         "PYTHONPATH": str(ROOT),
     }
-
-
-def free_ports(count: int) -> int:
-    """The first of `count` ports in a row that are free, below those that the kernel hands out."""
-    while True:
-        first = random.randrange(20000, 32000)
-        if all(is_free(port) for port in range(first, first + count)):
-            return first
 
 
 def alive(pid: int) -> bool:
@@ -180,8 +171,7 @@ class Starter:
         here.mkdir()
         if state is not None:
             shutil.copytree(state, here / ".trillium")
-        first = free_ports(2)
-        port, controller_port = ports or (first, first + 1)
+        port, controller_port = ports or free_ports(2)
         listen = ["--port", str(port), "--controller-port", str(controller_port)]
         with (here / "stdout").open("wb") as out, (here / "stderr").open("wb") as error:
             process = subprocess.Popen(
@@ -284,5 +274,5 @@ def trillium_process(environment: dict[str, str]) -> Command:
 @pytest.fixture
 def unused() -> tuple[int, int]:
     """Two ports that nobody listens on."""
-    first = free_ports(2)
-    return first, first + 1
+    first, second = free_ports(2)
+    return first, second

@@ -141,7 +141,7 @@ def test_without_the_training_packages_a_sentence_says_what_to_install(tmp_path:
         "from trillium.cli import main; main()"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120
     )
     assert ended.returncode == 1
     assert ended.stderr == (

@@ -17,7 +17,8 @@ from pathlib import Path
 import onnx
 import pytest
 
-from tests.cli.conftest import Starter, Up, alive, free_ports
+from tests.cli.conftest import Starter, Up, alive
+from tests.ports import free_ports
 from tests.waiting import eventually
 from trillium import AsyncClient, PredictorState
 from trillium.cli.controller import ControllerCalls
@@ -100,7 +101,7 @@ async def test_ctrl_c_during_the_start_stops_everything(start_up: Starter, state
 async def test_it_serves_http_if_that_is_wanted(
     start_up: Starter, state: Path, trillium: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    port = free_ports(1)
+    (port,) = free_ports(1)
     running = start_up("--gateway", "--gateway-port", str(port), state=state)
     await running.until("Ctrl-C stops everything")
     assert f"HTTP at http://127.0.0.1:{port}/docs" in running.said
@@ -142,14 +143,16 @@ async def test_everything_ends_when_up_itself_is_killed(start_up: Starter, state
 async def test_a_killed_predictor_is_brought_back_by_the_controller(
     running: Up, trillium: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    before = running.processes("predictor")
+    before, said = running.processes("predictor"), running.said
+    lost = "deployment iris-versicolor is not loaded: its container ended"
+    again = "deployment iris-versicolor is loaded again"
     async with AsyncClient(running.address) as client:
         victim = (await client.predictors())[1]
         socket_path = victim.address.removeprefix("unix:")
         (killed,) = [pid for pid, command in before.items() if socket_path in command]
         os.kill(killed, signal.SIGKILL)
-        await running.until("deployment iris-versicolor is not loaded: its container ended")
-        await running.until("deployment iris-versicolor is loaded again")
+        await running.until(lost, said.count(lost) + 1)
+        await running.until(again, said.count(again) + 1)
         await eventually(lambda: is_whole(client))
         assert (await client.classify([7.0, 3.2, 4.7, 1.4])).labels.tolist() == ["versicolor"]
     status = await asyncio.to_thread(trillium, "status", "--address", running.address)

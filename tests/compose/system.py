@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import docker
 
-from tests.acceptance.processes import free_ports
+from tests.ports import free_ports
 from tests.runtime.engine import IMAGE, client_of
 from trillium import Client
 from trillium.answers import PredictorState

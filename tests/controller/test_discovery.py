@@ -23,6 +23,7 @@ from tests.artifacts import iris_rows, reference_positive_probabilities, two_col
 from tests.artifacts import with_trillium_metadata as labelled
 from tests.controller.run_fakes import InProcessRuntime, MovableClock
 from tests.controller.serving import CALL_S, Serving, serving
+from tests.ports import free_ports
 from tests.rpc.errors import refused
 from tests.waiting import eventually
 from trillium.controller.v1 import deployment_pb2 as deployment_pb
@@ -352,8 +353,8 @@ async def test_an_aggregator_follows_and_never_forgets_a_class(world: World) -> 
 
 
 async def test_an_aggregator_keeps_what_it_knew_while_no_controller_answers(world: World) -> None:
-    async with world.controlling() as up:
-        address = up.controller.address
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    async with world.controlling(address) as up:
         await asyncio.gather(up.load("s", model="setosa"), up.load("o", model="other"))
         served = await world._stack.enter_async_context(
             aggregating(ready=False, controller=address)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import ROOT, Starter, Up, free_ports
+from tests.cli.conftest import ROOT, Starter, Up
+from tests.ports import free_ports
 from tests.trained import trained
 
 
@@ -45,7 +46,7 @@ def live(
     models: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Live]:
     """The iris ensemble, a controller with a fresh store, and a gateway."""
-    http = free_ports(1)
+    (http,) = free_ports(1)
     starter = Starter(models, environment, tmp_path_factory.mktemp("live"))
     up = starter("--gateway", "--gateway-port", str(http))
     try:

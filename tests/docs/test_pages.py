@@ -43,7 +43,7 @@ def test_the_example_of_a_test_passes(
         env={**environment, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -83,7 +83,7 @@ def test_shell_sessions_print_what_the_page_shows(
                 env=environment,
                 capture_output=True,
                 text=True,
-                timeout=30,
+                timeout=120,
                 check=False,
             )
             assert done.returncode == 0, command.words + done.stderr

