@@ -19,7 +19,7 @@ import numpy.typing as npt
 from grpc import aio
 
 from controller.failpoints import VARIABLE
-from tests.acceptance.processes import Server, started
+from tests.acceptance.processes import START_S, Server, started
 from tests.waiting import eventually
 from trillium.aggregator.v1 import aggregator_service_pb2 as pb_aggregator
 from trillium.aggregator.v1.aggregator_service_pb2_grpc import AggregatorServiceStub
@@ -31,7 +31,7 @@ from trillium.controller.v1.controller_service_pb2_grpc import ControllerService
 from trillium.controller.v1.run_service_pb2_grpc import RunServiceStub
 from trillium.tensor.v1.tensor_pb2 import Float32Matrix
 
-CALL_S = 30.0
+CALL_S = 90.0
 NOBODY = "unix:/dev/null"
 """Calls there are UNAVAILABLE at once."""
 
@@ -239,7 +239,7 @@ async def aggregating(
                 }
                 return ready == set(labels)
 
-            await eventually(is_ready, 30)
+            await eventually(is_ready, START_S)
         yield address
 
 

@@ -114,7 +114,7 @@ async def test_a_controller_that_was_stopped_changes_nothing_when_it_goes_on(
         await stopped.load("a1", model="iris-setosa")
         await stopped.load("a2", model="iris-setosa", no_wait=True)
         order = run_pb.CreateRunRequest(run_id="r1", model="iris-setosa", dataset="iris")
-        ordered = asyncio.ensure_future(outcome_of(stopped.runs.CreateRun(order, timeout=60)))
+        ordered = asyncio.ensure_future(outcome_of(stopped.runs.CreateRun(order, timeout=200)))
 
         async def is_under_way() -> bool:
             get = run_pb.GetRunRequest(name="runs/r1")

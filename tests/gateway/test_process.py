@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
@@ -10,7 +11,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -138,18 +139,25 @@ async def test_the_curl_lines_of_the_older_systems_work(stocked: System) -> None
 
 
 async def test_no_answer_on_a_kept_connection_waits_for_an_acknowledgement() -> None:
-    def ask() -> list[float]:
-        took = []
+    def ask() -> Generator[float]:
+        """How long each of the answers takes that come before the time is up."""
         connection = http.client.HTTPConnection(gateway.address, timeout=CALL_S)
-        for _ in range(50):
-            begun = time.perf_counter()
-            connection.request("GET", "/docs")
-            assert connection.getresponse().read()
-            took.append(time.perf_counter() - begun)
-        connection.close()
-        return took
+        with contextlib.closing(connection):
+            give_up = time.monotonic() + CALL_S
+            while time.monotonic() < give_up:
+                begun = time.perf_counter()
+                connection.request("GET", "/docs")
+                assert connection.getresponse().read()
+                yield time.perf_counter() - begun
+
+    def is_quick() -> bool:
+        """Whether one of them is, however busy the machine is, as none is that has to wait.
+
+        The kernel acknowledges the first packets of a connection at once, and later ones after
+        40 ms.
+        """
+        with contextlib.closing(ask()) as answers:
+            return any(took < 0.03 for number, took in enumerate(answers) if number >= 30)
 
     async with gateway_before("127.0.0.1:1", "127.0.0.1:1") as (gateway, _):
-        took = await asyncio.to_thread(ask)
-    # The kernel acknowledges the first packets of a connection at once, and later ones after 40 ms.
-    assert min(took[30:]) < 0.03
+        assert await asyncio.to_thread(is_quick)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 
 DETAILS_KEY = "grpc-status-details-bin"
-_TRIES = 20
+_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,9 @@ def was_still_writing(failure: Failure) -> bool:
 async def refused(call: Callable[[], Awaitable[Any]]) -> Failure:
     """What a call with a stream of requests answers that must fail and may fail early; made again
     when grpc.aio lost the answer."""
-    for _ in range(_TRIES):
+    give_up = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < give_up:
         failure = await failed(call())
         if not was_still_writing(failure):
             return failure
-    raise AssertionError(f"lost {_TRIES} answers")
+    raise AssertionError(f"every answer of {_PATIENCE_S:g} s was lost")

@@ -49,7 +49,7 @@ class LateEngine:
                 await engine_writer.drain()
             if was_held:
                 # An engine may drop the work of a caller who has hung up.
-                await asyncio.wait_for(answered.wait(), 20)
+                await asyncio.wait_for(answered.wait(), 60)
                 self.answered_count += 1
         except OSError:
             pass

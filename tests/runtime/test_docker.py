@@ -142,7 +142,7 @@ async def test_a_runtime_without_users_can_be_closed_while_no_engine_answers(
 ) -> None:
     runtime = DockerRuntime(settings_for(f"unix://{short_path}/none", keep_for=("a=b",)))
     await runtime.open()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await runtime.close()
     assert "containers are left behind" in caplog.text
 
@@ -223,7 +223,7 @@ async def test_a_create_that_is_carried_out_late_leaves_one_that_never_started(
     open_docker: OpenDocker, engine: str, short_path: Path, owner: str
 ) -> None:
     async with late_engine(engine, short_path) as (late, address):
-        slow = await open_docker(door=address, owner=owner, timeout_s=1)
+        slow = await open_docker(door=address, owner=owner, timeout_s=5)
         prompt = await open_docker(owner=owner)
         late.hold("POST /v[0-9.]+/containers/create")
         with pytest.raises(RuntimeUnreachable, match="did not answer"):
@@ -246,7 +246,7 @@ async def test_a_create_that_timed_out_is_taken_up_when_it_is_repeated(
     open_docker: OpenDocker, engine: str, short_path: Path
 ) -> None:
     async with late_engine(engine, short_path) as (late, address):
-        runtime = await open_docker(door=address, timeout_s=1)
+        runtime = await open_docker(door=address, timeout_s=5)
         late.hold("POST /v[0-9.]+/containers/create")
         with pytest.raises(RuntimeUnreachable):
             await runtime.create(A1)
@@ -267,7 +267,7 @@ async def test_a_removal_that_is_carried_out_late_does_not_touch_the_next_attemp
     open_docker: OpenDocker, engine: str, short_path: Path, request_line: str, owner: str
 ) -> None:
     async with late_engine(engine, short_path) as (late, address):
-        slow = await open_docker(door=address, owner=owner, timeout_s=1)
+        slow = await open_docker(door=address, owner=owner, timeout_s=5)
         prompt = await open_docker(owner=owner)
         await prompt.create(A1)
         first = await only(prompt)
@@ -320,9 +320,9 @@ async def test_on_a_network_it_is_reached_by_a_name_of_its_own(
             probe = api.create_container(IMAGE, [*command, service], host_config=host)["Id"]
             probes.append(probe)
             api.start(probe)
-            return bool(api.wait(probe, timeout=20)["StatusCode"] == 0)
+            return bool(api.wait(probe, timeout=60)["StatusCode"] == 0)
 
-        await eventually(is_reached, 30)
+        await eventually(is_reached, 60)
         assert not api.inspect_container(container.id)["HostConfig"]["PortBindings"]
         await runtime.remove(container.id)
     finally:

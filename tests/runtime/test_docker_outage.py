@@ -21,9 +21,9 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
 
 A1 = ContainerSpec("a1", slot=0, attempt=1)
 B1 = ContainerSpec("b1", slot=0, attempt=1)
-TIMEOUT_S = 1
-BOUND_S = 3 * TIMEOUT_S + 1.0
-"""What a call may take at most, and a second for a busy machine."""
+TIMEOUT_S = 4
+BOUND_S = 3 * TIMEOUT_S + 20.0
+"""What a call may take at most, and a while for a busy machine."""
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ async def test_an_engine_that_hangs_is_unreachable_in_time_and_holds_up_nothing_
     assert max(times.values()) < BOUND_S
     assert not server.reachable
     assert "did not answer" in server.detail
-    assert await pauses < 0.5
+    assert await pauses < TIMEOUT_S / 2
     await eventually(lambda: is_looking(runtime))
     # Asked while it hung, both may be carried out yet: what is there is ours, and whole.
     await runtime.create(A1)
@@ -137,7 +137,7 @@ async def test_containers_outlive_an_engine_that_is_killed_and_changes_come_back
         await asyncio.to_thread(apart.start)
         await eventually(lambda: is_looking(runtime))
         # What woke while the engine died is over; the next wake is from the engine that is back.
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await anext(changes)
             await runtime.create(B1)
             async for _ in changes:

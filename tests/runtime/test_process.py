@@ -141,7 +141,7 @@ async def test_fifty_starts_and_stops_leave_no_zombie_no_file_and_no_thread(
     before = open_files()
     for attempt in range(3, 53):
         await start_and_stop(attempt)
-    assert zombies() == []
+    await eventually(lambda: zombies() == [])
     assert await processes.look() == []
     await eventually(lambda: open_files() <= before)
     # The event loop's own watcher keeps a thread for each process until it ends.

@@ -44,7 +44,7 @@ async def test_works_with_user_password_and_tls(mongod: Mongod) -> None:
 async def test_wrong_login_is_unavailable_and_told_without_the_password(
     mongod: Mongod, user: str, password: str
 ) -> None:
-    store = MongoStore(mongod.uri_for(user, password), call_timeout_s=4.0)
+    store = MongoStore(mongod.uri_for(user, password), call_timeout_s=30.0)
     with pytest.raises(StoreUnavailable, match="refuses the user: check name, password") as raised:
         await store.open()
     assert says_no_secret(raised.value, "wr0ng-Secret")

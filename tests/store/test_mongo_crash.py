@@ -99,16 +99,16 @@ async def test_killed_server_loses_nothing_and_work_resumes(
             tasks.create_task(writer.run(stop))
         for kill in range(2):
             revs = {writer.name: writer.rev + 5 * kill + 5 for writer in writers}
-            await eventually(lambda revs=revs: all_are_past(revs), 30)  # type: ignore[misc]
+            await eventually(lambda revs=revs: all_are_past(revs), 60)  # type: ignore[misc]
             before = {writer.name: writer.interrupted for writer in writers}
             mongod.kill()
             await eventually(
                 lambda before=before: all(each.interrupted > before[each.name] for each in writers),  # type: ignore[misc]
-                30,
+                60,
             )
             mongod.start()
         revs = {writer.name: writer.rev for writer in writers}
-        await eventually(lambda: all_are_past(revs), 30)
+        await eventually(lambda: all_are_past(revs), 60)
         stop.set()
 
     for writer in writers:
@@ -200,7 +200,7 @@ async def test_calls_to_a_stopped_server_end_in_time(mongod: Mongod, store: Mong
         with pytest.raises(StoreUnavailable) as raised:
             await call()
         assert "127.0.0.1" in str(raised.value)
-        assert time.monotonic() - begun < limit_s + 1
+        assert time.monotonic() - begun < limit_s + 15
 
     mongod.pause()
     try:
