@@ -47,6 +47,8 @@ class Point:
     """Of all processes together."""
     unit_s: float
     """Seconds for one row, or for one row of one class where the classes grow."""
+    unit_cpu_s: float
+    """Seconds of CPU for the same, of all processes; busy neighbours change it less."""
     unit_bytes: float
     """Memory of all processes where the rows grow, else of one process."""
 
@@ -61,7 +63,8 @@ def cliffs(points: Sequence[Point]) -> list[str]:
         ):
             if new > STEEPEST * old:
                 text = f"{what} of a unit is {new / old:.2f} times that at {before.size}"
-                found.append(f"{after.size}: {text}")
+                cpu = after.unit_cpu_s / before.unit_cpu_s
+                found.append(f"{after.size}: {text}, its CPU {cpu:.2f} times")
     return found
 
 
@@ -124,15 +127,19 @@ def checked_size(up: Up, rows: Rows, classes: int) -> int:
     return len(answer)
 
 
-def rate(up: Up, rows: Rows, size: int, load: Load, series: Series, folder: Path) -> float:
-    """Rows a second: the median of some slices after a calibration."""
-    message, count, seen = request(rows), 64, []
+def rate(
+    up: Up, rows: Rows, size: int, load: Load, series: Series, folder: Path
+) -> tuple[float, float]:
+    """Rows a second, and seconds of CPU for a row: medians of some slices after a calibration."""
+    message, count, seen, spent = request(rows), 64, [], []
     for _ in range(_WARM_UPS + series.slices):
+        before = usage(up.pids).cpu_s
         each = burst(up.address, up.method, message, size, load, count, folder)
+        spent.append((usage(up.pids).cpu_s - before) / each.requests / len(rows))
         calls_s = each.requests / each.took_s
         count = max(16, round(calls_s * series.slice_s))
         seen.append(calls_s * len(rows))
-    return median(seen[_WARM_UPS:])
+    return median(seen[_WARM_UPS:]), median(spent[_WARM_UPS:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +160,11 @@ def measured(what: str, size: int, series: Series) -> Point:
         folder = Path(scratch)
         with ensemble(classes, replicas, folder) as up:
             answer = checked_size(up, rows, classes)
-            rows_s = rate(up, rows, answer, load, series, folder)
+            rows_s, cpu_s = rate(up, rows, answer, load, series, folder)
             used = usage(up.pids)
-    unit_s = 1 / rows_s / (classes if what == "classes" else 1)
+    share = classes if what == "classes" else 1
     unit_bytes = used.pss_bytes / (1 if what == "rows" else used.processes)
-    return Point(size, rows_s, used.pss_bytes, unit_s, unit_bytes)
+    return Point(size, rows_s, used.pss_bytes, 1 / rows_s / share, cpu_s / share, unit_bytes)
 
 
 SIZES = {
@@ -171,7 +178,10 @@ caller; replicas of three classes, with 64 callers and one row in a call."""
 
 def _say(what: str, point: Point) -> None:
     memory = point.pss_bytes / 1e6
-    print(f"{point.size} {what}: {point.rows_s:.0f} rows/s, {memory:.0f} MB", file=sys.stderr)
+    cpu = f"{1e6 * point.unit_cpu_s:.1f} µs of CPU a unit"
+    print(
+        f"{point.size} {what}: {point.rows_s:.0f} rows/s, {cpu}, {memory:.0f} MB", file=sys.stderr
+    )
 
 
 def plot(what: str, points: Sequence[Point], picture: Path) -> None:

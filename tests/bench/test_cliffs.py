@@ -8,7 +8,7 @@ from bench.linear import STEEPEST, Point, cliffs, expected, weights
 
 
 def _points(*units: tuple[int, float, float]) -> list[Point]:
-    return [Point(size, 1 / cost, 1, cost, memory) for size, cost, memory in units]
+    return [Point(size, 1 / cost, 1, cost, cost, memory) for size, cost, memory in units]
 
 
 def test_a_linear_cost_with_a_fixed_part_has_no_cliff() -> None:
@@ -19,7 +19,7 @@ def test_a_linear_cost_with_a_fixed_part_has_no_cliff() -> None:
 def test_a_unit_that_becomes_dearer_is_a_cliff() -> None:
     (said,) = cliffs(_points((1, 1.0, 1.0), (4, 1.0, 1.0), (16, 1.6, 1.0)))
     assert said.startswith("16: time")
-    assert said.endswith("at 4")
+    assert said.endswith("at 4, its CPU 1.60 times")
 
 
 def test_memory_is_judged_by_the_same_rule() -> None:
