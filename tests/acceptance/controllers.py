@@ -146,10 +146,10 @@ def copy_of(store: Path, folder: Path) -> str:
     return f"sqlite:{folder / 'store.db'}"
 
 
-def children_of(controller: int) -> list[int]:
-    """Processes, running or not yet reaped, that were started as predictors of a controller."""
-    mark = f"--parent-pid={controller}".encode()
-    return [pid for pid, arguments in _processes() if mark in arguments]
+def children_of(*controllers: int) -> list[int]:
+    """Processes, running or not yet reaped, that were started as predictors of controllers."""
+    marks = {f"--parent-pid={each}".encode() for each in controllers}
+    return [pid for pid, arguments in _processes() if not marks.isdisjoint(arguments)]
 
 
 def predictors_at(address: str) -> list[int]:

@@ -33,7 +33,7 @@ class Children:
         return [str(pid) for pid in predictors_at(instance.address)]
 
     async def left_by(self, dead: Sequence[int]) -> list[str]:
-        return [str(pid) for each in dead for pid in children_of(each)]
+        return [str(pid) for pid in children_of(*dead)]
 
     async def survivors(self) -> list[str]:
         return []

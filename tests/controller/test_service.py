@@ -396,7 +396,9 @@ async def test_a_predictor_that_never_starts_fails_for_good_also_across_a_restar
     async def until_failures(up: Serving, runtime: Stirred, wanted: int) -> Any:
         """Skip the pauses until so many attempts have failed."""
         seen = 0
-        while seen < wanted:
+
+        async def is_so() -> bool:
+            nonlocal seen
             (instance,) = (await up.get("a1")).instances
             backs_off = instance.phase == deployment_pb.INSTANCE_PHASE_BACKOFF
             if instance.failure_count > seen and (backs_off or instance.failure_count == wanted):
@@ -407,6 +409,9 @@ async def test_a_predictor_that_never_starts_fails_for_good_also_across_a_restar
                 if seen < wanted:
                     clock.move(pause_ns / 1e9)
                     runtime.stir()
+            return seen >= wanted
+
+        await eventually(is_so)
         return await up.get("a1")
 
     runtime = Stirred()
