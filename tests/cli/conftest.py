@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -16,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.ports import free_ports
-from tests.trained import trained
+from tests.trained import made_once, trained
 from tests.waiting import eventually
 from trillium.cli import app
 
@@ -199,18 +200,26 @@ def start_up(models: Path, environment: dict[str, str], tmp_path: Path) -> Itera
 @pytest.fixture(scope="session")
 def first_demo(
     models: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Up]:
-    """The first `trillium up --demo` ever; by its end it has left a state to resume."""
-    demo = Starter(models, environment, tmp_path_factory.mktemp("first"))("--demo")
-    yield demo
-    demo.end()
+) -> Path:
+    """Where the first `trillium up --demo` ever ran, and left its `stdout`, `stderr` and state.
+
+    One for all workers; it has ended well, and so has everything that it started.
+    """
+
+    def demonstrate(folder: Path) -> None:
+        demo = Starter(models, environment, folder)("--demo")
+        try:
+            assert asyncio.run(demo.ended_with_all()) == 0, demo.complained
+        finally:
+            demo.end()
+
+    return made_once(tmp_path_factory, "first-demo", demonstrate) / "0"
 
 
-@pytest.fixture
-async def state(first_demo: Up) -> Path:
+@pytest.fixture(scope="session")
+def state(first_demo: Path) -> Path:
     """The state that an earlier `trillium up` has left."""
-    assert await first_demo.ended_with_all() == 0, first_demo.complained
-    return first_demo.folder / ".trillium"
+    return first_demo / ".trillium"
 
 
 @pytest.fixture(scope="session")
