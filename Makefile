@@ -21,9 +21,6 @@ PYTHONS ?= 3.12 3.13
 VENV ?= .venv
 MODELS ?= models
 ENSEMBLE ?= iris
-# What takes long and does not depend on the version of Python: searches, crash matrices, endurance.
-LONG := tests/controller/test_model.py tests/acceptance tests/cli tests/store/test_mongo_crash.py \
-    tests/store/test_sqlite_crash.py tests/gateway/test_openapi.py
 # Tests wait more than they compute: two workers for each core, and no more memory than 4 GB.
 WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? 2 * cores : 8)))
 # What bench-peers measures; nothing is all.
@@ -121,9 +118,15 @@ proto-check: $(VENV)/.dev ## Are the protos clean and compatible, the stubs up t
 	@$(BIN)/python scripts/generate_protos.py --check
 
 .PHONY: test
-test: $(VENV)/.dev ## All tests that need no container engine
-	@$(PYTEST) -m "not engine" $(PARALLEL) $(ARGS)
-	@echo "left out: the tests that need a container engine; make test-engine runs them"
+test: $(VENV)/.dev ## All tests that need no container engine, in the short form where there are two
+	@$(PYTEST) -m "not engine and not thorough" $(PARALLEL) $(ARGS)
+	@echo "left out: longer searches, loads and crash chains (make test-thorough)," \
+	    "and what needs a container engine (make test-engine)"
+
+# What is worth more the longer it runs, beside its short form in `test`.
+.PHONY: test-thorough
+test-thorough: $(VENV)/.dev ## The longer form of searches, fuzzing, loads and crash chains
+	@$(PYTEST) -m thorough $(PARALLEL) $(ARGS)
 
 # Measuring slows down every process that the tests start, and there are hundreds.
 .PHONY: coverage
@@ -135,7 +138,7 @@ test-engine: $(VENV)/.dev engine-image ## The tests that need a container engine
 	@DOCKER_HOST="$$(scripts/engine/start_engine.sh)" $(PYTEST) -m engine $(ARGS)
 
 .PHONY: test-all
-test-all: test test-engine ## All tests
+test-all: test test-thorough test-engine ## All tests
 
 .PHONY: engine-image
 engine-image: ## Make sure that there is a container engine, and build the image on it
@@ -146,11 +149,11 @@ engine-stop: ## Stop the engine that test-all started, if it did
 	@scripts/engine/stop_engine.sh
 
 .PHONY: test-pythons
-test-pythons: $(PYTHONS:%=test-python-%) ## The tests but for the longest, and the demo, on other Pythons
+test-pythons: $(PYTHONS:%=test-python-%) ## The tests of `test`, and the demo, on other Pythons
 
 .PHONY: test-plain
 test-plain: $(VENV)/.dev ready-models
-	@$(PYTEST) -m "not engine and not packaging" $(PARALLEL) $(LONG:%=--ignore=%) $(ARGS)
+	@$(PYTEST) -m "not engine and not thorough and not packaging" $(PARALLEL) $(ARGS)
 	@$(BIN)/trillium up --models $(MODELS) --ensemble $(ENSEMBLE) --demo
 
 # An interpreter counts only if it runs: a version manager's shim may stand for one that is not on.

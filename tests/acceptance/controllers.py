@@ -245,9 +245,14 @@ async def aggregating(
 
 @asynccontextmanager
 async def traffic(
-    address: str, row: npt.ArrayLike, *right: npt.ArrayLike, callers: int = 16
+    address: str,
+    row: npt.ArrayLike,
+    *right: npt.ArrayLike,
+    callers: int = 16,
+    rest_s: float = 0.0,
 ) -> AsyncIterator[Traffic]:
-    """Callers who have `row` predicted; each answer must be one of those that are right."""
+    """Callers who have `row` predicted, and rest after each answer; it must be one of those that
+    are right."""
     seen = Traffic([], [], [])
     values = np.array(row, "<f4")
     matrix = Float32Matrix(row_count=1, column_count=len(values), data=values.tobytes())
@@ -267,6 +272,7 @@ async def traffic(
                 if not any(np.allclose(told, each, atol=1e-6) for each in allowed):
                     seen.wrong.append(str(told))
                 seen.answered.append(time.monotonic())
+                await asyncio.sleep(rest_s)
 
         tasks = [asyncio.create_task(call()) for _ in range(callers)]
         try:

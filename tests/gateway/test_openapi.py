@@ -17,7 +17,6 @@ from trillium.errors import Code
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SCHEMATHESIS_S = 300
-EXAMPLES = 8
 
 
 async def test_every_grpc_code_has_the_status_that_google_documents() -> None:
@@ -65,7 +64,16 @@ async def test_the_page_fetches_from_nowhere_else(iris: System) -> None:
 
 
 @pytest.mark.timeout(SCHEMATHESIS_S + 100)
-async def test_schemathesis_finds_nothing(iris: System, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("phases", "examples"),
+    [
+        ("examples,fuzzing", 2),
+        pytest.param("examples,coverage,fuzzing", 8, marks=pytest.mark.thorough),
+    ],
+)
+async def test_schemathesis_finds_nothing(
+    iris: System, tmp_path: Path, phases: str, examples: int
+) -> None:
     # Left out: watches, which have no end; and the check that whatever fits the schema is done,
     # because a model that is not there, or a row that is too short, fits the schema. Headers that a
     # server does not know it must ignore, so no request is wrong for having one. Services that are
@@ -84,8 +92,8 @@ async def test_schemathesis_finds_nothing(iris: System, tmp_path: Path) -> None:
         f"{iris.call.base}/openapi.json",
         "--exclude-path-regex=:watch$",
         "--exclude-checks=positive_data_acceptance",
-        "--phases=examples,coverage,fuzzing",
-        f"--max-examples={EXAMPLES}",
+        f"--phases={phases}",
+        f"--max-examples={examples}",
         "--seed=1",
         "--generation-deterministic",
         "--suppress-health-check=all",

@@ -1,4 +1,4 @@
-"""Thousands of hostile messages: each gets a status, and the server goes on as if nothing was."""
+"""Hostile messages: each gets a status, and the server goes on as if nothing was."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ from trillium.predictor.v1 import model_service_pb2, predictor_service_pb2
 from trillium.tensor.v1 import tensor_pb2
 
 MODEL = artifacts.two_column_tensor()
-EXAMPLES = 120
 # Each example sends so many messages of each kind.
 BATCH = 12
 
@@ -165,15 +164,16 @@ async def is_unharmed(served: Served) -> None:
     assert await served.status() == "SERVING"
 
 
-def test_thousands_of_hostile_messages_each_get_a_status_and_harm_nothing(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize("examples", [30, pytest.param(120, marks=pytest.mark.thorough)])
+def test_hostile_messages_each_get_a_status_and_harm_nothing(
+    caplog: pytest.LogCaptureFixture, examples: int
 ) -> None:
     sent = 0
     with running_server() as (runner, served):
         attacker = Attacker(served.channel)
 
         @settings(
-            max_examples=EXAMPLES,
+            max_examples=examples,
             deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
@@ -195,7 +195,7 @@ def test_thousands_of_hostile_messages_each_get_a_status_and_harm_nothing(
             sent += 5 * BATCH
 
         attack()
-        assert sent >= 5000
+        assert sent >= 0.7 * 5 * BATCH * examples
         runner.run(is_unharmed(served))
         runner.run(reloads(served))
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
