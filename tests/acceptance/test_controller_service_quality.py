@@ -107,6 +107,8 @@ async def test_loads_and_unloads_leave_memory_as_it_was(
         assert max(drifts) < 0.02
 
 
+# tests/predictor/test_process.py has the short form, of a predictor without a controller.
+@pytest.mark.thorough
 async def test_an_unload_of_a_large_model_gives_its_memory_back(tmp_path: Path) -> None:
     async with controlling(f"sqlite:{tmp_path / 'c.db'}") as control:
         await control.register("small", two_column_tensor())
