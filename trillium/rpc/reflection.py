@@ -2,25 +2,31 @@
 
 Descriptors in a running program have lost their comments. The generator therefore keeps the
 descriptors with their comments in `trillium/descriptors.binpb`, and reflection answers from there.
+
+What only answers need is imported with the first question: it takes 1 MB, and few are asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from functools import cache
-from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from google.protobuf import descriptor_pool
+from grpc_reflection.v1alpha import reflection_pb2
 
 from trillium.rpc.call import Call
 from trillium.rpc.methods import Service, stream_stream
 
+if TYPE_CHECKING:
+    from google.protobuf import descriptor_pb2
+
+SERVICE_NAME = "grpc.reflection.v1alpha.ServerReflection"
+
 
 def reflection_service(services: Sequence[Service]) -> Service:
     """The gRPC service that answers for the descriptors of `services`, and of reflection itself."""
-    names = (*(service.name for service in services), reflection.SERVICE_NAME)
+    names = (*(service.name for service in services), SERVICE_NAME)
     pools = {
         method.request_type.DESCRIPTOR.file.pool: None
         for service in services
@@ -29,18 +35,27 @@ def reflection_service(services: Sequence[Service]) -> Service:
     pools.pop(descriptor_pool.Default(), None)
     # The default pool may have other messages of the same name, which somebody else's client uses.
     pool = SeveralPools((*pools, descriptor_pool.Default()))
-    servicer = reflection.aio.ReflectionServicer(names, pool=pool)
+
+    @cache
+    def servicer() -> Any:
+        from grpc_reflection.v1alpha import reflection
+
+        return reflection.aio.ReflectionServicer(names, pool=pool)
 
     def answers(requests: AsyncIterator[Any], _: Call) -> AsyncGenerator[Any]:
-        found: AsyncGenerator[Any] = servicer.ServerReflectionInfo(requests, None)
+        found: AsyncGenerator[Any] = servicer().ServerReflectionInfo(requests, None)
         return found
 
     ask = stream_stream("ServerReflectionInfo", reflection_pb2.ServerReflectionRequest, answers)
-    return Service(reflection.SERVICE_NAME, (ask,))
+    return Service(SERVICE_NAME, (ask,))
 
 
 @cache
 def _commented_files() -> dict[str, descriptor_pb2.FileDescriptorProto]:
+    from importlib import resources
+
+    from google.protobuf import descriptor_pb2
+
     raw = (resources.files("trillium") / "descriptors.binpb").read_bytes()
     return {file.name: file for file in descriptor_pb2.FileDescriptorSet.FromString(raw).file}
 
@@ -59,6 +74,8 @@ class _CommentedFile:
 
     @property
     def serialized_pb(self) -> bytes:
+        from google.protobuf import descriptor_pb2
+
         proto = descriptor_pb2.FileDescriptorProto()
         self.CopyToProto(proto)
         return proto.SerializeToString()
