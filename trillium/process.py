@@ -29,11 +29,7 @@ def run(program: str, main: Callable[[], Coroutine[Any, Any, None]]) -> int:
     ConfigError and StartFailed end it with sentences on standard error and no stack. Import gRPC in
     `main` only: it reads what may be logged when it is imported.
     """
-    # What goes wrong is told by us, in words; gRPC's own lines would stand between them.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # gRPC would do work of its own around every fork, which is not safe beside an event loop. Ours
-    # are all followed by exec at once.
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    settle_environment()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(main())
@@ -46,6 +42,15 @@ def run(program: str, main: Callable[[], Coroutine[Any, Any, None]]) -> int:
         print(f"{program}: {error}", file=sys.stderr)
         return EXIT_FAILED
     return EXIT_OK
+
+
+def settle_environment() -> None:
+    """Set what gRPC reads when it is imported, unless somebody has set it."""
+    # What goes wrong is told by us, in words; gRPC's own lines would stand between them.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # gRPC would do work of its own around every fork, which is not safe beside an event loop. Ours
+    # are all followed by exec at once, or done before gRPC begins.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

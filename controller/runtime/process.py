@@ -38,6 +38,7 @@ from controller.runtime.port import (
 )
 from controller.runtime.process_child import Child
 from controller.runtime.process_folder import PrivateFolder
+from controller.runtime.process_template import IS_POSSIBLE, Template
 from controller.runtime.wakes import Wakes
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class ProcessRuntime:
         self._wakes = Wakes()
         self._tasks: set[asyncio.Task[None]] = set()
         self._folder: PrivateFolder | None = None
+        self._template = Template(self._settings.environment) if IS_POSSIBLE else None
 
     @property
     def name(self) -> str:
@@ -95,6 +97,8 @@ class ProcessRuntime:
             return
         children = tuple(self._children.values())
         await asyncio.gather(*(self._end(each, self._settings.close_grace_s) for each in children))
+        if self._template is not None:
+            await self._template.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -178,13 +182,15 @@ class ProcessRuntime:
             log.debug("a task of the process runtime failed", exc_info=error)
 
     async def _start(self, child: Child) -> None:
-        address = f"--listen={child.address}"
-        command = (sys.executable, "-m", "predictor", address, f"--parent-pid={os.getpid()}")
+        own = (f"--listen={child.address}", f"--parent-pid={os.getpid()}")
+        arguments = (*own, *self._settings.arguments)
         async with child.starting:
             if child.is_started or child.id not in self._children or self._folder is None:
                 return
             try:
-                await child.start((*command, *self._settings.arguments), self._settings.environment)
+                if self._template is None or not await child.fork(self._template, arguments):
+                    command = (sys.executable, "-m", "predictor", *arguments)
+                    await child.start(command, self._settings.environment)
             except (FileNotFoundError, PermissionError) as error:
                 await self._forget(child)
                 raise ContainerRefused(f"{sys.executable} cannot be started: {error}") from error

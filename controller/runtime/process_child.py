@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from controller.runtime.port import Container, ContainerSpec, ContainerState
+from controller.runtime.process_template import Forked, Template
 
 KILLED_S = 5.0
 """How long the system may take to end a process that was killed."""
@@ -26,7 +28,7 @@ class Child:
         self.out_of_memory = False
         self._socket = folder / f"{id[:16]}.sock"
         self._output = folder / f"{id[:16]}.log"
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | Forked | None = None
         self._terminated = False
 
     @property
@@ -66,9 +68,7 @@ class Child:
         The calling thread must live as long as the child should: the child is told of the death of
         the thread that started it, not of its process's.
         """
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        output = await asyncio.to_thread(os.open, self._output, flags, 0o600)
-        try:
+        async with self._opened_output() as output:
             self._process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -77,6 +77,19 @@ class Child:
                 env=environment,
                 start_new_session=True,
             )
+
+    async def fork(self, template: Template, arguments: Sequence[str]) -> bool:
+        """Start it as a fork of `template`, otherwise as `start`; False if there is no template."""
+        async with self._opened_output() as output:
+            self._process = await template.fork(arguments, output)
+        return self.is_started
+
+    @asynccontextmanager
+    async def _opened_output(self) -> AsyncIterator[int]:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        output = await asyncio.to_thread(os.open, self._output, flags, 0o600)
+        try:
+            yield output
         finally:
             os.close(output)
 

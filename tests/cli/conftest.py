@@ -104,7 +104,8 @@ class Up:
     def processes(self, module: str = "") -> dict[int, str]:
         """Command line by process id of all that runs for it, or of all such servers."""
         every = descendants(self.process.pid)
-        return {pid: command for pid, command in every.items() if f"-m {module}" in command}
+        words = f"-m {module} " if module else "-m "
+        return {pid: command for pid, command in every.items() if words in command}
 
     def server(self, module: str) -> int:
         """Process id of the one such server."""
@@ -123,8 +124,8 @@ class Up:
     async def until_up(self) -> None:
         """Wait until it has shown everything, and only what is to stay is there."""
         await self.until("Ctrl-C stops everything")
-        # The predictor of the run is removed after the run has ended.
-        await eventually(lambda: len(self.processes()) == 5)
+        # The predictor of the run is removed after the run has ended. The template stays.
+        await eventually(lambda: len(self.processes()) == 6)
 
     async def ended(self) -> int:
         """Its exit status, once it has one."""

@@ -21,7 +21,12 @@ from controller.runtime.port import (
 from controller.runtime.process import ProcessRuntime, ProcessSettings
 from controller.runtime.process_child import Child
 from tests.runtime.engine import ROOT
-from tests.runtime.serving import pids_with, status_of_process, until_waiting_for_a_model
+from tests.runtime.serving import (
+    is_running,
+    pids_with,
+    status_of_process,
+    until_waiting_for_a_model,
+)
 from tests.waiting import eventually
 
 A1 = ContainerSpec("a1", slot=0, attempt=1)
@@ -39,11 +44,26 @@ async def pid_of(container: Container) -> int:
     return pid
 
 
+def children() -> list[int]:
+    """Children of this process, those included that have ended and were not reaped."""
+    lists = Path("/proc/self/task").glob("*/children")
+    return [int(pid) for path in lists for pid in path.read_text().split()]
+
+
 def zombies() -> list[int]:
     """Children of this process that have ended and were not reaped."""
-    children = Path("/proc/self/task").glob("*/children")
-    pids = [int(pid) for path in children for pid in path.read_text().split()]
-    return [pid for pid in pids if status_of_process(pid)["State"].startswith("Z")]
+    return [pid for pid in children() if status_of_process(pid)["State"].startswith("Z")]
+
+
+def templates() -> list[int]:
+    """Templates that this process has started and that run."""
+    return sorted(set(pids_with("predictor.template")) & set(children()))
+
+
+def memory_of(pid: int) -> dict[str, int]:
+    """Sizes in KiB by the kernel's names."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]
+    return {key: int(rest.split()[0]) for key, _, rest in (line.partition(":") for line in lines)}
 
 
 async def test_children_end_when_their_parent_is_killed(short_path: Path) -> None:
@@ -58,9 +78,15 @@ async def test_children_end_when_their_parent_is_killed(short_path: Path) -> Non
     assert len(addresses) == 2
     for address in addresses:
         await until_waiting_for_a_model(address)
+    (template,) = [
+        pid
+        for pid in pids_with("predictor.template")
+        if int(status_of_process(pid)["PPid"]) == parent.pid
+    ]
     parent.kill()
     await parent.communicate()
     await eventually(lambda: pids_with(f"--listen=unix:{short_path}") == [])
+    await eventually(lambda: not is_running(template))
     # The next controller deletes what that one left.
     assert len(os.listdir(short_path)) == 1
     runtime = ProcessRuntime(ProcessSettings(folder=short_path))
@@ -80,6 +106,66 @@ async def test_a_child_whose_parent_died_before_it_began_does_not_serve(short_pa
     assert child.seen("here").exit_code == 1
     assert "the parent process 1 is gone" in child.last_lines(5, 4096)
     child.delete()
+
+
+async def test_predictors_are_forked_from_one_template_as_children_of_this_process(
+    processes: ProcessRuntime,
+) -> None:
+    made_here = [await made(processes, replace(A1, slot=slot)) for slot in range(3)]
+    assert len(templates()) == 1
+    for container in made_here:
+        await until_waiting_for_a_model(container.address)
+        pid = await pid_of(container)
+        assert int(status_of_process(pid)["PPid"]) == os.getpid()
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")  # noqa: ASYNC240
+        assert words[1:3] == [b"-m", b"predictor"]
+        assert words[3:] == [
+            f"--listen={container.address}".encode(),
+            f"--parent-pid={os.getpid()}".encode(),
+        ]
+        sizes = memory_of(pid)
+        assert sizes["Shared_Dirty"] > sizes["Private_Dirty"]
+        open_files = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]  # noqa: ASYNC240
+        assert open_files.count(os.devnull) == 1
+
+
+async def test_predictors_outlive_their_template_and_others_can_follow(
+    processes: ProcessRuntime,
+) -> None:
+    first = await made(processes)
+    await until_waiting_for_a_model(first.address)
+    (template,) = templates()
+    os.kill(template, signal.SIGKILL)
+    await eventually(lambda: templates() == [])
+    second = await made(processes, replace(A1, slot=1))
+    third = await made(processes, replace(A1, slot=2))
+    for container in (first, second, third):
+        await until_waiting_for_a_model(container.address)
+    assert len(templates()) == 1
+    assert zombies() == []
+
+
+async def test_what_has_started_a_thread_is_not_forked(short_path: Path, tmp_path: Path) -> None:
+    # Python imports this module by itself when it starts.
+    words = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()"
+    (tmp_path / "sitecustomize.py").write_text(words)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    runtime = ProcessRuntime(ProcessSettings(folder=short_path, environment=environment))
+    await runtime.open()
+    container = await made(runtime)
+    await until_waiting_for_a_model(container.address)
+    assert templates() == []
+    await runtime.close()
+
+
+async def test_the_template_ends_with_its_runtime(short_path: Path) -> None:
+    runtime = ProcessRuntime(ProcessSettings(folder=short_path))
+    await runtime.open()
+    await made(runtime)
+    assert len(templates()) == 1
+    await runtime.close()
+    assert templates() == []
+    assert zombies() == []
 
 
 async def test_a_folder_in_use_is_not_swept(processes: ProcessRuntime, short_path: Path) -> None:

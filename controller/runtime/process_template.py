@@ -1,0 +1,147 @@
+"""Predictors forked from one process that has imported everything, as children of this one.
+
+See `predictor/template.py` for the other side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+
+log = logging.getLogger(__name__)
+
+IS_POSSIBLE = sys.platform == "linux" and hasattr(os, "pidfd_open")
+ANSWER_S = 60.0
+"""How long the template may take to import everything: long enough for a machine that is busy."""
+_PR_SET_CHILD_SUBREAPER = 36
+_ROOM = " " * 1024
+"""Takes the room in the template's command line that those of predictors need."""
+_MESSAGE_BYTES = 16
+
+
+class Forked:
+    """A child process that somebody else forked; used as an `asyncio.subprocess.Process`."""
+
+    def __init__(self, pid: int) -> None:
+        """`pid` is a child of this process that nobody else waits for. Raises OSError."""
+        self.pid = pid
+        self.returncode: int | None = None
+        self._ended = asyncio.Event()
+        self._descriptor = os.pidfd_open(pid)
+        asyncio.get_running_loop().add_reader(self._descriptor, self._reap)
+
+    async def wait(self) -> int:
+        """Its exit status, negative for a signal, once it has ended and was reaped."""
+        await self._ended.wait()
+        assert self.returncode is not None
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Raises ProcessLookupError if it has ended."""
+        if self.returncode is not None:
+            raise ProcessLookupError(self.pid)
+        os.kill(self.pid, number)
+
+    def _reap(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._descriptor)
+        os.close(self._descriptor)
+        self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        self._ended.set()
+
+
+class Template:
+    """The template of one runtime: started with its first predictor, ended by `close`."""
+
+    def __init__(self, environment: Mapping[str, str] | None) -> None:
+        """`environment` is the whole one of the template and its predictors; None: ours."""
+        self._environment = environment
+        self._turn = asyncio.Lock()
+        self._process: asyncio.subprocess.Process | None = None
+        self._socket: socket.socket | None = None
+
+    async def fork(self, arguments: Sequence[str], output: int) -> Forked | None:
+        """A predictor with these arguments, in a session of its own, that writes to `output`.
+
+        None if the template has ended, as where something that it imports is missing: start the
+        predictor by itself, whose output tells. Raises OSError if there can be no process now.
+        """
+        async with self._turn:
+            if self._socket is None:
+                await self._start()
+            assert self._socket is not None
+            try:
+                pid = await asyncio.to_thread(_ask, self._socket, arguments, output)
+            except OSError:
+                await self._end()
+                raise
+            if pid is None:
+                log.warning("the template of the predictors has ended")
+                await self._end()
+                return None
+            try:
+                return Forked(pid)
+            except OSError:
+                os.kill(pid, signal.SIGKILL)
+                await asyncio.to_thread(os.waitpid, pid, 0)
+                raise
+
+    async def close(self) -> None:
+        """End the template; what was forked from it goes on."""
+        async with self._turn:
+            await self._end()
+
+    async def _start(self) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.settimeout(ANSWER_S)
+        with theirs:
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "predictor.template", _ROOM),
+                    stdin=theirs.fileno(),
+                    env=self._environment,
+                    start_new_session=True,
+                )
+            except OSError:
+                await self._end()
+                raise
+
+    async def _end(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+            self._process = None
+
+
+def _ask(template: socket.socket, arguments: Sequence[str], output: int) -> int | None:
+    """The id of the process that the template forked, which is now our child; None if the template
+    has ended. Raises OSError."""
+    _set_subreaper(True)
+    try:
+        socket.send_fds(template, [json.dumps(arguments).encode()], [output])
+        answer = template.recv(_MESSAGE_BYTES)
+    except (BrokenPipeError, ConnectionResetError):
+        return None
+    finally:
+        _set_subreaper(False)
+    if answer == b"0":
+        raise OSError("the template of the predictors cannot be forked")
+    return int(answer) if answer else None
+
+
+def _set_subreaper(wanted: bool) -> None:
+    """Whether this process becomes the parent of its descendants whose own parent ends."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, int(wanted)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
