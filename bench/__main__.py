@@ -86,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured.absent |= absent
     starts = second_starts(wanted.models, wanted.starts)
     measured.start_s = [start.took_s for start in starts]
+    measured.up_pss_bytes = [start.pss_bytes for start in starts]
     measured.started = starts[-1].processes if starts else ()
     settings = {"rounds": wanted.rounds, "slice_s": wanted.slice_s}
     names = [*own, *(peer.name for peer in peers)]

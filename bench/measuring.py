@@ -61,6 +61,8 @@ class Measured:
     """Of the machine, over the last minute, before each round."""
     start_s: list[float] = field(default_factory=list)
     """From `trillium up`, not for the first time, to the first answer."""
+    up_pss_bytes: list[int] = field(default_factory=list)
+    """Of the services of each of these starts, after some calls."""
     started: Sequence[Started] = ()
     """Its processes at the first answer of the last start."""
 

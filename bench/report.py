@@ -67,6 +67,7 @@ def write(
         "tuned": tuned,
         "load_average": measured.load_average,
         "start_s": measured.start_s,
+        "up_pss_bytes": measured.up_pss_bytes,
         "started": [asdict(each) for each in measured.started],
     }
     text = json.dumps(_finite(everything), indent=1)
