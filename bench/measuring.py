@@ -135,7 +135,8 @@ def _right(systems: Sequence[Up], reference: Reference, measured: Measured) -> l
         try:
             calls = asyncio.run(check_under_load(up, reference))
         except (AssertionError, RpcError, ClientError, TimeoutError) as error:
-            measured.absent[up.name] = " ".join(f"under load: {error!r}".split())[:500]
+            said = f"under load: {type(error).__name__}: {error}"
+            measured.absent[up.name] = " ".join(said.split())[:500]
             for load in LOADS:
                 measured.samples.pop((up.name, load.name), None)
         else:
