@@ -85,7 +85,8 @@ requirements: | $(VENV)/pyvenv.cfg ## Pin requirements/*.txt anew (ALL=1: everyt
 	@test -x $(BIN)/uv || $(PIP) install uv
 	@$(call pin,pyproject.toml --group build --extra dev,dev)
 	@$(call pin,--constraint requirements/dev.txt --group build,build)
-	@$(call pin,--constraint requirements/dev.txt pyproject.toml --extra controller --extra gateway,run)
+	@$(call pin,--constraint requirements/dev.txt pyproject.toml --extra controller --extra gateway \
+	    --extra fast,run)
 	@$(call pin,--constraint requirements/dev.txt pyproject.toml --extra train,train)
 	@for peer in $(PEER_ENVIRONMENTS); do $(call pin,--group peer-$$peer,peers/$$peer) || exit 1; done
 

@@ -85,13 +85,18 @@ class System:
         }
 
     def compose(
-        self, *arguments: str, within_s: float = 170, given: bytes | None = None
+        self,
+        *arguments: str,
+        within_s: float = 170,
+        given: bytes | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
-        """`docker compose` with these arguments, and `given` as its standard input."""
+        """`docker compose` with these arguments, `given` as its standard input, and `settings` over
+        those of `.env`."""
         done = subprocess.run(
             [*command_of_compose(), "--progress=quiet", *arguments],
             cwd=ROOT,
-            env=self._environment,
+            env={**self._environment, **(settings or {})},
             input=given if given is not None else b"",
             check=False,
             capture_output=True,
