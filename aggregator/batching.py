@@ -39,6 +39,9 @@ one before waits for them while they come at intervals of such a share of what t
 these bounds (a millisecond is as fine as uvloop's timers are)."""
 MOST_PATIENCE_S = 0.02
 """However they come, no batch waits for its callers longer."""
+SHARE_S = 0.005
+"""Free predictors share what waits if there is work for so long for each of them, as the last batch
+tells. What is done sooner costs less in one batch: messages take more of it than the model does."""
 
 Outcome: TypeAlias = bytes | ClassFailure
 """What came of a class: float32 little-endian probabilities, one for each row, or why not."""
@@ -256,6 +259,8 @@ class Lane:
         self._complete: asyncio.Future[None] | None = None
         """Done when so many wait; there is one while somebody gathers."""
         self._arrivals = 0
+        self._part_s = 0.0
+        """What a part of the last batch took."""
 
     @property
     def queued_rows(self) -> int:
@@ -288,12 +293,17 @@ class Lane:
                 self._queue.move_to_end(part, last=False)
 
     async def gather(self, before: Pace = Pace()) -> Batch | None:
-        """What `take` takes, once what is arriving has arrived; None if nothing waits any more.
+        """What `take` takes, once what is arriving has arrived; None if nothing waits any more, or
+        if it is left to those who gather already.
 
         `before` is the last batch of who asks: its callers are likely to come back. Predictors that
         gather at the same time share what waits. A request that comes alone after one that left
         alone does not wait: callers who take turns have nothing to gather.
         """
+        if before.parts:
+            self._part_s = before.took_s / before.parts
+        if not self._wants_another():
+            return None
         if before.parts == 1 and len(self._queue) == 1:
             return self.take()
         self._gathering += 1
@@ -305,6 +315,12 @@ class Lane:
         finally:
             self._gathering -= 1
             self._expected -= before.parts
+            self.wake()
+
+    def _wants_another(self) -> bool:
+        """Whether what waits is worth a batch beside those that are being gathered."""
+        worth_s = len(self._queue) * self._part_s
+        return bool(self._queue) and self._gathering <= max(0, worth_s // SHARE_S - 1)
 
     def _is_complete(self) -> bool:
         """Whether as many wait as were answered last, or as many as may travel together."""
@@ -381,12 +397,12 @@ class Lane:
         self._queued_rows -= part.ticket.block.row_count
 
     def work(self) -> asyncio.Future[None]:
-        """A future that is done when there may be something to take; done already if there is.
+        """A future that is done when there may be something to gather; done already if there is.
 
         A predictor that stops waiting gives it to `leave`, or sets its result.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self._queue:
+        if self._wants_another():
             future.set_result(None)
         else:
             self._free.append(future)
@@ -409,8 +425,8 @@ class Lane:
             part.ticket.fail(part, part.note)
 
     def wake(self) -> None:
-        """Wake the predictor that has been free for longest, if there is work."""
-        while self._queue and self._free:
+        """Wake the predictor that has been free for longest, if there is work for it."""
+        while self._free and self._wants_another():
             future = self._free.popleft()
             if not future.done():
                 future.set_result(None)

@@ -11,7 +11,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from aggregator.batching import MOST_TURNS, QUIET_TURNS, Batch, Lane, Outcome, Pace, Part, Ticket
+from aggregator.batching import (
+    MOST_TURNS,
+    QUIET_TURNS,
+    SHARE_S,
+    Batch,
+    Lane,
+    Outcome,
+    Pace,
+    Part,
+    Ticket,
+)
 from trillium.clock import SystemClock
 from trillium.errors import ClassFailure, Overloaded, Phase
 from trillium.rows import Block
@@ -240,8 +250,36 @@ async def test_predictors_that_gather_at_once_share_what_waits() -> None:
     queue = lane()
     for value in range(7):
         put(queue, value)
-    batches = await asyncio.gather(*(queue.gather() for _ in range(3)))
+    slow = Pace(parts=1, took_s=SHARE_S)
+    batches = await asyncio.gather(*(queue.gather(slow) for _ in range(3)))
     assert sorted(map(values_of, batches)) == [[0, 1, 2], [3, 4], [5, 6]]
+
+
+@pytest.mark.parametrize(("part_s", "count"), [(SHARE_S / 7, 1), (SHARE_S * 2 / 7, 2), (0.0, 1)])
+async def test_so_many_predictors_gather_as_there_is_work_for(part_s: float, count: int) -> None:
+    queue = lane()
+    for value in range(7):
+        put(queue, value)
+    # A hair more than that, so that rounding changes nothing.
+    pace = Pace(parts=1, took_s=part_s * 1.001)
+    batches = await asyncio.gather(*(queue.gather(pace) for _ in range(4)))
+    assert len([each for each in batches if each is not None]) == count
+    assert queue.queued_rows == 0
+
+
+async def test_who_finds_another_gathering_is_woken_for_what_that_one_leaves() -> None:
+    queue = lane(max_batch_rows=2)
+    put(queue, 0)
+    gathering = asyncio.create_task(queue.gather())
+    await asyncio.sleep(0)
+    assert await queue.gather() is None
+    free = queue.work()
+    for value in (1, 2):
+        put(queue, value)
+    assert not free.done()
+    assert values_of(await gathering) == [0, 1]
+    assert free.done()
+    assert values_of(await queue.gather()) == [2]
 
 
 async def test_a_predictor_that_goes_while_it_gathers_takes_nothing() -> None:
