@@ -56,12 +56,15 @@ class Ensemble:
     def metadata(self) -> Metadata:
         """What it expects; raises NoMetadata while no predictor was ever reached."""
         if self.roster.metadata is None:
-            details = "; ".join(
-                f"{entry.endpoint.class_label} at {entry.endpoint.address}: {entry.detail}"
-                for entry in self.roster.entries
-            )
-            raise NoMetadata(f"no predictor has been reached yet: {details}")
+            raise self._no_metadata()
         return self.roster.metadata
+
+    def _no_metadata(self) -> NoMetadata:
+        details = "; ".join(
+            f"{entry.endpoint.class_label} at {entry.endpoint.address}: {entry.detail}"
+            for entry in self.roster.entries
+        )
+        return NoMetadata(f"no predictor has been reached yet: {details}")
 
     def statistics(self, labels: Sequence[str]) -> Statistics:
         """What requests for these classes have done: for one class those that asked for it alone,
@@ -81,11 +84,14 @@ class Ensemble:
         """The probabilities of the classes `labels`.
 
         `timeout_s` holds beside the call's deadline, if given. With `partial` one class that
-        answers is enough. Raises NoMetadata while no class is known, PredictorsFailed, Overloaded,
-        DeadlineExceeded.
+        answers is enough. Raises NoMetadata while not all classes are known, PredictorsFailed,
+        Overloaded, DeadlineExceeded.
         """
         if not labels:
             raise NoMetadata("no class is known yet: the controller has told of no predictor")
+        if self.roster.follows and self.roster.metadata is None:
+            # The controller tells of classes one by one; the first model knows all of them.
+            raise self._no_metadata()
         deadline = self._deadline(call, timeout_s)
         with self.statistics(labels).asked(block.row_count, self._clock) as timing:
             outcomes = await self._fanout.ask(

@@ -93,7 +93,8 @@ class Roster:
         after every change."""
         self._clock = clock
         self._ensemble = ensemble
-        self._follows = follows
+        self.follows = follows
+        """Whether endpoints, and with them classes, may come that nobody has named yet."""
         self._on_change = on_change
         self._static = tuple(endpoints)
         self._watched: tuple[Endpoint, ...] = ()
@@ -222,7 +223,7 @@ class Roster:
         in_contact = [each for each in after.values() if each.state in _IN_CONTACT]
         self.metadata = self._agreed([each.described for each in in_contact if each.described])
         self._update(*(self._judged(each) for each in in_contact))
-        if self._follows and self.is_ready(endpoint):
+        if self.follows and self.is_ready(endpoint):
             self._learn_classes(described)
 
     def _learn_classes(self, described: Described) -> None:

@@ -529,3 +529,21 @@ async def test_while_no_class_is_known_a_request_fails_at_once() -> None:
             failed = await failure_of(call)
             assert (failed.code.name, failed.reason) == ("UNAVAILABLE", "NO_METADATA")
             assert "the controller has told of no predictor" in failed.message
+
+
+async def test_no_class_is_left_out_before_a_model_has_told_of_all() -> None:
+    fake = FakePredictor("a")
+    assert fake.model is not None
+    fake.model.ensemble_class_labels.extend(["a", "b"])
+    fake.may_describe.clear()
+    async with before_fakes(fake, ready=False, controller="127.0.0.1:1") as served:
+        early = await failure_of(served.predict(ROW, timeout=60))
+        assert (early.code.name, early.reason) == ("UNAVAILABLE", "NO_METADATA")
+        assert f"a at {fake.address}: not reached yet" in early.message
+        fake.may_describe.set()
+
+        async def is_missed() -> bool:
+            failure = await failure_of(served.predict(ROW, timeout=60))
+            return failure.reason == "PREDICTORS_FAILED" and "b at no known" in failure.message
+
+        await eventually(is_missed)
