@@ -95,10 +95,10 @@ class ProcessRuntime:
         folder, self._folder = self._folder, None
         if folder is None:
             return
-        children = tuple(self._children.values())
-        await asyncio.gather(*(self._end(each, self._settings.close_grace_s) for each in children))
         if self._template is not None:
             await self._template.close()
+        children = tuple(self._children.values())
+        await asyncio.gather(*(self._end(each, self._settings.close_grace_s) for each in children))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

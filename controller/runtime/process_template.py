@@ -14,7 +14,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +96,10 @@ class Template:
                 raise
 
     async def close(self) -> None:
-        """End the template; what was forked from it goes on."""
+        """End the template; what was forked from it goes on, and who asks it now gets nothing."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
         async with self._turn:
             await self._end()
 
@@ -127,21 +132,46 @@ class Template:
 def _ask(template: socket.socket, arguments: Sequence[str], output: int) -> int | None:
     """The id of the process that the template forked, which is now our child; None if the template
     has ended. Raises OSError."""
-    _set_subreaper(True)
-    try:
-        socket.send_fds(template, [json.dumps(arguments).encode()], [output])
-        answer = template.recv(_MESSAGE_BYTES)
-    except (BrokenPipeError, ConnectionResetError):
-        return None
-    finally:
-        _set_subreaper(False)
+    with _SUBREAPER.wanted():
+        try:
+            socket.send_fds(template, [json.dumps(arguments).encode()], [output])
+            answer = template.recv(_MESSAGE_BYTES)
+        except (BrokenPipeError, ConnectionResetError):
+            return None
     if answer == b"0":
         raise OSError("the template of the predictors cannot be forked")
     return int(answer) if answer else None
 
 
+class _Subreaper:
+    """Whether this process becomes the parent of its descendants whose own parent ends: it does
+    while any thread wants it."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._count = 0
+
+    @contextmanager
+    def wanted(self) -> Iterator[None]:
+        """It does inside the context. Raises OSError."""
+        self._add(1)
+        try:
+            yield
+        finally:
+            self._add(-1)
+
+    def _add(self, change: int) -> None:
+        with self._turn:
+            after = self._count + change
+            if bool(after) != bool(self._count):
+                _set_subreaper(bool(after))
+            self._count = after
+
+
+_SUBREAPER = _Subreaper()
+
+
 def _set_subreaper(wanted: bool) -> None:
-    """Whether this process becomes the parent of its descendants whose own parent ends."""
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, int(wanted)) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
