@@ -65,7 +65,7 @@ def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shared]:
 
 
 ON_MONGODB = [
-    "mongodb, processes",
+    pytest.param("mongodb, processes", marks=pytest.mark.thorough),
     pytest.param("mongodb, docker", marks=[pytest.mark.engine, pytest.mark.timeout(240)]),
 ]
 EVERYWHERE = ["sqlite, processes", *ON_MONGODB]

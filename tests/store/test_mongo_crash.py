@@ -25,7 +25,11 @@ RUN = Kind.RUN
 CALL_S = 4.0
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["standalone", "replica-set"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(False, marks=pytest.mark.thorough), True],
+    ids=["standalone", "replica-set"],
+)
 def mongod(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Mongod]:

@@ -217,6 +217,11 @@ def test_digits_and_wine_keep_their_names() -> None:
     assert wine.feature_names[0] == "alcohol"
 
 
+@pytest.mark.parametrize(
+    "published",
+    ["iris", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("digits", "wine"))],
+    indirect=True,
+)
 def test_another_process_makes_the_same_bytes(published: Published, tmp_path: Path) -> None:
     command = [sys.executable, "-W", "error", "-m", "trillium", "models", "train"]
     subprocess.run(
