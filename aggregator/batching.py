@@ -39,7 +39,7 @@ one before waits for them while they come at intervals of such a share of what t
 these bounds (a millisecond is as fine as uvloop's timers are)."""
 MOST_PATIENCE_S = 0.02
 """However they come, no batch waits for its callers longer."""
-SHARE_S = 0.005
+SHARE_S = 0.01
 """Free predictors share what waits if there is work for so long for each of them, as the last batch
 tells. What is done sooner costs less in one batch: messages take more of it than the model does."""
 
