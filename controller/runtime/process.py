@@ -38,7 +38,7 @@ from controller.runtime.port import (
 )
 from controller.runtime.process_child import Child
 from controller.runtime.process_folder import PrivateFolder
-from controller.runtime.process_template import IS_POSSIBLE, Template
+from controller.runtime.process_template import Template, is_possible
 from controller.runtime.wakes import Wakes
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class ProcessRuntime:
         self._wakes = Wakes()
         self._tasks: set[asyncio.Task[None]] = set()
         self._folder: PrivateFolder | None = None
-        self._template = Template(self._settings.environment) if IS_POSSIBLE else None
+        self._template = Template(self._settings.environment) if is_possible() else None
 
     @property
     def name(self) -> str:

@@ -20,7 +20,6 @@ from contextlib import contextmanager
 
 log = logging.getLogger(__name__)
 
-IS_POSSIBLE = sys.platform == "linux" and hasattr(os, "pidfd_open")
 ANSWER_S = 60.0
 """How long the template may take to import everything: long enough for a machine that is busy."""
 _PR_SET_CHILD_SUBREAPER = 36
@@ -33,7 +32,9 @@ class Forked:
     """A child process that somebody else forked; used as an `asyncio.subprocess.Process`."""
 
     def __init__(self, pid: int) -> None:
-        """`pid` is a child of this process that nobody else waits for. Raises OSError."""
+        """`pid` is a child of this process that nobody else waits for. Raises OSError, for another
+        one's child ChildProcessError."""
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         self.pid = pid
         self.returncode: int | None = None
         self._ended = asyncio.Event()
@@ -72,8 +73,9 @@ class Template:
     async def fork(self, arguments: Sequence[str], output: int) -> Forked | None:
         """A predictor with these arguments, in a session of its own, that writes to `output`.
 
-        None if the template has ended, as where something that it imports is missing: start the
-        predictor by itself, whose output tells. Raises OSError if there can be no process now.
+        None if the template has ended, as where something that it imports is missing, or if what
+        it forked is no child of ours: start the predictor by itself, whose output tells. Raises
+        OSError if there can be no process now.
         """
         async with self._turn:
             if self._socket is None:
@@ -90,6 +92,11 @@ class Template:
                 return None
             try:
                 return Forked(pid)
+            except ChildProcessError:
+                log.warning("a forked predictor did not become a child of this process")
+                os.kill(pid, signal.SIGKILL)
+                await self._end()
+                return None
             except OSError:
                 os.kill(pid, signal.SIGKILL)
                 await asyncio.to_thread(os.waitpid, pid, 0)
@@ -169,6 +176,18 @@ class _Subreaper:
 
 
 _SUBREAPER = _Subreaper()
+
+
+def is_possible() -> bool:
+    """Whether this system has what a template takes: Linux has, some sandboxes on it have not."""
+    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+        with _SUBREAPER.wanted():
+            return True
+    except OSError:
+        return False
 
 
 def _set_subreaper(wanted: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.runtime import process_template
 from controller.runtime.port import (
     Container,
     ContainerRefused,
@@ -166,6 +168,35 @@ async def test_the_template_ends_with_its_runtime(short_path: Path) -> None:
     await runtime.close()
     assert templates() == []
     assert zombies() == []
+
+
+async def test_who_may_not_become_a_parent_starts_each_predictor_by_itself(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(wanted: bool) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(process_template, "_set_subreaper", refused)
+        runtime = ProcessRuntime(ProcessSettings(folder=short_path))
+    await runtime.open()
+    container = await made(runtime)
+    await until_waiting_for_a_model(container.address)
+    assert templates() == []
+    await runtime.close()
+
+
+async def test_a_predictor_that_became_nobodys_child_is_replaced_by_one_of_ours(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_template, "_set_subreaper", lambda wanted: None)
+    runtime = ProcessRuntime(ProcessSettings(folder=short_path))
+    await runtime.open()
+    container = await made(runtime)
+    await until_waiting_for_a_model(container.address)
+    assert int(status_of_process(await pid_of(container))["PPid"]) == os.getpid()
+    assert templates() == []
+    await runtime.close()
 
 
 async def test_a_folder_in_use_is_not_swept(processes: ProcessRuntime, short_path: Path) -> None:
