@@ -45,7 +45,16 @@ async def ask_one(play: Playing, word: str, **options: Any) -> Any:
 
 
 async def ask_down(play: Playing, word: str, **options: Any) -> Any:
-    return [each.value async for each in play.down(*said(word), timeout=CALL_S, **options)][1]
+    return (await all_of(play.down(*said(word), timeout=CALL_S, **options)))[1]
+
+
+async def all_of(call: Any) -> list[Any]:
+    """The values of all answers. grpc.aio does not end a call whose reader is cancelled just as the
+    request has been sent."""
+    try:
+        return [each.value async for each in call]
+    finally:
+        call.cancel()
 
 
 async def ask_up(play: Playing, word: str, **options: Any) -> Any:
@@ -53,9 +62,7 @@ async def ask_up(play: Playing, word: str, **options: Any) -> Any:
 
 
 async def ask_both(play: Playing, word: str, **options: Any) -> Any:
-    (answer,) = [
-        each.value async for each in play.both(iter(said(word)), timeout=CALL_S, **options)
-    ]
+    (answer,) = await all_of(play.both(iter(said(word)), timeout=CALL_S, **options))
     return answer
 
 
