@@ -62,14 +62,14 @@ class Watcher:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _leave(self) -> None:
-        """End the watch in good order: then no unload waits for our confirmation."""
+        """Take leave of the controller: then no unload waits for our confirmation."""
         stream = self._stream
         if stream is not None:
             with contextlib.suppress(
                 aio.AioRpcError, aio.InternalError, asyncio.InvalidStateError, TimeoutError
             ):
                 async with asyncio.timeout(FAREWELL_S):
-                    await stream.done_writing()
+                    await stream.write(pb.WatchEndpointsRequest(leaving=True))
                     await stream.code()
 
     async def _run(self) -> None:

@@ -37,6 +37,8 @@ class DiscoveryServicer:
             text = "is missing; the first message must hold it"
             raise InvalidRequest.of("watcher_id", text)
         watcher = names.checked_token(opening.watcher_id, "watcher_id", 64)
+        # Nothing is told to whom an unload would not wait for yet.
+        await self._discovery.confirm(watcher, 0)
         confirming = asyncio.create_task(self._confirm(watcher, requests))
         draining = asyncio.create_task(self.draining.wait())
         told = 0
@@ -58,13 +60,13 @@ class DiscoveryServicer:
     async def _confirm(
         self, watcher: str, requests: AsyncIterator[pb.WatchEndpointsRequest]
     ) -> None:
-        """Note what the watcher confirms, and that it is still there, until it leaves.
+        """Note what the watcher confirms, and that it is still there, until its stream ends.
 
-        A watcher that ends its stream in good order is not waited for any more; one that is cut off
-        is, until it has been silent for a while: it may well be asking what it knew last.
+        A watcher that says that it leaves is not waited for any more. One whose stream just ends
+        is, until it has been silent for a while: it may well be asking what it knew last, and
+        grpc.aio tells of a stream that was cut off first that it has ended.
         """
         confirmed = 0
-        await self._discovery.confirm(watcher, confirmed)
         reading = asyncio.ensure_future(anext(requests, None))
         try:
             while True:
@@ -72,6 +74,8 @@ class DiscoveryServicer:
                 if reading.done():
                     request = reading.result()
                     if request is None:
+                        return
+                    if request.leaving:
                         await self._discovery.leave(watcher)
                         return
                     confirmed = max(confirmed, request.confirmed_revision)

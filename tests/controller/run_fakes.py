@@ -30,15 +30,22 @@ class MovableClock:
 
     def __init__(self) -> None:
         self._ahead = timedelta()
+        self._stopped: tuple[float, datetime] | None = None
 
     def monotonic(self) -> float:
-        return time.monotonic() + self._ahead.total_seconds()
+        monotonic = time.monotonic() if self._stopped is None else self._stopped[0]
+        return monotonic + self._ahead.total_seconds()
 
     def now(self) -> datetime:
-        return to_milliseconds(datetime.now(UTC)) + self._ahead
+        now = datetime.now(UTC) if self._stopped is None else self._stopped[1]
+        return to_milliseconds(now) + self._ahead
 
     def move(self, seconds: float) -> None:
         self._ahead += timedelta(seconds=seconds)
+
+    def stop(self) -> None:
+        """From here on only `move` moves it, however slow the machine is."""
+        self._stopped = time.monotonic(), datetime.now(UTC)
 
 
 class Mortal(Failpoints):

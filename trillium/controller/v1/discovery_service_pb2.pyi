@@ -27,6 +27,7 @@ class WatchEndpointsRequest(_message.Message):
     WATCHER_ID_FIELD_NUMBER: _builtins.int
     ENSEMBLE_FIELD_NUMBER: _builtins.int
     CONFIRMED_REVISION_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
     watcher_id: _builtins.str
     """Chosen by the watcher, the same for as long as it runs; in the first message: letters, digits,
     '.', '_' and '-', at most 64.
@@ -35,16 +36,21 @@ class WatchEndpointsRequest(_message.Message):
     """Only the endpoints of models of this ensemble; in the first message; empty means all."""
     confirmed_revision: _builtins.int
     """The revision that the watcher works by now; 0 before the first one."""
+    leaving: _builtins.bool
+    """The watcher asks no predictor any more and watches no longer: nothing waits for it, and the
+    stream ends.
+    """
     def __init__(
         self,
         *,
         watcher_id: _builtins.str = ...,
         ensemble: _builtins.str = ...,
         confirmed_revision: _builtins.int = ...,
+        leaving: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed_revision", b"confirmed_revision", "ensemble", b"ensemble", "watcher_id", b"watcher_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed_revision", b"confirmed_revision", "ensemble", b"ensemble", "leaving", b"leaving", "watcher_id", b"watcher_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

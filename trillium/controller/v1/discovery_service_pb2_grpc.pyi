@@ -37,7 +37,8 @@ class DiscoveryServiceStub:
     """Streams the endpoints: a whole snapshot at once, and again after every change.
 
     The watcher confirms each revision after it has stopped asking what is not in it any more. An
-    unload waits for that, for a limited time, before it frees the model.
+    unload waits for that, for a limited time, before it frees the model. It waits as long for a
+    watcher whose stream has ended, unless that has said that it leaves.
 
     Errors: as described at ControllerService. What a watcher knew last stays good while no
     controller answers.
@@ -52,7 +53,8 @@ class DiscoveryServiceAsyncStub(DiscoveryServiceStub):
     """Streams the endpoints: a whole snapshot at once, and again after every change.
 
     The watcher confirms each revision after it has stopped asking what is not in it any more. An
-    unload waits for that, for a limited time, before it frees the model.
+    unload waits for that, for a limited time, before it frees the model. It waits as long for a
+    watcher whose stream has ended, unless that has said that it leaves.
 
     Errors: as described at ControllerService. What a watcher knew last stays good while no
     controller answers.
@@ -70,7 +72,8 @@ class DiscoveryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams the endpoints: a whole snapshot at once, and again after every change.
 
         The watcher confirms each revision after it has stopped asking what is not in it any more. An
-        unload waits for that, for a limited time, before it frees the model.
+        unload waits for that, for a limited time, before it frees the model. It waits as long for a
+        watcher whose stream has ended, unless that has said that it leaves.
 
         Errors: as described at ControllerService. What a watcher knew last stays good while no
         controller answers.
