@@ -33,6 +33,7 @@ _GO = b"go"
 
 def main() -> int:
     """Answer until the socket is closed, and be a predictor in each new process."""
+    _close_what_was_inherited()
     settle_environment()
     # OpenBLAS would start threads as soon as numpy is imported; a predictor has no use for them.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
@@ -51,6 +52,18 @@ def main() -> int:
         return EXIT_OK
     sys.argv[1:] = arguments
     return run(PROGRAM, serve)
+
+
+def _close_what_was_inherited() -> None:
+    """Keep only the standard descriptors.
+
+    uvloop leaves a second one of standard input to whom it starts: predictors would get it, and as
+    long as any of them ran, nobody would notice that the template has ended.
+    """
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            with contextlib.suppress(OSError):  # One of them read the folder, and is closed.
+                os.close(int(name))
 
 
 def _answer(asker: socket.socket) -> list[str] | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import docker
 import pytest
+import uvloop
 
 from controller.runtime.docker import DockerRuntime
 from controller.runtime.process import ProcessRuntime, ProcessSettings
@@ -17,7 +19,17 @@ from tests.runtime.engine import client_of, remove_all
 from tests.runtime.engine import settings_for as settings_of
 from tests.runtime.serving import pids_with
 
+LoopFactory: TypeAlias = Callable[[], asyncio.AbstractEventLoop]
 OpenDocker: TypeAlias = Callable[..., Awaitable[DockerRuntime]]
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, LoopFactory]:
+    """Servers run on uvloop, and on asyncio's own loop where there is none: the two start processes
+    in ways of their own."""
+    factories: dict[str, LoopFactory] = {"uvloop": uvloop.new_event_loop}
+    if "process" in item.path.name:
+        factories["asyncio"] = asyncio.new_event_loop
+    return factories
 
 
 @pytest.fixture

@@ -129,6 +129,9 @@ async def test_predictors_are_forked_from_one_template_as_children_of_this_proce
         assert sizes["Shared_Dirty"] > sizes["Private_Dirty"]
         open_files = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]  # noqa: ASYNC240
         assert open_files.count(os.devnull) == 1
+        # Who held the template's socket would hide its end from us.
+        (template,) = templates()
+        assert os.readlink(f"/proc/{template}/fd/0") not in open_files
 
 
 async def test_predictors_outlive_their_template_and_others_can_follow(
