@@ -60,6 +60,7 @@ class ModelServicer:
     def __init__(self, host: ModelHost, shelf: Shelf) -> None:
         self._host = host
         self._shelf = shelf
+        self._room = uploads.Room(shelf.max_bytes)
 
     def service(self) -> Service:
         """The gRPC service that answers for this."""
@@ -94,14 +95,18 @@ class ModelServicer:
         wrong += wrong_facts
         if wrong:
             raise InvalidRequest(wrong)
-        if first_chunk is None:
-            artifact, digest, near = await self._shelf.read(header.name)
-            said = near.overridden_by(said)
-        else:
-            artifact, digest = await uploads.assembled(first_chunk, parts, header.size_bytes)
-        if header.sha256:
-            uploads.check_digest(f"the artifact of {header.name}", digest, header.sha256)
-        description = await self._host.load(header.name, artifact, digest, said, fence=header.fence)
+        size = self._shelf.max_bytes if first_chunk is None else header.size_bytes
+        async with self._room.taken(size):
+            if first_chunk is None:
+                artifact, digest, near = await self._shelf.read(header.name)
+                said = near.overridden_by(said)
+            else:
+                artifact, digest = await uploads.assembled(first_chunk, parts, size)
+            if header.sha256:
+                uploads.check_digest(f"the artifact of {header.name}", digest, header.sha256)
+            description = await self._host.load(
+                header.name, artifact, digest, said, fence=header.fence
+            )
         return model_pb.LoadModelResponse(model=model_message(description))
 
     async def _unload(

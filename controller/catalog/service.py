@@ -53,6 +53,7 @@ class CatalogServicer:
         self._refused = refused
         self._max_model_bytes = max_model_bytes
         self._max_dataset_bytes = max_dataset_bytes
+        self._room = uploads.Room(max(max_model_bytes, max_dataset_bytes))
 
     def service(self) -> Service:
         """The gRPC service that answers for this."""
@@ -101,8 +102,6 @@ class CatalogServicer:
     ) -> pb.RegisterModelResponse:
         header, first_chunk = await uploads.opening(parts)
         _check(_wrong_model_fields(header, self._max_model_bytes))
-        content, digest = await uploads.assembled(first_chunk or b"", parts, header.size_bytes)
-        uploads.check_digest(f"the artifact of {header.name}", digest, header.sha256)
         said = Said(
             class_label=header.class_label,
             positive_column=header.positive_column if header.HasField("positive_column") else None,
@@ -112,7 +111,10 @@ class CatalogServicer:
             feature_names=tuple(header.feature_names),
             sample=tuple(header.sample),
         )
-        model, version = await self._catalog.register_model(header.name, content, said)
+        async with self._room.taken(header.size_bytes):
+            content, digest = await uploads.assembled(first_chunk or b"", parts, header.size_bytes)
+            uploads.check_digest(f"the artifact of {header.name}", digest, header.sha256)
+            model, version = await self._catalog.register_model(header.name, content, said)
         return pb.RegisterModelResponse(model=model_message(model), version=version)
 
     async def _register_dataset(
@@ -123,10 +125,11 @@ class CatalogServicer:
         if header.format not in _FORMATS:
             wrong.append(Violation("header.format", f"is {header.format}; no such format"))
         _check(wrong)
-        content, digest = await uploads.assembled(first_chunk or b"", parts, header.size_bytes)
-        uploads.check_digest(f"the file of {header.name}", digest, header.sha256)
         format = _FORMATS[header.format]
-        dataset, version = await self._catalog.register_dataset(header.name, content, format)
+        async with self._room.taken(header.size_bytes):
+            content, digest = await uploads.assembled(first_chunk or b"", parts, header.size_bytes)
+            uploads.check_digest(f"the file of {header.name}", digest, header.sha256)
+            dataset, version = await self._catalog.register_dataset(header.name, content, format)
         return pb.RegisterDatasetResponse(dataset=dataset_message(dataset), version=version)
 
 

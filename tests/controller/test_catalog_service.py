@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from grpc import aio
 from pyarrow import parquet
 
 from controller.catalog.registered import Described, Said
@@ -28,8 +29,10 @@ from tests.controller.catalogs import (
     opened,
     serving,
 )
-from tests.rpc.errors import failed, refused
+from tests.rpc.errors import Failure, failed, failure_of, refused, was_still_writing
+from tests.waiting import eventually
 from trillium.controller.v1 import catalog_service_pb2 as pb
+from trillium.rpc import uploads
 from trillium.rpc.uploads import MAX_CHUNK_BYTES
 
 QUICK = artifacts.renamed_opset(13)
@@ -174,6 +177,39 @@ async def test_each_bad_upload_is_told_and_changes_nothing(store: SqliteStore) -
             assert failure.code == "INVALID_ARGUMENT"
         assert await models(served) == pb.ListModelsResponse()
     assert trial.asked == []
+
+
+async def test_uploads_share_a_limited_room(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "WAIT_S", 1.0)
+    limits = {"max_model_bytes": len(QUICK), "max_dataset_bytes": 100}
+    async with serving(store, FakeTrial(), **limits) as served:
+        begun = [served.stub.RegisterModel(timeout=60) for _ in range(2)]
+        header, chunk = model_upload(QUICK)
+        for call in begun:
+            await call.write(header)
+            await call.write(pb.RegisterModelRequest(chunk=chunk.chunk[:-1]))
+        third = served.stub.RegisterDataset
+        refusals: list[Failure] = []
+
+        async def is_refused() -> bool:
+            # It is taken as long as the others' headers are on their way.
+            try:
+                await third(dataset_upload(CSV), timeout=60)
+            except aio.AioRpcError as error:
+                refusals.append(failure_of(error))
+            return bool(refusals) and not was_still_writing(refusals[-1])
+
+        await eventually(is_refused)
+        failure = refusals[-1]
+        assert (failure.code, failure.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
+        assert failure.retry_s == 5
+        begun[0].cancel()
+        await begun[1].write(pb.RegisterModelRequest(chunk=chunk.chunk[-1:]))
+        await begun[1].done_writing()
+        assert (await begun[1]).version == 1
+        assert (await third(dataset_upload(CSV), timeout=60)).version == 1
 
 
 async def test_another_class_is_told_by_its_field(served: Served) -> None:

@@ -55,6 +55,7 @@ from trillium.predictor.v1 import (
     predictor_service_pb2,
     predictor_service_pb2_grpc,
 )
+from trillium.rpc import uploads
 from trillium.tensor.v1 import tensor_pb2
 
 QUICK = artifacts.renamed_opset(13)
@@ -555,6 +556,16 @@ async def test_upload_that_breaks_off_changes_nothing(served: Served) -> None:
     assert (await served.scores(iris_rows()[:1])).tobytes() == expected(QUICK, 0)
     answer = await served.model.LoadModel(upload(artifacts.two_column_tensor()), timeout=60)
     assert answer.model.digest == digest_of(artifacts.two_column_tensor())
+
+
+async def test_an_upload_that_does_not_begin_is_over_after_a_while(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "SILENCE_S", 0.05)
+    failure = await failed(served.model.LoadModel(timeout=60))
+    assert (failure.code, failure.reason) == ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
+    assert "did not go on" in failure.message
+    assert (await served.get()).model.digest == digest_of(QUICK)
 
 
 async def test_load_that_its_caller_gives_up_leaves_the_model_and_room_for_the_next(

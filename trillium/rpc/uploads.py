@@ -2,19 +2,28 @@
 
 The messages of such a stream have a oneof `part` of `header` and `chunk`. Every header says the
 name, the size and the SHA-256 of what comes; what else it says is its service's own business.
+A service has one `Room` for all uploads that it works on at once.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
-from trillium.errors import DigestMismatch, InvalidRequest, Violation
+from trillium.errors import DeadlineExceeded, DigestMismatch, InvalidRequest, Overloaded, Violation
+from trillium.waking import Bell
 
 MAX_CHUNK_BYTES = 4 * 1024 * 1024
+SILENCE_S = 60.0
+"""The next message of an upload comes within this time, or the upload is over."""
+WAIT_S = 30.0
+"""So long an upload waits for room: longer than most take, and shorter than callers wait."""
+_RETRY_AFTER_S = 5.0
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
@@ -62,15 +71,46 @@ def wrong_name(name: str) -> list[Violation]:
     return [Violation("header.name", f"is {name[:140]!r}; allowed: {allowed}")]
 
 
+class Room:
+    """The memory that uploads may take together; who finds too little waits in line, unread.
+
+    There is room for two of the largest, so that one that comes slowly holds up nobody.
+    """
+
+    def __init__(self, largest: int) -> None:
+        """`largest` is the size of the largest upload in bytes."""
+        self._free = 2 * largest
+        self._freed = Bell()
+        self._line = asyncio.Lock()
+
+    @asynccontextmanager
+    async def taken(self, size: int) -> AsyncIterator[None]:
+        """Have that many bytes of it inside the context. Raises Overloaded when they are not free
+        within `WAIT_S`."""
+        try:
+            async with asyncio.timeout(WAIT_S), self._line:
+                while self._free < size:
+                    await self._freed.next().wait()
+                self._free -= size
+        except TimeoutError:
+            text = f"other uploads left no room for {size} bytes within {WAIT_S:g} s"
+            raise Overloaded(text, retry_after_s=_RETRY_AFTER_S) from None
+        try:
+            yield
+        finally:
+            self._free += size
+            self._freed.ring()
+
+
 async def opening(parts: AsyncIterator[Part[H_co]]) -> tuple[H_co, bytes | None]:
     """The header, not checked yet, and the first chunk; None if no chunk follows.
 
-    Raises InvalidRequest for parts out of place.
+    Raises InvalidRequest for parts out of place, and DeadlineExceeded as `assembled` does.
     """
-    first = await anext(parts, None)
+    first = await _next(parts)
     if first is None or first.WhichOneof("part") != "header":
         raise InvalidRequest.of("header", "is missing; the first message must hold it")
-    following = await anext(parts, None)
+    following = await _next(parts)
     return first.header, None if following is None else _chunk(following)
 
 
@@ -91,12 +131,13 @@ async def assembled(
 ) -> tuple[bytes, str]:
     """All chunks as one, and their SHA-256; takes no more than a chunk beyond `size`.
 
-    Raises InvalidRequest for parts out of place and for more or less than `size` bytes.
+    Raises InvalidRequest for parts out of place and for more or less than `size` bytes, and
+    DeadlineExceeded when no part comes for `SILENCE_S`.
     """
     content = io.BytesIO(first)  # Answers its bytes without a copy of them all.
     content.seek(len(first))
     digest = hashlib.sha256(first)
-    async for part in parts:
+    while (part := await _next(parts)) is not None:
         chunk = _chunk(part)
         content.write(chunk)
         digest.update(chunk)
@@ -114,6 +155,14 @@ def check_digest(what: str, digest: str, announced: str) -> None:
     """Raises DigestMismatch unless `what` has the digest that was announced for it."""
     if digest != announced:
         raise DigestMismatch(f"{what} has SHA-256 {digest}; {announced} announced")
+
+
+async def _next(parts: AsyncIterator[Part[H_co]]) -> Part[H_co] | None:
+    try:
+        async with asyncio.timeout(SILENCE_S):
+            return await anext(parts, None)
+    except TimeoutError:
+        raise DeadlineExceeded(f"the upload did not go on for {SILENCE_S:g} s") from None
 
 
 def _chunk(part: Part[Header]) -> bytes:

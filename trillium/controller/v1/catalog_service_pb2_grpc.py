@@ -84,7 +84,9 @@ class CatalogServiceServicer(object):
         here. An artifact that is the newest version already is not taken twice.
 
         Errors: INVALID_ARGUMENT/INVALID_REQUEST, INVALID_ARGUMENT/DIGEST_MISMATCH,
-        INVALID_ARGUMENT/MODEL_REJECTED.
+        INVALID_ARGUMENT/MODEL_REJECTED; RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other uploads
+        on their way leave no memory for this one; DEADLINE_EXCEEDED also when no chunk comes for a
+        minute.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,7 +115,7 @@ class CatalogServiceServicer(object):
         true class; all others are features and hold finite numbers.
 
         Errors: INVALID_ARGUMENT/INVALID_REQUEST (row and column are named),
-        INVALID_ARGUMENT/DIGEST_MISMATCH.
+        INVALID_ARGUMENT/DIGEST_MISMATCH; OVERLOADED and DEADLINE_EXCEEDED as with RegisterModel.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,7 +45,9 @@ class CatalogServiceStub:
     here. An artifact that is the newest version already is not taken twice.
 
     Errors: INVALID_ARGUMENT/INVALID_REQUEST, INVALID_ARGUMENT/DIGEST_MISMATCH,
-    INVALID_ARGUMENT/MODEL_REJECTED.
+    INVALID_ARGUMENT/MODEL_REJECTED; RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other uploads
+    on their way leave no memory for this one; DEADLINE_EXCEEDED also when no chunk comes for a
+    minute.
     """
     ListRefusedModels: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListRefusedModelsRequest, _catalog_service_pb2.ListRefusedModelsResponse]
     """Lists the files that this controller was to register when it started, and could not: those of
@@ -61,7 +63,7 @@ class CatalogServiceStub:
     true class; all others are features and hold finite numbers.
 
     Errors: INVALID_ARGUMENT/INVALID_REQUEST (row and column are named),
-    INVALID_ARGUMENT/DIGEST_MISMATCH.
+    INVALID_ARGUMENT/DIGEST_MISMATCH; OVERLOADED and DEADLINE_EXCEEDED as with RegisterModel.
     """
 
 @_typing.type_check_only
@@ -81,7 +83,9 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     here. An artifact that is the newest version already is not taken twice.
 
     Errors: INVALID_ARGUMENT/INVALID_REQUEST, INVALID_ARGUMENT/DIGEST_MISMATCH,
-    INVALID_ARGUMENT/MODEL_REJECTED.
+    INVALID_ARGUMENT/MODEL_REJECTED; RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other uploads
+    on their way leave no memory for this one; DEADLINE_EXCEEDED also when no chunk comes for a
+    minute.
     """
     ListRefusedModels: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListRefusedModelsRequest, _catalog_service_pb2.ListRefusedModelsResponse]  # type: ignore[assignment]
     """Lists the files that this controller was to register when it started, and could not: those of
@@ -97,7 +101,7 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     true class; all others are features and hold finite numbers.
 
     Errors: INVALID_ARGUMENT/INVALID_REQUEST (row and column are named),
-    INVALID_ARGUMENT/DIGEST_MISMATCH.
+    INVALID_ARGUMENT/DIGEST_MISMATCH; OVERLOADED and DEADLINE_EXCEEDED as with RegisterModel.
     """
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -126,7 +130,9 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         here. An artifact that is the newest version already is not taken twice.
 
         Errors: INVALID_ARGUMENT/INVALID_REQUEST, INVALID_ARGUMENT/DIGEST_MISMATCH,
-        INVALID_ARGUMENT/MODEL_REJECTED.
+        INVALID_ARGUMENT/MODEL_REJECTED; RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other uploads
+        on their way leave no memory for this one; DEADLINE_EXCEEDED also when no chunk comes for a
+        minute.
         """
 
     @_abc_1.abstractmethod
@@ -160,7 +166,7 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         true class; all others are features and hold finite numbers.
 
         Errors: INVALID_ARGUMENT/INVALID_REQUEST (row and column are named),
-        INVALID_ARGUMENT/DIGEST_MISMATCH.
+        INVALID_ARGUMENT/DIGEST_MISMATCH; OVERLOADED and DEADLINE_EXCEEDED as with RegisterModel.
         """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -79,6 +79,8 @@ class ModelServiceServicer(object):
         INVALID_ARGUMENT/DIGEST_MISMATCH; NOT_FOUND/MODEL_NOT_FOUND;
         INVALID_ARGUMENT/MODEL_REJECTED when the artifact is no usable binary classifier (the message
         says why); ABORTED/MODEL_BUSY while another load or unload is under way;
+        RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other artifacts on their way leave no memory
+        for this one; DEADLINE_EXCEEDED also when no chunk comes for a minute;
         FAILED_PRECONDITION/OVERTAKEN when a call with a higher fence came before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -50,6 +50,8 @@ class ModelServiceStub:
     INVALID_ARGUMENT/DIGEST_MISMATCH; NOT_FOUND/MODEL_NOT_FOUND;
     INVALID_ARGUMENT/MODEL_REJECTED when the artifact is no usable binary classifier (the message
     says why); ABORTED/MODEL_BUSY while another load or unload is under way;
+    RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other artifacts on their way leave no memory
+    for this one; DEADLINE_EXCEEDED also when no chunk comes for a minute;
     FAILED_PRECONDITION/OVERTAKEN when a call with a higher fence came before.
     """
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UnloadModelRequest, _model_service_pb2.UnloadModelResponse]
@@ -81,6 +83,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     INVALID_ARGUMENT/DIGEST_MISMATCH; NOT_FOUND/MODEL_NOT_FOUND;
     INVALID_ARGUMENT/MODEL_REJECTED when the artifact is no usable binary classifier (the message
     says why); ABORTED/MODEL_BUSY while another load or unload is under way;
+    RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other artifacts on their way leave no memory
+    for this one; DEADLINE_EXCEEDED also when no chunk comes for a minute;
     FAILED_PRECONDITION/OVERTAKEN when a call with a higher fence came before.
     """
     UnloadModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UnloadModelRequest, _model_service_pb2.UnloadModelResponse]  # type: ignore[assignment]
@@ -121,6 +125,8 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT/DIGEST_MISMATCH; NOT_FOUND/MODEL_NOT_FOUND;
         INVALID_ARGUMENT/MODEL_REJECTED when the artifact is no usable binary classifier (the message
         says why); ABORTED/MODEL_BUSY while another load or unload is under way;
+        RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other artifacts on their way leave no memory
+        for this one; DEADLINE_EXCEEDED also when no chunk comes for a minute;
         FAILED_PRECONDITION/OVERTAKEN when a call with a higher fence came before.
         """
 
