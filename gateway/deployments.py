@@ -132,6 +132,7 @@ class Deployments:
                 "POST", path, TAG, "Start predictors, without a model (DEPLOY_CREATE)",
                 self._create, (told,), description=WAITS, body=CreateBody, refusals=_VERB,
                 body_example={"deployment_id": "a1", "model": "iris-setosa"}, waits=True,
+                changes=True,
             ),
             Operation(
                 "GET", f"{path}:watch", TAG, "Watch deployments", self._watch,
@@ -144,17 +145,17 @@ class Deployments:
             Operation(
                 "POST", f"{one}:load", TAG, "Serve the model (DEPLOY_LOAD)", self._load, (told,),
                 description=f"Creates the deployment first if needed. {WAITS}", body=LoadBody,
-                body_optional=True, refusals=_VERB, waits=True,
+                body_optional=True, refusals=_VERB, waits=True, changes=True,
             ),
             Operation(
                 "POST", f"{one}:unload", TAG, "Free the model (DEPLOY_UNLOAD)", self._unload,
                 (told,), description=WAITS, body=VerbBody, body_optional=True, refusals=_VERB,
-                waits=True,
+                waits=True, changes=True,
             ),
             Operation(
                 "POST", f"{one}:terminate", TAG, "Remove the predictors (TERMINATE)",
                 self._terminate, (told,), description=WAITS, body=VerbBody, body_optional=True,
-                refusals=_VERB, waits=True,
+                refusals=_VERB, waits=True, changes=True,
             ),
             Operation(
                 "GET", f"{one}/events", TAG, "What happened to a deployment", self._events,

@@ -70,6 +70,7 @@ class InferenceRouter:
                 "POST", "/inference_router/", TAG, "Create, load, unload, terminate, run",
                 self._route, (Promise(200, "The deployment, or the run.", schema),),
                 description=_DESCRIPTION, body=RouterBody, refusals=(404, 409), waits=True,
+                changes=True,
                 body_example={
                     "job_id": "a1", "model": "iris-setosa", "dataset": "iris",
                     "operation_type": "DEPLOY_CREATE", "container_id": "",

@@ -135,6 +135,8 @@ class Operation:
     """Statuses of problems besides those that every operation may answer."""
     waits: bool = False
     """Whether it waits for a deployment or a run, and so gets more time by default."""
+    changes: bool = False
+    """Whether it changes something, and so is carried out though its caller has gone away."""
     local: bool = False
     """Whether it asks no service behind the gateway."""
     hidden: bool = False

@@ -8,6 +8,7 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from gateway.edge import Served
+from gateway.leaving import unless_gone
 from gateway.operation import Operation
 from gateway.problems import HttpError
 from gateway.reading import Reader
@@ -34,7 +35,8 @@ class Routes:
         """Answer a request. Raises TrilliumError."""
         operation = self._operation(scope)
         asked = await self._reader.read(operation, scope, receive, served.request_id, served.traced)
-        response = await operation.handler(asked)
+        answering = operation.handler(asked)
+        response = await (answering if operation.changes else unless_gone(answering, receive))
         await response(scope, receive, send)
 
     def _operation(self, scope: Scope) -> Operation:

@@ -107,13 +107,13 @@ class Runs:
             ),
             Operation(
                 "POST", "/v1/runs", TAG, "Score a dataset", self._create, (told,),
-                description=WAITS, body=RunBody, refusals=(404, 409), waits=True,
+                description=WAITS, body=RunBody, refusals=(404, 409), waits=True, changes=True,
                 body_example={"model": "iris-setosa", "dataset": "iris"},
             ),
             Operation("GET", one, TAG, "Tell one run", self._get, (told,), refusals=(404,)),
             Operation(
                 "POST", f"{one}:cancel", TAG, "End a run", self._cancel, (told,), refusals=(404,),
-                description="One that has ended already is left as it is.",
+                description="One that has ended already is left as it is.", changes=True,
             ),
             Operation(
                 "GET", f"{one}:watch", TAG, "Watch a run", self._watch,
