@@ -69,6 +69,9 @@ class MissingClass(BaseModel):
     phase: str = Field(description="How far it got: connect, queue or run.")
     message: str
     elapsed_s: float = Field(description="Time spent on it until it failed.")
+    timed_out: bool = Field(
+        description="Whether the request's time ran out, rather than that the predictor failed."
+    )
 
 
 class Problem(BaseModel):
@@ -134,6 +137,7 @@ def missing_json(failure: Any) -> dict[str, Any]:
         "phase": failure.phase.value,
         "message": failure.message,
         "elapsed_s": round(failure.elapsed_s, 6),
+        "timed_out": failure.timed_out,
     }
 
 

@@ -346,7 +346,7 @@ class ClassFailure:
     elapsed_s: float
     """Seconds from the arrival of the request to the failure."""
     timed_out: bool = False
-    """True when time ran out, not the predictor."""
+    """Whether the request's time ran out, rather than that the predictor failed."""
 
     def __str__(self) -> str:
         spent = f"after {self.elapsed_s * 1000:.0f} ms"

@@ -15,6 +15,7 @@ from trillium.rpc.status import DOMAIN, code_of, from_status, to_status
 FAILURES = (
     ClassFailure("setosa", "127.0.0.1:50061", Phase.CONNECT, "refused", 0.25),
     ClassFailure("virginica", "a:1,b:1", Phase.RUN, "boom", 1.5),
+    ClassFailure("versicolor", "a:1", Phase.QUEUE, "late", 1.5, timed_out=True),
 )
 SPECIAL: dict[type[TrilliumError], TrilliumError] = {
     errors.InvalidRequest: errors.InvalidRequest(

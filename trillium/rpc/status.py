@@ -45,6 +45,7 @@ def missing_class(failure: errors.ClassFailure) -> aggregator_pb2.MissingClass:
         phase=_PHASES[failure.phase],
         message=failure.message,
         elapsed=duration(failure.elapsed_s),
+        timed_out=failure.timed_out,
     )
 
 
@@ -56,6 +57,7 @@ def class_failure(missing: aggregator_pb2.MissingClass) -> errors.ClassFailure:
         phase=_PHASES_BACK.get(missing.phase, errors.Phase.RUN),
         message=missing.message,
         elapsed_s=missing.elapsed.ToNanoseconds() / 1e9,
+        timed_out=missing.timed_out,
     )
 
 

@@ -641,6 +641,7 @@ class MissingClass(_message.Message):
     PHASE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
+    TIMED_OUT_FIELD_NUMBER: _builtins.int
     class_label: _builtins.str
     """The class."""
     address: _builtins.str
@@ -649,6 +650,8 @@ class MissingClass(_message.Message):
     """How far it got."""
     message: _builtins.str
     """What happened, in a sentence."""
+    timed_out: _builtins.bool
+    """Whether the request's time ran out, rather than that the predictor failed."""
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """Time spent on it until it failed."""
@@ -661,10 +664,11 @@ class MissingClass(_message.Message):
         phase: Global___FailurePhase.ValueType = ...,
         message: _builtins.str = ...,
         elapsed: _duration_pb2.Duration | None = ...,
+        timed_out: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "class_label", b"class_label", "elapsed", b"elapsed", "message", b"message", "phase", b"phase"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "class_label", b"class_label", "elapsed", b"elapsed", "message", b"message", "phase", b"phase", "timed_out", b"timed_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
