@@ -81,7 +81,7 @@ class Predictors:
         """
         stub = ModelServiceStub(await self._channel(address))
         try:
-            await stub.LoadModel(iter(list(_parts(artifact, fence))), timeout=timeout_s)
+            await stub.LoadModel(_parts(artifact, fence), timeout=timeout_s)
         except aio.AioRpcError as error:
             raise error_of(error, address, timeout_s) from error
 
