@@ -119,8 +119,11 @@ class ApartEngine:
 
     def hangs(self) -> bool:
         """Whether a SIGSTOP has reached the last of its threads."""
-        threads = Path(f"/proc/{self.pid}/task").glob("*/status")
-        return all("\nState:\tT" in each.read_text() for each in threads)
+        states = []
+        for each in Path(f"/proc/{self.pid}/task").glob("*/status"):
+            with suppress(FileNotFoundError, ProcessLookupError):  # A thread may end.
+                states.append("\nState:\tT" in each.read_text())
+        return all(states)
 
 
 @contextmanager

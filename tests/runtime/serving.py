@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -111,7 +112,8 @@ def pids_with(word: str) -> list[int]:
 
 
 def status_of_process(pid: int) -> dict[str, str]:
-    """What the system says of a process; raises FileNotFoundError if there is none."""
+    """What the system says of a process; raises FileNotFoundError if there is none, and
+    ProcessLookupError if it ends just then."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
@@ -120,5 +122,14 @@ def is_running(pid: int) -> bool:
     """Whether the process runs; one that nobody has reaped does not."""
     try:
         return status_of_process(pid)["State"][0] not in "ZX"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def open_files(pid: int) -> list[str]:
+    """What a process has open; what it closes just then is left out."""
+    found = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(os.readlink(path))
+    return found

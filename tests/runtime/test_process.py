@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import signal
@@ -25,6 +26,7 @@ from controller.runtime.process_child import Child
 from tests.runtime.engine import ROOT
 from tests.runtime.serving import (
     is_running,
+    open_files,
     pids_with,
     status_of_process,
     until_waiting_for_a_model,
@@ -48,13 +50,21 @@ async def pid_of(container: Container) -> int:
 
 def children() -> list[int]:
     """Children of this process, those included that have ended and were not reaped."""
-    lists = Path("/proc/self/task").glob("*/children")
-    return [int(pid) for path in lists for pid in path.read_text().split()]
+    found: list[int] = []
+    for path in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # A thread may end.
+            found += map(int, path.read_text().split())
+    return found
 
 
 def zombies() -> list[int]:
     """Children of this process that have ended and were not reaped."""
-    return [pid for pid in children() if status_of_process(pid)["State"].startswith("Z")]
+    found = []
+    for pid in children():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if status_of_process(pid)["State"].startswith("Z"):
+                found.append(pid)
+    return found
 
 
 def templates() -> list[int]:
@@ -127,11 +137,11 @@ async def test_predictors_are_forked_from_one_template_as_children_of_this_proce
         ]
         sizes = memory_of(pid)
         assert sizes["Shared_Dirty"] > sizes["Private_Dirty"]
-        open_files = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]  # noqa: ASYNC240
-        assert open_files.count(os.devnull) == 1
+        files = open_files(pid)
+        assert files.count(os.devnull) == 1
         # Who held the template's socket would hide its end from us.
         (template,) = templates()
-        assert os.readlink(f"/proc/{template}/fd/0") not in open_files
+        assert os.readlink(f"/proc/{template}/fd/0") not in files
 
 
 async def test_predictors_outlive_their_template_and_others_can_follow(
@@ -253,17 +263,17 @@ async def test_fifty_starts_and_stops_leave_no_zombie_no_file_and_no_thread(
         container = await made(processes, replace(A1, attempt=attempt))
         await processes.remove(container.id, grace_s=0)
 
-    def open_files() -> int:
+    def open_count() -> int:
         return len(os.listdir("/proc/self/fd"))
 
     for attempt in (1, 2):
         await start_and_stop(attempt)
-    before = open_files()
+    before = open_count()
     for attempt in range(3, 53):
         await start_and_stop(attempt)
     await eventually(lambda: zombies() == [])
     assert await processes.look() == []
-    await eventually(lambda: open_files() <= before)
+    await eventually(lambda: open_count() <= before)
     # The event loop's own watcher keeps a thread for each process until it ends.
     await eventually(lambda: len(os.listdir("/proc/self/task")) < 50)
 
