@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from aggregator.config import PROGRAM, AggregatorConfig
-from trillium.process import EXIT_FAILED, EXIT_USAGE, StartFailed
+from trillium.process import EXIT_FAILED, EXIT_USAGE, StartFailed, start_child
 from trillium.waking import first_of
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ async def _keep(command: Sequence[str], stopped: asyncio.Event, end_s: float) ->
 
 async def _one(command: Sequence[str], stopped: asyncio.Event, end_s: float) -> int:
     """Start a worker; answers its exit status once it has ended, by itself or as `stopped` says."""
-    worker = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
+    worker = await start_child(*command, stdin=asyncio.subprocess.DEVNULL)
     await first_of(worker.wait(), stopped.wait())
     if worker.returncode is None:
         worker.send_signal(signal.SIGTERM)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -60,6 +61,22 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
+
+
+async def start_child(*command: str, **options: Any) -> asyncio.subprocess.Process:
+    """Start a process; `options` and errors are those of `asyncio.create_subprocess_exec`.
+
+    uvloop runs Python in the new process before it becomes another program. A garbage collection
+    there may end objects whose threads it does not have, and grpc.aio's wait for theirs for ever,
+    while this process waits for the new one: so none may begin.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return await asyncio.create_subprocess_exec(*command, **options)
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def stop_requested(signals: Sequence[int] = (signal.SIGTERM, signal.SIGINT)) -> asyncio.Event:

@@ -22,6 +22,7 @@ from controller.predictors import Artifact, Predictors
 from trillium.errors import DeadlineExceeded, ModelRejected, Unreachable
 from trillium.predictor.v1 import model_service_pb2 as model_pb
 from trillium.predictor.v1.model_service_pb2_grpc import ModelServiceStub
+from trillium.process import start_child
 from trillium.rpc.channels import link_channel
 from trillium.wire import error_of
 
@@ -148,7 +149,7 @@ async def _child(folder: Path, python: str) -> AsyncIterator[_Child]:
 
 async def _started(command: Sequence[str], log: Path) -> asyncio.subprocess.Process:
     with log.open("wb") as output:
-        return await asyncio.create_subprocess_exec(
+        return await start_child(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from controller.runtime.port import Container, ContainerSpec, ContainerState
 from controller.runtime.process_template import Forked, Template
+from trillium.process import start_child
 
 KILLED_S = 5.0
 """How long the system may take to end a process that was killed."""
@@ -69,7 +70,7 @@ class Child:
         the thread that started it, not of its process's.
         """
         async with self._opened_output() as output:
-            self._process = await asyncio.create_subprocess_exec(
+            self._process = await start_child(
                 *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,

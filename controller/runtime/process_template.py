@@ -18,6 +18,8 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from trillium.process import start_child
+
 log = logging.getLogger(__name__)
 
 ANSWER_S = 60.0
@@ -115,7 +117,7 @@ class Template:
         self._socket.settimeout(ANSWER_S)
         with theirs:
             try:
-                self._process = await asyncio.create_subprocess_exec(
+                self._process = await start_child(
                     *(sys.executable, "-m", "predictor.template", _ROOM),
                     stdin=theirs.fileno(),
                     env=self._environment,

@@ -32,6 +32,7 @@ from tests.runtime.serving import (
     until_waiting_for_a_model,
 )
 from tests.waiting import eventually
+from trillium.process import start_child
 
 A1 = ContainerSpec("a1", slot=0, attempt=1)
 
@@ -79,7 +80,7 @@ def memory_of(pid: int) -> dict[str, int]:
 
 
 async def test_children_end_when_their_parent_is_killed(short_path: Path) -> None:
-    parent = await asyncio.create_subprocess_exec(
+    parent = await start_child(
         sys.executable,
         *("-m", "tests.runtime.parent", str(short_path)),
         cwd=ROOT,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from trillium.cli.ports import HOST, is_free
-from trillium.process import StartFailed
+from trillium.process import StartFailed, start_child
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class Child:
     async def start(self) -> None:
         """Start a process in a session of its own, which a Ctrl-C in ours does not reach."""
         with self.program.log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
+            self._process = await start_child(
                 *self.program.command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
