@@ -49,6 +49,8 @@ class Watcher:
         self._open_channel = open_channel
         self._id = f"aggregator-{secrets.token_hex(8)}"
         self._stream: Any = None
+        self._writing = asyncio.Lock()
+        """Held while a message is written: a second one at the same time would break the call."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -69,7 +71,7 @@ class Watcher:
                 aio.AioRpcError, aio.InternalError, asyncio.InvalidStateError, TimeoutError
             ):
                 async with asyncio.timeout(FAREWELL_S):
-                    await stream.write(pb.WatchEndpointsRequest(leaving=True))
+                    await self._write(stream, pb.WatchEndpointsRequest(leaving=True))
                     await stream.code()
 
     async def _run(self) -> None:
@@ -93,7 +95,8 @@ class Watcher:
     async def _watch(self, channel: aio.Channel) -> bool:
         """Watch until the controller ends it; answers whether anything came."""
         self._stream = stream = DiscoveryServiceStub(channel).WatchEndpoints()
-        await stream.write(pb.WatchEndpointsRequest(watcher_id=self._id, ensemble=self._ensemble))
+        opening = pb.WatchEndpointsRequest(watcher_id=self._id, ensemble=self._ensemble)
+        await self._write(stream, opening)
         came = False
         async for snapshot in stream:
             came = True
@@ -105,5 +108,10 @@ class Watcher:
             )
             await self._fanout.follow_roster()
             log.info("endpoints followed", extra={"revision": snapshot.revision})
-            await stream.write(pb.WatchEndpointsRequest(confirmed_revision=snapshot.revision))
+            confirmation = pb.WatchEndpointsRequest(confirmed_revision=snapshot.revision)
+            await self._write(stream, confirmation)
         return came
+
+    async def _write(self, stream: Any, message: pb.WatchEndpointsRequest) -> None:
+        async with self._writing:
+            await stream.write(message)
