@@ -11,13 +11,15 @@ ARG BASE_IMAGE=python:3.13-slim-bookworm
 # --- What is served with: only wheels, so that no stage needs a compiler ---
 FROM ${BASE_IMAGE} AS packages
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-# Two environments: pip works from the one on the other, which then has none.
+# Two environments: pip works from the one on the other, which then has none. The files name
+# everything, so pip resolves nothing (scripts/install.py says why), and `check` sees that all is there.
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/trillium
 COPY requirements/run.txt /build/run.txt
 # What no service uses is left out: tests, sources, copies, and Arrow's ways to other machines. An rm
 # fails where a name is gone, so that a new version is looked at again.
 RUN /opt/pip/bin/pip --quiet --python /opt/trillium/bin/python install \
-        --require-hashes --only-binary :all: --requirement /build/run.txt \
+        --no-deps --require-hashes --only-binary :all: --requirement /build/run.txt \
+    && /opt/pip/bin/pip --python /opt/trillium/bin/python check \
     && cd /opt/trillium/lib/python3*/site-packages \
     && rm -r onnx/backend/test pyarrow/tests pyarrow/include pyarrow/src pyarrow/*flight* \
         pyarrow/*s3* pyarrow/*cpp_tests* \
@@ -29,7 +31,8 @@ RUN /opt/pip/bin/pip --quiet --python /opt/trillium/bin/python install \
 FROM packages AS models
 COPY requirements/train.txt /build/train.txt
 RUN /opt/pip/bin/pip --quiet install \
-        --require-hashes --only-binary :all: --requirement /build/train.txt
+        --no-deps --require-hashes --only-binary :all: --requirement /build/train.txt \
+    && /opt/pip/bin/pip check
 COPY trillium /build/trillium
 RUN cd /build && /opt/pip/bin/python -m trillium models train --builtin iris --output /models \
     && chmod --recursive a+rX /models

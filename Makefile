@@ -21,6 +21,9 @@ PYTHONS ?= 3.12 3.13
 VENV ?= .venv
 MODELS ?= models
 ENSEMBLE ?= iris
+# Of the aggregator; the controller has the next one. Another port has a state folder of its own.
+PORT = 50051
+STATE = .trillium$(if $(filter-out 50051,$(PORT)),-$(PORT))
 # Tests wait more than they compute: two workers for each core, and no more memory than 4 GB.
 WORKERS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 4 ? 2 * cores : 8)))
 # What bench-peers measures; nothing is all.
@@ -34,23 +37,22 @@ PYTEST := $(BIN)/python -m pytest
 # Each worker begins with tests that stand together, and so share what is set up for them; who has
 # no more takes from the others.
 PARALLEL := --numprocesses $(WORKERS) --dist worksteal
-# Twice quiet: errors only.
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
-# Building what ships as source uses the pinned tools of build.txt, never freshly fetched ones.
-INSTALL := $(PIP) install --require-hashes --no-build-isolation --use-pep517
-EDITABLE := $(PIP) install --no-deps --no-build-isolation --editable .
+INSTALL := $(BIN)/python scripts/install.py
+INSTALLED_BY := pyproject.toml scripts/install.py requirements/uv.txt requirements/build.txt
 TRAIN := $(BIN)/trillium models train --builtin $(ENSEMBLE) --output $(MODELS)
+UP = $(BIN)/trillium up --models $(MODELS) --ensemble $(ENSEMBLE) --port $(PORT) \
+    --controller-port $$(($(PORT) + 1)) --state $(STATE)
 BASELINE := protos/baseline.binpb
 
 ##@ Use it
 
 .PHONY: run
 run: $(VENV)/.run ready-models ## Start the ensemble and stay up until Ctrl-C
-	@exec $(BIN)/trillium up --models $(MODELS) --ensemble $(ENSEMBLE)
+	@exec $(UP) --make-target $@
 
 .PHONY: demo
 demo: $(VENV)/.run ready-models ## Start it, score a few flowers, print them, stop
-	@exec $(BIN)/trillium up --models $(MODELS) --ensemble $(ENSEMBLE) --demo
+	@exec $(UP) --make-target $@ --demo
 
 .PHONY: models
 models: $(VENV)/.run ## Train what is missing of ENSEMBLE=iris (or digits, wine)
@@ -82,8 +84,9 @@ proto-baseline: $(VENV)/.dev ## At a release: what later protos must stay compat
 
 .PHONY: requirements
 requirements: | $(VENV)/pyvenv.cfg ## Pin requirements/*.txt anew (ALL=1: everything to its newest)
-	@test -x $(BIN)/uv || $(PIP) install uv
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --requirement requirements/uv.txt
 	@$(call pin,pyproject.toml --group build --extra dev,dev)
+	@$(call pin,--constraint requirements/dev.txt --group uv,uv)
 	@$(call pin,--constraint requirements/dev.txt --group build,build)
 	@$(call pin,--constraint requirements/dev.txt pyproject.toml --extra controller --extra gateway \
 	    --extra fast,run)
@@ -155,7 +158,7 @@ test-pythons: $(PYTHONS:%=test-python-%) ## The tests of `test`, and the demo, o
 .PHONY: test-plain
 test-plain: $(VENV)/.dev ready-models
 	@$(PYTEST) -m "not engine and not thorough and not packaging" $(PARALLEL) $(ARGS)
-	@$(BIN)/trillium up --models $(MODELS) --ensemble $(ENSEMBLE) --demo
+	@$(UP) --demo
 
 # An interpreter counts only if it runs: a version manager's shim may stand for one that is not on.
 test-python-%:
@@ -235,20 +238,16 @@ $(VENV)/pyvenv.cfg:
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
 	    echo "This Python cannot make virtual environments:" \
 	        "on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }
+	@echo "Making $(VENV) with $$("$(PYTHON)" -V) ..."
 	@"$(PYTHON)" -m venv $(VENV)
 
-$(VENV)/.run: pyproject.toml requirements/build.txt requirements/run.txt requirements/train.txt \
-		| $(VENV)/pyvenv.cfg
-	@echo "Installing into $(VENV) what running needs (once; about a minute) ..."
-	@$(INSTALL) --requirement requirements/build.txt
-	@$(INSTALL) --requirement requirements/run.txt --requirement requirements/train.txt
-	@$(EDITABLE)
+$(VENV)/.run: $(INSTALLED_BY) requirements/run.txt requirements/train.txt | $(VENV)/pyvenv.cfg
+	@echo "Installing into $(VENV) what running needs (once) ..."
+	@$(INSTALL) run train
 	@touch $@
 
 # dev.txt holds every pin of the others, so what this installs is ready to run, too.
-$(VENV)/.dev: pyproject.toml requirements/build.txt requirements/dev.txt | $(VENV)/pyvenv.cfg
-	@echo "Installing into $(VENV) what development needs (once; one or two minutes) ..."
-	@$(INSTALL) --requirement requirements/build.txt
-	@$(INSTALL) --requirement requirements/dev.txt
-	@$(EDITABLE)
+$(VENV)/.dev: $(INSTALLED_BY) requirements/dev.txt | $(VENV)/pyvenv.cfg
+	@echo "Installing into $(VENV) what development needs (once) ..."
+	@$(INSTALL) dev
 	@touch $(VENV)/.run $@

@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import venv
-from ast import literal_eval
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +19,8 @@ from typing import Any
 
 import pytest
 from packaging.version import Version
+
+from scripts.install import read_uv_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Environment:
     def install(self, *arguments: str) -> None:
         """Run `uv pip install` for this environment."""
         uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(self.python)]
-        run([*uv, *arguments], cwd=self.folder, **_index())
+        run([*uv, *arguments], cwd=self.folder, **_settings())
 
     def run(self, code: str, *arguments: str, cwd: Path) -> Any:
         """What `code` prints, decoded from JSON."""
@@ -58,26 +59,8 @@ def created(folder: Path) -> Environment:
 
 
 @cache
-def _index() -> Mapping[str, str]:
-    """Where pip finds packages, as uv's settings; what is set for uv itself comes first.
-
-    Of all indexes together the newest version is taken, as pip does it.
-    """
-    names = {
-        "index-url": "UV_DEFAULT_INDEX",
-        "extra-index-url": "UV_INDEX",
-        "find-links": "UV_FIND_LINKS",
-        "cert": "SSL_CERT_FILE",
-    }
-    found = {"UV_INDEX_STRATEGY": "unsafe-best-match"}
-    settings = run([sys.executable, "-m", "pip", "config", "list"], Path.cwd()).splitlines()
-    # What the environment says replaces what files say.
-    for line in sorted(settings, key=lambda each: each.startswith(":env:")):
-        key, _, value = line.partition("=")
-        if name := names.get(key.rpartition(".")[2]):
-            separator = "," if name == "UV_FIND_LINKS" else " "
-            found[name] = separator.join(literal_eval(value).split())
-    return {name: os.environ.get(name, value) for name, value in found.items()}
+def _settings() -> Mapping[str, str]:
+    return read_uv_settings()
 
 
 def run(command: Sequence[str], cwd: Path, **settings: str) -> str:

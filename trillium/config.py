@@ -150,7 +150,7 @@ def front(text: str) -> str:
     """Parses the name of the server that carries gRPC; what is not installed is none."""
     name = one_of("grpc", "h2corn")(text)
     if name == "h2corn" and importlib.util.find_spec("h2corn") is None:
-        raise ValueError("h2corn is not installed: pip install 'trillium[fast]'")
+        raise ValueError("h2corn is not installed: pip install 'h2corn>=2.0,<3'")
     return name
 
 

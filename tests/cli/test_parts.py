@@ -196,6 +196,21 @@ def test_a_score_as_json_names_its_probability() -> None:
     assert score_json(score)["probability"] == 0.9
 
 
+def test_what_is_suggested_first_is_installed_with_trillium(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("python", "trillium"):
+        (tmp_path / name).touch(mode=0o700)
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", "")
+    (first, call), (python, _), *others = calls("127.0.0.1:7", "127.0.0.1:8", (5.1,)).items()
+    assert (first, call[0].split()[1:3]) == ("Command line", ["classify", "5.1"])
+    assert Path(call[0].split()[0]).resolve() == tmp_path / "trillium"
+    assert Path(python.removeprefix("Python (").rstrip(")")).resolve() == tmp_path / "python"
+    assert len(others) == 2
+    assert all("once grpcurl is installed" in title for title, _ in others)
+
+
 def test_calls_can_be_copied() -> None:
     lines = calls("127.0.0.1:7", "127.0.0.1:8", Example((5.1, 1234567.0), "").features)
     (classify,) = lines["Aggregator at 127.0.0.1:7"]

@@ -11,13 +11,14 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import pytest
 
-from tests.cli.conftest import Starter, Up, alive
+from tests.cli.conftest import ROOT, Starter, Up, alive
 from tests.ports import free_ports
 from tests.waiting import eventually
 from trillium import AsyncClient, PredictorState
@@ -210,9 +211,37 @@ async def test_a_taken_port_is_named_with_the_option_to_change(
         refused = start_up(ports=unused)
         assert await refused.ended_with_all() == 1
     assert refused.complained == (
-        f"trillium: port {unused[place]}, wanted for the {what}, is in use or not allowed; stop "
+        f"trillium: port {unused[place]}, needed for the {what}, is in use or not allowed; stop "
         f"what listens there or choose another {option}\n"
     )
+
+
+async def test_another_trillium_on_the_port_is_named(start_up: Starter, running: Up) -> None:
+    refused = start_up(ports=(running.port, running.controller_port))
+    assert await refused.ended_with_all() == 1
+    assert refused.complained == (
+        f"trillium: port {running.port}, needed for the aggregator, is in use by another Trillium; "
+        "stop that one or choose another --port\n"
+    )
+
+
+async def test_make_says_how_to_choose_other_ports(running: Up, models: Path) -> None:
+    def make_run(port: int) -> subprocess.CompletedProcess[str]:
+        made = ("make", f"--old-file={sys.prefix}/.run", f"VENV={sys.prefix}", f"MODELS={models}")
+        words = (*made, "run", f"PORT={port}", f"STATE={running.folder / 'other'}")
+        return subprocess.run(
+            words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    refused = await asyncio.to_thread(make_run, running.port)
+    said = re.search(
+        rf"port {running.port}, needed for the aggregator, is in use by another Trillium; stop "
+        r"that one or choose other ports: make run PORT=(\d+)\n",
+        refused.stderr,
+    )
+    assert said, refused.stderr
+    assert is_free(int(said[1]))
+    assert is_free(int(said[1]) + 1)
 
 
 async def test_missing_models_are_told_with_the_way_to_them(

@@ -100,7 +100,7 @@ def without_instants(text: str) -> str:
 
 def test_the_readme_shows_what_starting_prints(live: Live) -> None:
     shown = block_after(page("README.md", live.addresses), "`make run` prints this").text
-    said, _, _ = live.up.said.partition("\n\nAggregator at ")
+    said, _, _ = live.up.said.partition("\n\nCommand line")
     assert without_times(shown) == without_times(said)
 
 

@@ -49,12 +49,12 @@ def test_every_dependency_is_pinned_inside_its_bounds(name: str) -> None:
         assert all(requirement.specifier.contains(version) for version in versions), requirement
 
 
-@pytest.mark.parametrize("name", ["run", "train", "build"])
+@pytest.mark.parametrize("name", ["run", "train", "build", "uv"])
 def test_development_installs_the_same_versions(name: str) -> None:
     assert _pins(name)
     assert _pins(name) <= _pins("dev")
 
 
-@pytest.mark.parametrize("name", ["run", "train", "dev", "build"])
+@pytest.mark.parametrize("name", ["run", "train", "dev", "build", "uv"])
 def test_pins_name_no_index_and_no_path(name: str) -> None:
     assert not re.search(r"https?:|file:|(?m:^-)|index-url|find-links|\s/", _text(name))

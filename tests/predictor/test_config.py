@@ -37,7 +37,7 @@ def test_front_that_is_not_installed_is_told_with_what_to_do(
     assert from_command_line(["--front", "h2corn"], {}).front == "h2corn"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert problems_of(["--front", "h2corn"]) == [
-        "--front=h2corn: h2corn is not installed: pip install 'trillium[fast]'"
+        "--front=h2corn: h2corn is not installed: pip install 'h2corn>=2.0,<3'"
     ]
     assert problems_of([], {"TRILLIUM_PREDICTOR_FRONT": "nginx"}) == [
         "TRILLIUM_PREDICTOR_FRONT=nginx: one of grpc, h2corn is wanted"

@@ -283,7 +283,7 @@ def test_what_is_not_installed_is_told_with_the_way_to_it(
         train(*blobs(), ensemble="e", output=tmp_path)
     assert str(missing.value) == (
         "training needs skl2onnx, scikit-learn, not installed here; "
-        "install it: pip install 'trillium[train]'"
+        "install it: pip install skl2onnx scikit-learn"
     )
 
 

@@ -60,6 +60,7 @@ def start(
     state: State = Path(".trillium"),
     gateway: Annotated[bool, typer.Option("--gateway", help="Serve HTTP, too.")] = False,
     gateway_port: GatewayPort = 9000,
+    make_target: Annotated[str, typer.Option(hidden=True)] = "",
     as_json: Json = False,
 ) -> None:
     """Start a controller and an aggregator, load an ensemble, score rows, stay up until Ctrl-C."""
@@ -67,7 +68,7 @@ def start(
     from trillium.cli.up import Plan, up
 
     http = gateway_port if gateway else None
-    plan = Plan(ensemble, models, demo, port, controller_port, state, http)
+    plan = Plan(ensemble, models, demo, port, controller_port, state, http, make_target)
     with sentences():
         status = asyncio.run(up(plan, JsonLines() if as_json else Screen()))
     raise typer.Exit(status)

@@ -19,16 +19,20 @@ def calls(
     values = [digits(value) for value in features]
     elsewhere = "" if aggregator == "127.0.0.1:50051" else f" --address {aggregator}"
     request = f'{{"instances":[{{"features":[{",".join(values)}]}}]}}'
-    grpcurl = f"{_tool('grpcurl')} -plaintext"
+    grpcurl = f"{_tool('grpcurl') or 'grpcurl'} -plaintext"
+    missing = "" if _tool("grpcurl") else " (once grpcurl is installed: `make install` does)"
+    python, trillium = _tool("python") or sys.executable, _tool("trillium") or "trillium"
     return {
-        f"Aggregator at {aggregator}": [f"{grpcurl} -d '{request}' {aggregator} {_CLASSIFY}"],
-        "Python" if _tool("python") == "python" else f"Python ({_tool('python')})": [
+        "Command line": [f"{trillium} classify {' '.join(values)}{elsewhere}"],
+        "Python" if python == "python" else f"Python ({python})": [
             "from trillium import Client",
             f'with Client("{aggregator}") as client:',
             f"    print(client.classify([{', '.join(values)}]).labels)",
         ],
-        "Command line": [f"{_tool('trillium')} classify {' '.join(values)}{elsewhere}"],
-        f"Controller at {controller}": [f"{grpcurl} {controller} {_LIST}"],
+        f"Aggregator at {aggregator}{missing}": [
+            f"{grpcurl} -d '{request}' {aggregator} {_CLASSIFY}"
+        ],
+        f"Controller at {controller}{missing}": [f"{grpcurl} {controller} {_LIST}"],
         **{
             f"HTTP at http://{gateway}/docs": [
                 f"curl http://{gateway}/predict/label -H 'content-type: application/json' "
@@ -44,9 +48,10 @@ def digits(value: float) -> str:
     return f"{value:.7g}"
 
 
-def _tool(name: str) -> str:
-    """How to call a tool: by its name if it is on the path, else by where it is installed."""
+def _tool(name: str) -> str | None:
+    """How to call a tool: by its name if it is on the path, else by where it is installed; None if
+    it is in neither place."""
     if shutil.which(name):
         return name
     beside = Path(sys.executable).with_name(name)
-    return os.path.relpath(beside) if beside.exists() else name
+    return os.path.relpath(beside) if beside.exists() else None

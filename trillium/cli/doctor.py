@@ -11,12 +11,13 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
 
 from trillium.cli.options import Json
+from trillium.cli.ports import AGGREGATOR, CONTROLLER
 from trillium.process import EXIT_FAILED
 
 GOOD, WARNING, BAD = "good", "warning", "bad"
@@ -25,16 +26,10 @@ _LEAST_DISK_BYTES = 1 << 30
 _LEAST_MEMORY_BYTES = 1 << 29
 _LEAST_FILES = 1024
 _DEFAULT_ENGINE = "unix:///var/run/docker.sock"
-_PACKAGES = {
-    "grpcio": "pip install trillium",
-    "protobuf": "pip install trillium",
-    "numpy": "pip install trillium",
-    "onnxruntime": "pip install 'trillium[predictor]'",
-    "docker": "pip install 'trillium[controller]'",
-    "pymongo": "pip install 'trillium[controller]'",
-    "scikit-learn": "pip install 'trillium[train]'",
-}
-"""What is looked for, and how it is had. Those of `trillium` itself must be there."""
+_REQUIRED = ("grpcio", "protobuf", "numpy")
+"""Packages that nothing of Trillium works without."""
+_OPTIONAL = ("onnxruntime", "docker", "pymongo", "scikit-learn")
+"""Packages that a predictor, a controller of containers, MongoDB or training needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +87,15 @@ def findings_of(
 ) -> Iterator[Finding]:
     """Everything that is examined, in the order in which a start would need it."""
     yield _python()
-    for package, mend in _PACKAGES.items():
-        yield _package(package, mend)
+    for package in _REQUIRED:
+        yield _package(package, BAD)
+    for package in _OPTIONAL:
+        yield _package(package, WARNING)
     yield _files()
     yield from _memory()
     yield _models(models)
-    yield _port("aggregator", port, "--port", "trillium.aggregator.v1.AggregatorService")
-    controller = _port(
-        "controller",
-        controller_port,
-        "--controller-port",
-        "trillium.controller.v1.ControllerService",
-    )
+    yield _port("aggregator", port, "--port", AGGREGATOR)
+    controller = _port("controller", controller_port, "--controller-port", CONTROLLER)
     yield controller
     yield _gateway_port(gateway_port)
     yield _engine(environment)
@@ -117,12 +109,11 @@ def _python() -> Finding:
     return Finding("Python", GOOD, platform.python_version())
 
 
-def _package(name: str, mend: str) -> Finding:
+def _package(name: str, missing: str) -> Finding:
     try:
         return Finding(name, GOOD, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        state = BAD if mend == "pip install trillium" else WARNING
-        return Finding(name, state, "is not installed", mend)
+        return Finding(name, missing, "is not installed", f"pip install {name}")
 
 
 def _files() -> Finding:
@@ -159,23 +150,16 @@ def _models(folder: Path) -> Finding:
 
 
 def _port(what: str, port: int, option: str, service: str) -> Finding:
-    from trillium import errors
-    from trillium.cli.ports import HOST, is_free
-    from trillium.client import Client
+    from trillium.cli.ports import HOST, is_free, serves
 
     if is_free(port):
         return Finding(what, GOOD, f"port {port} is free")
-    # An aggregator's client asks any server's health alike.
-    with Client(f"{HOST}:{port}", timeout_s=_WAIT_S) as client:
-        try:
-            serving = client.is_serving(service)
-        except errors.TrilliumError:
-            serving = None
-        if serving:
-            return Finding(what, GOOD, f"one serves at {HOST}:{port}")
-        if serving is False and _answers(client):
-            mend = "`trillium status` shows its predictors"
-            return Finding(what, WARNING, f"the one at {HOST}:{port} does not serve", mend)
+    serving = serves(port, service)
+    if serving:
+        return Finding(what, GOOD, f"one serves at {HOST}:{port}")
+    if serving is False:
+        mend = "`trillium status` shows its predictors"
+        return Finding(what, WARNING, f"the one at {HOST}:{port} does not serve", mend)
     mend = f"stop what listens there, or choose another {option}"
     return Finding(what, BAD, f"port {port} is in use by something else, or not allowed", mend)
 
@@ -192,19 +176,6 @@ def _gateway_port(port: int) -> Finding:
         return Finding("gateway", GOOD, f"one serves at {HOST}:{port}")
     mend = "for `trillium up --gateway`: stop what listens there, or choose another --gateway-port"
     return Finding("gateway", WARNING, f"no gateway, but port {port} is in use", mend)
-
-
-def _answers(client: Any) -> bool:
-    """Whether a Trillium server is there at all: its health knows the empty service."""
-    from trillium import errors
-
-    try:
-        client.metadata()
-    except (errors.Unreachable, errors.DeadlineExceeded, errors.RemoteError):
-        return False
-    except errors.TrilliumError:
-        return True
-    return True
 
 
 def _engine(environment: Mapping[str, str]) -> Finding:

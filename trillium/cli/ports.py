@@ -1,4 +1,4 @@
-"""Whether the ports that a start wants are free, before anything is started."""
+"""Whether the ports that a start needs are free, before anything is started."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from trillium.process import StartFailed
 
 HOST = "127.0.0.1"
 """Where `trillium up` listens: this machine and nobody else."""
+AGGREGATOR = "trillium.aggregator.v1.AggregatorService"
+CONTROLLER = "trillium.controller.v1.ControllerService"
+_WAIT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,8 @@ class Wanted:
     port: int
     purpose: str
     option: str
+    service: str = ""
+    """The gRPC service that Trillium has there; empty if it is not gRPC."""
 
 
 def is_free(port: int) -> bool:
@@ -34,8 +39,26 @@ def is_free(port: int) -> bool:
     return True
 
 
-def check(wanted: Sequence[Wanted]) -> None:
-    """Raises StartFailed, naming the first port that cannot be had and the option that helps."""
+def serves(port: int, service: str) -> bool | None:
+    """Whether `service` is serving on `port` of `HOST`; None if what is there does not have it.
+
+    Waits 2 s at most.
+    """
+    from trillium import errors
+    from trillium.controller_client import ControllerClient
+
+    with ControllerClient(f"{HOST}:{port}", timeout_s=_WAIT_S) as client:
+        try:
+            return client.is_serving(service)
+        except errors.TrilliumError:
+            return None
+
+
+def check(wanted: Sequence[Wanted], make_target: str = "") -> None:
+    """Raises StartFailed, naming the first port that cannot be had and how to choose another.
+
+    `make_target` is the target of the Makefile that starts this, if one does: its PORT moves all.
+    """
     taken: dict[int, Wanted] = {}
     for each in wanted:
         if each.port > 65535:
@@ -46,6 +69,24 @@ def check(wanted: Sequence[Wanted]) -> None:
             text = f"port {each.port} is wanted for {other} and for {each.purpose}"
             raise StartFailed(f"{text}; choose another {each.option}")
         if not is_free(each.port):
-            text = f"port {each.port}, wanted for {each.purpose}, is in use or not allowed"
-            raise StartFailed(f"{text}; stop what listens there or choose another {each.option}")
+            another = f"choose another {each.option}"
+            if make_target:
+                another = f"choose other ports: make {make_target} PORT={_free_from(wanted)}"
+            raise StartFailed(f"{_in_use(each)} or {another}")
         taken[each.port] = each
+
+
+def _in_use(wanted: Wanted) -> str:
+    port = f"port {wanted.port}, needed for {wanted.purpose},"
+    if wanted.service and serves(wanted.port, wanted.service) is not None:
+        return f"{port} is in use by another Trillium; stop that one"
+    return f"{port} is in use or not allowed; stop what listens there"
+
+
+def _free_from(wanted: Sequence[Wanted]) -> int:
+    """A port from which on as many are free as are wanted."""
+    first = wanted[0].port
+    for port in range(first + 100, min(first + 2100, 65535 - len(wanted)), 100):
+        if all(is_free(port + place) for place in range(len(wanted))):
+            return port
+    return first + 100

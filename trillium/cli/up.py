@@ -43,6 +43,8 @@ class Plan:
     """Folder for what a restart resumes, and for the logs below it."""
     gateway_port: int | None = None
     """Of the gateway; None is without one."""
+    make_target: str = ""
+    """The target of the Makefile that starts this; empty if none does."""
 
     @property
     def logs(self) -> Path:
@@ -88,7 +90,7 @@ async def up(plan: Plan, screen: Screen) -> int:
     """
     found = artifacts(plan.models, plan.ensemble)
     fleet = Fleet(plan)
-    ports.check(_wanted_ports(plan))
+    ports.check(_wanted_ports(plan), plan.make_target)
     with held(plan.state), _interruptible(fleet):
         try:
             return await _serve(plan, found, fleet, screen)
@@ -233,7 +235,7 @@ def _command(module: str, port: int, *words: str) -> tuple[str, ...]:
 
 def _wanted_ports(plan: Plan) -> list[ports.Wanted]:
     return [
-        ports.Wanted(plan.port, "the aggregator", "--port"),
-        ports.Wanted(plan.controller_port, "the controller", "--controller-port"),
+        ports.Wanted(plan.port, "the aggregator", "--port", ports.AGGREGATOR),
+        ports.Wanted(plan.controller_port, "the controller", "--controller-port", ports.CONTROLLER),
         *(ports.Wanted(port, "the gateway", "--gateway-port") for port in plan.gateway_ports),
     ]

@@ -10,9 +10,10 @@
     >>> print(f"accuracy {trained.accuracy:.2f} on {trained.held_out_row_count} rows held out")
     accuracy 1.00 on 45 rows held out
 
-It needs the extra `train` (`pip install 'trillium[train]'`), and imports none of it before it is
-called. An artifact describes itself in its `trillium.*` metadata: ensemble, classes, feature names,
-a sample, examples, training set and held-out scores. So a predictor needs nothing but the file.
+It needs the extra `train` (`pip install ".[train]"` in a checkout), and imports none of it before
+it is called. An artifact describes itself in its `trillium.*` metadata: ensemble, classes, feature
+names, a sample, examples, training set and held-out scores. So a predictor needs nothing but the
+file.
 """
 
 from __future__ import annotations

@@ -26,4 +26,4 @@ def check_package(*modules: str) -> None:
     missing = [_PROVIDED.get(each, each) for each in modules if find_spec(each) is None]
     if missing:
         text = f"training needs {', '.join(missing)}, not installed here"
-        raise PackagesMissing(f"{text}; install it: pip install 'trillium[train]'")
+        raise PackagesMissing(f"{text}; install it: pip install {' '.join(missing)}")
