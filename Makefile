@@ -152,12 +152,17 @@ engine-image: ## Make sure that there is a container engine, and build the image
 engine-stop: ## Stop the engine that test-all started, if it did
 	@scripts/engine/stop_engine.sh
 
+# Half of the time of `test` goes to these: a search over pure functions, and chains of crashes whose
+# parts all have tests of their own. They are run on one Python.
+ON_ONE_PYTHON := tests/controller/test_model.py $(wildcard tests/acceptance/test_controller_*.py)
+
 .PHONY: test-pythons
-test-pythons: $(PYTHONS:%=test-python-%) ## The tests of `test`, and the demo, on other Pythons
+test-pythons: $(PYTHONS:%=test-python-%) ## Most tests of `test`, and the demo, on other Pythons
 
 .PHONY: test-plain
 test-plain: $(VENV)/.dev ready-models
-	@$(PYTEST) -m "not engine and not thorough and not packaging" $(PARALLEL) $(ARGS)
+	@$(PYTEST) -m "not engine and not thorough and not packaging" $(ON_ONE_PYTHON:%=--ignore=%) \
+	    $(PARALLEL) $(ARGS)
 	@$(UP) --demo
 
 # An interpreter counts only if it runs: a version manager's shim may stand for one that is not on.

@@ -104,6 +104,13 @@ def test_the_readme_shows_what_starting_prints(live: Live) -> None:
     assert without_times(shown) == without_times(said)
 
 
+def test_nothing_says_to_install_trillium_from_an_index_where_the_name_is_not_ours() -> None:
+    code = [file for name in ("trillium", "gateway") for file in (ROOT / name).rglob("*.py")]
+    files = [*PAGES, *code, ROOT / "notebooks" / "iris.ipynb", ROOT / "CHANGELOG.md"]
+    by_name = re.compile(r"pip install [^`\n]*\btrillium(\[|['\"`\s=<>]|$)")
+    assert [file for file in files if by_name.search(file.read_text(encoding="utf-8"))] == []
+
+
 @pytest.mark.parametrize("file", PAGES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_links_lead_to_files_that_exist(file: Path) -> None:
     text = re.sub(r"(?ms)^```.*?^```$", "", file.read_text(encoding="utf-8"))
