@@ -244,7 +244,8 @@ $(VENV)/pyvenv.cfg:
 	    echo "This Python cannot make virtual environments:" \
 	        "on Debian and Ubuntu, apt-get install python3-venv" >&2; exit 1; }
 	@echo "Making $(VENV) with $$("$(PYTHON)" -V) ..."
-	@"$(PYTHON)" -m venv $(VENV)
+	@"$(PYTHON)" -m venv $(VENV) & \
+	    while kill -0 $$! 2>/dev/null; do printf .; sleep 1; done; echo; wait $$!
 
 $(VENV)/.run: $(INSTALLED_BY) requirements/run.txt requirements/train.txt | $(VENV)/pyvenv.cfg
 	@echo "Installing into $(VENV) what running needs (once) ..."
