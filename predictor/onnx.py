@@ -19,6 +19,7 @@ import numpy as np
 import onnxruntime as ort
 
 from predictor.artifact import Facts, from_metadata
+from predictor.columns import check_column_is_of_class, with_column_of_key
 from predictor.graph import Unusable, check_self_contained, without_zipmap
 from trillium.errors import Cancelled, ModelFailed, ModelRejected
 from trillium.rows import Probabilities, Rows, are_probabilities
@@ -84,10 +85,11 @@ class Classifier:
             check_self_contained(artifact)
             self._session = _open(artifact, threads)
             facts = from_metadata(self._session.get_modelmeta().custom_metadata_map)
+            check_column_is_of_class(facts, said)
             facts = facts.overridden_by(said)
             if any(output.type.startswith("seq(map") for output in self._session.get_outputs()):
                 artifact, keys = without_zipmap(artifact, facts.output_name)
-                facts = _with_key_of_class(facts, keys)
+                facts = with_column_of_key(facts, keys)
                 self._session = _open(artifact, threads)
             self._input, self.feature_count = _the_input(self._session.get_inputs(), facts)
             self.input_dtype, self._dtype = _DTYPES[self._input.type]
@@ -259,14 +261,6 @@ def _may_be_binary(shape: Sequence[int | str | None]) -> bool:
     return len(shape) in (0, 2) and (
         len(shape) == 0 or not isinstance(shape[1], int) or shape[1] in (1, 2)
     )
-
-
-def _with_key_of_class(facts: Facts, keys: Sequence[int | str]) -> Facts:
-    """The facts, with the class found among ZipMap's keys if nobody said its column."""
-    names = [str(key) for key in keys]
-    if facts.positive_column is None and facts.class_label in names:
-        return facts.overridden_by(Facts(positive_column=names.index(facts.class_label)))
-    return facts
 
 
 def _complete(facts: Facts, feature_count: int) -> Facts:

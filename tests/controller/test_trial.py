@@ -124,6 +124,14 @@ async def test_options_that_were_said_are_tried(watched: Watched) -> None:
     assert answer == Described(4, "setosa")
 
 
+async def test_class_whose_name_may_mark_the_rest_is_not_registered(watched: Watched) -> None:
+    trial = Trial(python=watched.python)
+    with pytest.raises(ModelRejected, match="do not say which column is the class '0'"):
+        await described(trial, artifacts.opset9_svm_zipmap(), Said(class_label="0"))
+    said = Said(class_label="0", positive_column=1)
+    assert await described(trial, artifacts.opset9_svm_zipmap(), said) == Described(4, "0")
+
+
 async def test_settings_for_other_predictors_do_not_reach_it(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:

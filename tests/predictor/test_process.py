@@ -219,6 +219,14 @@ WRONG_STARTS: dict[str, tuple[Callable[[Path], tuple[str, ...]], int, str]] = {
         1,
         r"model\.json cannot be read as JSON",
     ),
+    "class whose name may mark the rest": (
+        lambda folder: (
+            *("--model", written(folder, artifacts.opset9_svm_zipmap())),
+            *("--class-label", "0"),
+        ),
+        1,
+        "do not say which column is the class '0': .* --positive-column",
+    ),
     "address of another machine": (
         lambda folder: ("--listen", "192.0.2.1:50061"),
         1,

@@ -1,0 +1,61 @@
+"""Which of two columns is the class, where the artifact or the caller does not say it outright.
+
+Pure. A column is inferred only where every reading of the artifact leads to the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from predictor.artifact import Facts
+from predictor.graph import Unusable
+
+_TRUTH = {"false": 0.0, "true": 1.0}
+
+
+def with_column_of_key(facts: Facts, keys: Sequence[int | str]) -> Facts:
+    """The facts, with the class found among ZipMap's keys if nobody said its column.
+
+    Keys are labels of the ensemble, or they mark the rest and the class, as 0 and 1 do after
+    training on `y == label`. Names of classes are matched by name. Of two numbers or truth values
+    only the greater is: it is the class in both readings. Raises Unusable for the lesser one, which
+    is as likely to be the rest.
+    """
+    names = [str(key) for key in keys]
+    if facts.positive_column is not None or names.count(facts.class_label) != 1:
+        return facts
+    column = names.index(facts.class_label)
+    own, other = _number(names[column]), _number(names[1 - column])
+    if own is not None and other is not None and not own > other:
+        text = f"ZipMap's keys {names[0]} and {names[1]} do not say which column is the class"
+        raise Unusable(
+            f"{text} {facts.class_label!r}: they may be labels of classes, or mark the rest and "
+            f"the class; give --positive-column (positive_column beside the model): "
+            f"{column} if key {names[column]} is the class, {1 - column} if it is the rest"
+        )
+    return facts.overridden_by(Facts(positive_column=column))
+
+
+def check_column_is_of_class(artifact: Facts, said: Facts) -> None:
+    """Refuse an artifact's own column for another class of its ensemble than its own.
+
+    A class may be given another name than the artifact's, and its column stays. Raises Unusable.
+    """
+    label = said.class_label
+    if label in ("", artifact.class_label) or label not in artifact.class_labels:
+        return
+    if artifact.class_label and said.positive_column is None:
+        text = f"the artifact recognizes class {artifact.class_label!r}, not {label!r}"
+        raise Unusable(
+            f"{text}, another class of its ensemble: choose the artifact of {label!r}, or give "
+            "--positive-column (positive_column beside the model) as well"
+        )
+
+
+def _number(key: str) -> float | None:
+    """The number or truth value that a key is; None if it is a name."""
+    word = key.strip().lower()
+    try:
+        return _TRUTH[word] if word in _TRUTH else float(word)
+    except ValueError:
+        return None
