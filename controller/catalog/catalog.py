@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -32,6 +33,8 @@ from controller.store.port import Kind, Store
 from trillium.clock import Clock
 from trillium.errors import DatasetNotFound, InvalidRequest, ModelNotFound
 from trillium.rpc.uploads import wrong_name
+
+log = logging.getLogger(__name__)
 
 
 class ModelTrial(Protocol):
@@ -165,6 +168,9 @@ class Catalog:
             if newest.digest == digest and format in (None, newest.format):
                 return before, newest.version
         dataset = await asyncio.to_thread(parse, content, format, self._limits)
+        if dataset.left_out:
+            facts = {"dataset": name, "columns": list(dataset.left_out)}
+            log.info("index of a dataset left out", extra=facts)
         fresh = DatasetVersion(
             version=1,
             digest=digest,

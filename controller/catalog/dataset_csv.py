@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from controller.catalog.gathering import BLOCK_VALUES, Gathering, short
+from trillium.columns import are_numbers
 from trillium.errors import InvalidRequest
 
 _STEP_BYTES = 2**20
@@ -27,6 +28,9 @@ def read_csv(content: bytes, gathering: Gathering) -> None:
     header = next(records, None)
     if header is None:
         raise InvalidRequest.of("columns", "are missing; a header line with names is wanted")
+    if are_numbers(header):
+        text = f"are missing: line {records.line} holds numbers only, so it is a row and no header"
+        raise InvalidRequest.of("columns", f"{text}; put a line with the names before it")
     gathering.columns([name.strip() for name in header])
     # Python reads "1_000" as a number, people and other programs do not.
     number = _number if b"_" in content else float

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.catalog.gathering import BLOCK_VALUES, LABEL, Gathering, short
+from trillium.columns import index_columns
 from trillium.errors import InvalidRequest
 
 PARQUET_MAGIC = b"PAR1"
@@ -30,10 +31,12 @@ def read_parquet(content: bytes, gathering: Gathering) -> None:
     try:
         file = parquet.ParquetFile(pa.BufferReader(content))
         _check_columns(pa, file, gathering)
-        if gathering.label_column is not None:
-            # Labels as numbers into a list of texts: however often a long text stands in the file,
-            # it is unpacked once.
-            file = parquet.ParquetFile(pa.BufferReader(content), read_dictionary=[LABEL])
+        texts = [LABEL] if gathering.label_column is not None else []
+        if texts or gathering.left_out:
+            # Texts as numbers into a list of them: however often a long text stands in the file, it
+            # is unpacked once.
+            texts += gathering.left_out
+            file = parquet.ParquetFile(pa.BufferReader(content), read_dictionary=texts)
         _read_rows(pa, file, gathering)
     except (pa.ArrowException, OSError, ValueError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0][:200]
@@ -42,19 +45,13 @@ def read_parquet(content: bytes, gathering: Gathering) -> None:
 
 def _check_columns(pa: Any, file: Any, gathering: Gathering) -> None:
     schema, metadata = file.schema_arrow, file.metadata
-    gathering.columns(schema.names)
-    for index, field in enumerate(schema):
-        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-        is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        if index == gathering.label_column:
-            if not (is_text or pa.types.is_integer(kind)):
-                gathering.wrong(
-                    f"columns[{index}]", f"the label is a {short(str(kind))}; text is wanted"
-                )
-        elif not is_number:
-            text = f"{short(field.name)} is a {short(str(kind))}; integers or floats are wanted"
-            gathering.wrong(f"columns[{index}]", text)
+    index = index_columns(schema.names, schema.metadata)
+    gathering.left_out = tuple(name for name in index if name != LABEL)
+    gathering.columns([name for name in schema.names if name not in gathering.left_out])
+    for at, field in enumerate(schema):
+        problem = _wrong_type(pa, field, gathering)
+        if problem:
+            gathering.wrong(f"columns[{at}]", problem)
     gathering.check_row_count(metadata.num_rows)
     unpacked = sum(metadata.row_group(at).total_byte_size for at in range(metadata.num_row_groups))
     if unpacked > _MAX_UNPACKED_BYTES:
@@ -63,13 +60,31 @@ def _check_columns(pa: Any, file: Any, gathering: Gathering) -> None:
     gathering.check()
 
 
+def _wrong_type(pa: Any, field: Any, gathering: Gathering) -> str:
+    """What is wrong with the type of a column; "" if nothing is."""
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+    shown = short(str(kind))
+    if field.name == LABEL:
+        fits = is_text or pa.types.is_integer(kind)
+        return "" if fits else f"the label is a {shown}; text is wanted"
+    if field.name in gathering.left_out:
+        # It is unpacked with the other columns, so it must be no larger than they are.
+        fits = is_text or is_number or pa.types.is_temporal(kind)
+        wanted = "integers, floats, text or times are wanted of an index"
+        return "" if fits else f"{short(field.name)} is a {shown}; {wanted}"
+    return "" if is_number else f"{short(field.name)} is a {shown}; integers or floats are wanted"
+
+
 def _read_rows(pa: Any, file: Any, gathering: Gathering) -> None:
     start = 0
     size = max(1, BLOCK_VALUES // len(gathering.feature_names))
     for batch in file.iter_batches(batch_size=size):
         gathering.check_row_count(start + batch.num_rows)
         batch.validate(full=True)  # What a damaged file decodes to may point anywhere.
-        columns = list(batch.columns)
+        named = zip(batch.schema.names, batch.columns, strict=True)
+        columns = [column for name, column in named if name not in gathering.left_out]
         if gathering.label_column is not None:
             _add_labels(pa, columns.pop(gathering.label_column), start, gathering)
         _add(columns, batch.num_rows, start, gathering)

@@ -32,6 +32,8 @@ class Dataset:
     labels: tuple[str, ...] | None
     """True class of each row; None if the file does not say."""
     format: Format
+    left_out: tuple[str, ...] = ()
+    """Columns of the file that hold the index of a DataFrame, and so are no features."""
 
 
 _READERS: Mapping[Format, Callable[[bytes, Gathering], None]] = {
@@ -54,7 +56,7 @@ def parse(
     gathering = Gathering(limits)
     _READERS[format](content, gathering)
     rows, labels = gathering.gathered()
-    return Dataset(rows, gathering.feature_names, labels, format)
+    return Dataset(rows, gathering.feature_names, labels, format, gathering.left_out)
 
 
 def format_of(content: bytes) -> Format:

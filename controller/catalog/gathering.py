@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trillium.columns import is_unnamed
 from trillium.errors import InvalidRequest, Violation
 from trillium.rows import MAX_VIOLATIONS, WIRE_DTYPE, Rows
 
@@ -53,6 +54,8 @@ class Gathering:
         self._known_labels: dict[str | None, str] = {}
         self.feature_names: tuple[str, ...] = ()
         self.label_column: int | None = None
+        self.left_out: tuple[str, ...] = ()
+        """Columns that hold the index of a DataFrame, and so are no features."""
 
     def wrong(self, field: str, description: str) -> None:
         """Note a violation. Raises InvalidRequest when there are enough of them."""
@@ -61,11 +64,16 @@ class Gathering:
             raise InvalidRequest(self._wrong)
 
     def columns(self, names: Sequence[str]) -> None:
-        """Take the names of all columns in their order; raises InvalidRequest if they will not do,
-        as nothing can be said of the rows then."""
+        """Take the names of all columns in their order, but for an index; raises InvalidRequest if
+        they will not do, as nothing can be said of the rows then."""
         for index, name in enumerate(names):
+            if is_unnamed(name):
+                text = f"is {short(name)}, as pandas names an index without a name; a feature is"
+                self.wrong(f"columns[{index}]", f"{text} wanted: leave it out, or rename it")
             if not name or len(name) > LONGEST_TEXT:
                 text = f"has a name of {len(name)} characters; 1 to {LONGEST_TEXT} are wanted"
+                if not name and index == 0:
+                    text += "; an index is left out by pandas with index=False"
                 self.wrong(f"columns[{index}]", text)
         for name, count in Counter(names).items():
             if name and count > 1:

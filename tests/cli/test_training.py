@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from sklearn.datasets import load_wine
 
 from tests.cli.conftest import Up
@@ -60,6 +62,17 @@ async def test_a_table_is_trained_registered_and_scored(
     assert trillium("datasets", "add", "cellar", str(labelled(wines)), *at).returncode == 0
     scored = answered(trillium("run", "create", "cellar-maker_0", "cellar", "--json", *at))
     assert scored["evaluation"]["accuracy"] > 0.9
+
+
+def test_index_of_a_dataframe_is_left_out_and_named(trillium: Command, tmp_path: Path) -> None:
+    path, words = tmp_path / "t.parquet", ("--ensemble", "e", "--output", str(tmp_path))
+    classes = ["a"] * 10 + ["b"] * 10
+    table = pa.table({"x": [0.5, 0.1] * 10, "label": classes, "__index_level_0__": range(20)})
+    parquet.write_table(table, path)
+    told = answered(trillium("models", "train", str(path), *words, "--json"))
+    assert (told["feature_names"], told["left_out"]) == (["x"], ["__index_level_0__"])
+    shown = trillium("models", "train", str(path), *words).stdout
+    assert "left out, since it is the table's index: '__index_level_0__'" in shown
 
 
 def test_the_table_of_accuracies_names_every_class(

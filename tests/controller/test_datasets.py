@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import struct
 import sys
@@ -22,6 +23,7 @@ from pyarrow import parquet
 
 from controller.catalog.datasets import Dataset, Format, format_of, parse
 from controller.catalog.gathering import DatasetLimits
+from trillium.columns import are_numbers
 from trillium.errors import InvalidRequest, Violation
 from trillium.rpc.status import to_status
 
@@ -109,7 +111,16 @@ BAD_CSV: dict[str, tuple[bytes, dict[str, str]]] = {
         b"a,b,a,c,a\n1,2,3,4,5\n",
         {"columns": "'a' stands 3 times: columns 0, 2, 4"},
     ),
-    "no name": (b",a\n1,2\n", {"columns[0]": "has a name of 0 characters"}),
+    "no name": (b",a\n1,2\n", {"columns[0]": "has a name of 0 characters.* index=False"}),
+    "index read and written by pandas": (
+        b"Unnamed: 0,a\n0,2\n",
+        {"columns[0]": "'Unnamed: 0', as pandas names an index"},
+    ),
+    "numbers for a header": (
+        b"\n5.1,3.5\n4.9,3.0\n",
+        {"columns": "line 2 holds numbers only, so it is a row and no header; put a line"},
+    ),
+    "one row alone": (b"nan, -1e3", {"columns": "line 1 holds numbers only"}),
     "no feature": (b"label\nx\n", {"columns": "no feature"}),
     "empty label": (
         b"label,a\n,1\nx,2\n  ,3\n",
@@ -215,6 +226,37 @@ def test_parquet_is_read_with_text_and_integers_for_labels() -> None:
     is_read(many, [[each] for each in range(1000)], tuple(str(each) for each in range(1000)))
 
 
+def with_index(table: Any, *index: Any) -> Any:
+    """The table with what pandas says of its index."""
+    return table.replace_schema_metadata({"pandas": json.dumps({"index_columns": index})})
+
+
+INDEXES: dict[str, Any] = {
+    "numbers": [7, 8, 9],
+    "texts": ["p", "q", "p"],
+    "times": pa.array([1, 2, 3], pa.timestamp("ns")),
+    "nulls": [None, 1.5, NAN],
+}
+
+
+@pytest.mark.parametrize("name", ["__index_level_0__", "id"])
+@pytest.mark.parametrize("values", INDEXES)
+def test_index_of_a_dataframe_is_no_feature(name: str, values: str) -> None:
+    columns = {name: INDEXES[values], "label": ["x", "y", "x"], "a": [1.0, 2.0, 3.0]}
+    dataset = parse(packed_table(with_index(pa.table(columns), name)))
+    assert (dataset.feature_names, dataset.left_out) == (("a",), (name,))
+    is_read(dataset, [[1], [2], [3]], ("x", "y", "x"))
+
+
+def test_index_that_is_the_label_or_no_column_leaves_nothing_out() -> None:
+    table = pa.table({"a": [1.0, 2.0], "label": ["x", "y"]})
+    counted = {"kind": "range", "name": "a", "start": 0, "stop": 2, "step": 1}
+    for index in ("label", counted):
+        dataset = parse(packed_table(with_index(table, index)))
+        assert (dataset.feature_names, dataset.left_out) == (("a",), ())
+        is_read(dataset, [[1], [2]], ("x", "y"))
+
+
 TWICE = pa.Table.from_arrays([pa.array([1.0]), pa.array([2.0])], names=["a", "a"])
 
 BAD_PARQUET: dict[str, tuple[bytes, dict[str, str]]] = {
@@ -228,6 +270,15 @@ BAD_PARQUET: dict[str, tuple[bytes, dict[str, str]]] = {
     "text and lists": (
         packed(a=["1"], b=[[1.0]], c=[True], d=[1.0]),
         {"columns[0]": "'a' is a 'string'", "columns[1]": "list", "columns[2]": "'bool'"},
+    ),
+    "index of lists": (
+        packed(a=[1.0], __index_level_0__=[[1.0]]),
+        {"columns[1]": "times are wanted of an index"},
+    ),
+    "an index alone": (packed(__index_level_0__=[1]), {"columns": "no feature"}),
+    "index read and written by pandas": (
+        packed(**{"Unnamed: 0": [1], "a": [1.0]}),
+        {"columns[0]": "'Unnamed: 0', as pandas names an index"},
     ),
     "float labels": (packed(a=[1.0], label=[0.5]), {"columns[1]": "label is a 'double'; text"}),
     "nulls": (
@@ -335,7 +386,11 @@ def is_the_table(dataset: Dataset, table: Any) -> None:
     assert dataset.labels == (None if labels is None else tuple(labels))
 
 
-@given(tables(), st.sampled_from(["\n", "\r\n"]), st.booleans())
+@given(
+    tables().filter(lambda table: table[2] is not None or not are_numbers(table[1])),
+    st.sampled_from(["\n", "\r\n"]),
+    st.booleans(),
+)
 def test_what_is_written_as_csv_is_read(table: Any, ending: str, quoted: bool) -> None:
     rows, names, labels, place = table
     lines: list[list[Any]] = [list(names), *rows.tolist()]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trillium.cli.options import CONTROLLER, ControllerAddress, Json, Patience, fail, sentences
+from trillium.columns import listed
 
 if TYPE_CHECKING:
     from trillium.training import Method, Progress, Table, Trained
@@ -195,6 +196,10 @@ def _tell(trained: Trained, versions: Mapping[str, int], output: Path, as_json: 
             f"({correct} right)",
         )
     )
+    if trained.left_out:
+        screen.text(
+            Text(f"left out, since it is the table's index: {listed(trained.left_out)}", "yellow")
+        )
 
 
 def _json(trained: Trained, versions: Mapping[str, int]) -> dict[str, object]:
@@ -204,6 +209,7 @@ def _json(trained: Trained, versions: Mapping[str, int]) -> dict[str, object]:
         "row_count": trained.row_count,
         "held_out_row_count": trained.held_out_row_count,
         "feature_names": trained.feature_names,
+        "left_out": trained.left_out,
         "models": [
             {
                 "model": model.name,

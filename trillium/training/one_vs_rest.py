@@ -50,6 +50,7 @@ def train_ensemble(
         row_count=len(table.classes),
         held_out_row_count=len(parts.held_out),
         feature_names=table.feature_names,
+        left_out=table.left_out,
     )
 
 

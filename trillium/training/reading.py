@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from trillium.columns import are_numbers, index_columns
 from trillium.training.errors import TableRefused
 from trillium.training.packages import check_package
 from trillium.training.table import Table, from_columns, numbered
@@ -18,7 +20,8 @@ def read_table(path: Path, label_column: str, *, drop: Collection[str] = ()) -> 
 
     CSV is UTF-8 with a header, and commas between values. NPY is a matrix of numbers, whose columns
     are named feature_0, feature_1, … or by their number, which counts from the end when negative;
-    or a structured array. All columns but `label_column`, the class, and `drop` are features.
+    or a structured array. All columns but `label_column`, the class, and `drop` are features; of
+    Parquet, also but for the index of a DataFrame, which `Table.left_out` names then.
 
     Raises:
         TableRefused: the file cannot be read as what it is called, or not be trained on.
@@ -50,6 +53,9 @@ def _read_csv(path: Path, label_column: str, drop: Collection[str]) -> Table:
     if not records:
         raise TableRefused("is empty; a header line with names is wanted")
     header = [name.strip() for name in records[0]]
+    if are_numbers(header):
+        text = f"line {lines[0]} holds numbers only, so it is a row: expected a header line with"
+        raise TableRefused(f"{text} names; put one before it, such as the names of the columns")
     for cells, line in zip(records, lines, strict=True):
         if len(cells) != len(header):
             text = f"line {line} has {len(cells)} values, and the header {len(header)}"
@@ -71,8 +77,11 @@ def _read_parquet(path: Path, label_column: str, drop: Collection[str]) -> Table
     except pa.ArrowException as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise TableRefused(f"is no Parquet: {first_line}") from error
+    index = index_columns(table.column_names, table.schema.metadata)
+    left_out = tuple(name for name in index if name != label_column and name not in drop)
     columns = [column.to_numpy() for column in table.columns]
-    return from_columns(table.column_names, columns, label_column, drop=drop)
+    read = from_columns(table.column_names, columns, label_column, drop=(*drop, *left_out))
+    return replace(read, left_out=left_out)
 
 
 def _read_npy(path: Path, label_column: str, drop: Collection[str]) -> Table:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from trillium.columns import exact_places, is_unnamed, names_of
 from trillium.training.errors import TableRefused
 
 Rows: TypeAlias = npt.NDArray[np.float64]  # [row, feature]
@@ -32,10 +33,15 @@ class Table:
     classes: ClassIndices
     class_labels: tuple[str, ...]
     feature_names: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    """Columns of the file that hold the index of a DataFrame, and so are no features."""
 
 
 def from_matrix(features: Any, labels: Any, feature_names: Sequence[str] = ()) -> Table:
-    """A table of `features` [n, k] and `labels` [n]; names are feature_0, … if not given.
+    """A table of `features` [n, k] and `labels` [n].
+
+    Names are those of a DataFrame's columns, or else feature_0, … if not given; given for a
+    DataFrame, they say in which order its columns are taken.
 
     Raises:
         TableRefused: it cannot be trained on.
@@ -49,12 +55,14 @@ def from_matrix(features: Any, labels: Any, feature_names: Sequence[str] = ()) -
     if told.shape != (len(matrix),):
         text = f"labels have the shape {told.shape}: one for each of the {len(matrix)} rows"
         raise TableRefused(f"{text} is wanted")
-    names = [str(name) for name in feature_names] or numbered(matrix.shape[1])
+    own = names_of(features)
+    names = [str(name) for name in feature_names] or list(own) or numbered(matrix.shape[1])
     if len(names) != matrix.shape[1]:
         text = f"{len(names)} feature names for {matrix.shape[1]} features"
         raise TableRefused(f"{text}: one for each is wanted")
     _check_names(names)
-    columns = {name: matrix[:, index] for index, name in enumerate(names)}
+    _check_features(names)
+    columns = {name: matrix[:, at] for name, at in zip(names, _order(own, names), strict=True)}
     return _table(columns, told.tolist(), "labels", _row)
 
 
@@ -84,6 +92,7 @@ def from_columns(
         for name, column in by_name.items()
         if name != label_column and name not in drop
     }
+    _check_features(features)
     return _table(features, _plain(labels), f"column {_short(label_column)}", place or _row)
 
 
@@ -103,10 +112,31 @@ def _table(columns: Mapping[str, Any], labels: list[Any], told: str, place: Plac
     return Table(rows, classes, class_labels, tuple(columns))
 
 
+def _order(own: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Where each feature is among columns of these names, which need not have any."""
+    try:
+        return exact_places(own, names) if own else list(range(len(names)))
+    except ValueError as error:
+        raise TableRefused(f"feature_names are not the table's: {error}") from error
+
+
+def _check_features(names: Iterable[str]) -> None:
+    """Refuse the index of a DataFrame, which gives the class away where rows are sorted by it."""
+    for name in names:
+        if is_unnamed(name):
+            text = f"column {_short(name)} is what pandas names a column without a name, such as"
+            raise TableRefused(
+                f"{text} an index: expected features only; rename it if it is a feature, or else "
+                "leave it out (--drop) or write the table with index=False"
+            )
+
+
 def _check_names(names: Sequence[str]) -> None:
     for index, name in enumerate(names):
         if not name:
-            raise TableRefused(f"column {index + 1} has no name: each column needs one")
+            text = f"column {index + 1} has no name: each column needs one"
+            hint = "; an index is left out by pandas with index=False" if index == 0 else ""
+            raise TableRefused(text + hint)
         if name in names[:index]:
             raise TableRefused(f"two columns are named {_short(name)}: each needs another name")
 

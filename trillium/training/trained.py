@@ -43,6 +43,8 @@ class Trained:
     row_count: int
     held_out_row_count: int
     feature_names: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    """Columns of the table that hold the index of a DataFrame, and so are no features."""
 
 
 Progress: TypeAlias = Callable[[int, int], None]

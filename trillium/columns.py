@@ -1,0 +1,111 @@
+"""Columns of tables by name: which ones are no features, and in which order a model takes them.
+
+Pure; every reader of tables keeps these rules, so that a file means the same to all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+_PANDAS = b"pandas"
+"""Key of what pandas and pyarrow write into a Parquet file's metadata."""
+_INDEX_LEVEL = re.compile(r"__index_level_\d+__")
+_UNNAMED = re.compile(r"Unnamed: \d+(_level_\d+)?(\.\d+)*")
+_SHOWN_NAMES = 10
+_SHOWN_CHARACTERS = 40
+
+
+def index_columns(names: Sequence[str], metadata: Mapping[bytes, bytes] | None) -> tuple[str, ...]:
+    """The columns of a Parquet file that hold a DataFrame's index and so are no features.
+
+    `metadata` is the Arrow schema's. Columns with pandas' own name for an index without a name
+    count even without it: other tools copy the column and not the metadata.
+    """
+    said = _said_by_pandas(metadata or {})
+    return tuple(name for name in names if name in said or _INDEX_LEVEL.fullmatch(name))
+
+
+def _said_by_pandas(metadata: Mapping[bytes, bytes]) -> frozenset[str]:
+    try:
+        content = json.loads(metadata.get(_PANDAS, b"{}"))
+        # A RangeIndex is an object here, since it takes no column.
+        return frozenset(each for each in content["index_columns"] if isinstance(each, str))
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return frozenset()
+
+
+def is_unnamed(name: str) -> bool:
+    """Whether pandas made the name up for a column without one, as a CSV file's index is."""
+    return _UNNAMED.fullmatch(name) is not None
+
+
+def are_numbers(cells: Iterable[str]) -> bool:
+    """Whether a line of CSV holds numbers only: a row, and no header."""
+    try:
+        for cell in cells:
+            float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def repeated(names: Sequence[str]) -> list[str]:
+    """The names that stand more than once, each once."""
+    seen = dict.fromkeys(names, 0)
+    for name in names:
+        seen[name] += 1
+    return [name for name, count in seen.items() if count > 1]
+
+
+def names_of(table: object) -> tuple[str, ...]:
+    """The names of the columns of a DataFrame, or of a row of one; empty if it has none.
+
+    Whatever has the names in `column_names` (pyarrow), `columns` (pandas, polars) or `index` (a row
+    of pandas) counts. pandas numbers columns that have no names: 0, 1, 2, … are none.
+    """
+    for attribute in ("column_names", "columns", "index"):
+        found = getattr(table, attribute, None)
+        if isinstance(found, Iterable):
+            names = list(found)
+            return () if names == list(range(len(names))) else tuple(map(str, names))
+    return ()
+
+
+def places(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """Where each of the `wanted` columns is in `names`, whatever their order; others are left out.
+
+    Raises ValueError, which names the columns that are missing or stand more than once.
+    """
+    at = {name: index for index, name in enumerate(names)}
+    again = [name for name in repeated(names) if name in set(wanted)]
+    if again:
+        raise ValueError(f"more than one column is named {listed(again)}: expected each name once")
+    missing = [name for name in wanted if name not in at]
+    if missing:
+        text = f"no column is named {listed(missing)}: expected the model's features"
+        raise ValueError(f"{text} {listed(wanted)} in any order, got {listed(names)}")
+    return [at[name] for name in wanted]
+
+
+def exact_places(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """As `places`, but no other column may be among `names`. Raises ValueError."""
+    more = [name for name in names if name not in set(wanted)]
+    if more:
+        text = f"columns that the model has no feature for: {listed(more)}; expected"
+        raise ValueError(
+            f"{text} {listed(wanted)} in any order, got {listed(names)}; select or rename "
+            "the columns, or pass an array without names to have them taken as they stand"
+        )
+    return places(names, wanted)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a person, cut to what a sentence can hold."""
+    shown = ", ".join(
+        repr(name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}...")
+        for name in names[:_SHOWN_NAMES]
+    )
+    more = len(names) - _SHOWN_NAMES
+    return f"{shown} and {more} more" if more > 0 else shown
