@@ -49,6 +49,12 @@ async def test_every_way_to_ask_answers(
     assert by_name.returncode == 0, by_name.stderr
     assert json.loads(by_name.stdout)["probabilities"]["virginica"] > 0.9
 
+    other = trillium("predict", "-", *at, said="length,width,a,b\n6.3,3.3,6.0,2.5\n")
+    assert (other.returncode, other.stdout) == (2, "")
+    words = " ".join(other.stderr.replace("\u2502", " ").split())
+    assert "no column is named 'sepal_length_cm', 'sepal_width_cm'" in words
+    assert "got 'length', 'width', 'a', 'b'" in words
+
     negative = trillium("predict", "-5.1", "3.5", "1.4", "-.2", *at)
     assert negative.returncode == 0, negative.stderr
 

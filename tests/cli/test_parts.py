@@ -44,9 +44,23 @@ def test_csv_without_a_header_loses_no_row() -> None:
     assert list(from_csv(["1,2", "-3,.5"], "x", no_names)) == [[1, 2], [-3, 0.5]]
 
 
-def test_a_header_that_names_the_features_orders_the_columns() -> None:
-    rows = from_csv(["kind,b,a", "iris,1,2"], "x", lambda: ("a", "b"))
-    assert list(rows) == [[2, 1]]
+@pytest.mark.parametrize(
+    ("lines", "names", "rows"),
+    [
+        (["kind,b,a", "iris,1,2"], "ab", [[2, 1]]),
+        ([" b , a ", "1,2"], "ab", [[2, 1]]),
+        (["a,x,b,x", "1,2,3,4"], "ab", [[1, 3]]),
+        (["0,1,2,3", "9,8,7,6"], "0123", [[9, 8, 7, 6]]),
+        (["3,2,1,0", "9,8,7,6"], "0123", [[6, 7, 8, 9]]),
+        (["4,0,1,2,3", "5,9,8,7,6"], "0123", [[9, 8, 7, 6]]),
+        (["0,1,2,4", "9,8,7,6"], "0123", [[0, 1, 2, 4], [9, 8, 7, 6]]),
+        (["5.1,3.5", "9,8"], "ab", [[5.1, 3.5], [9, 8]]),
+    ],
+)
+def test_a_header_is_what_names_the_features_and_orders_the_columns(
+    lines: list[str], names: str, rows: list[list[float]]
+) -> None:
+    assert list(from_csv(lines, "x", lambda: list(names))) == rows
 
 
 @pytest.mark.parametrize(
@@ -54,14 +68,26 @@ def test_a_header_that_names_the_features_orders_the_columns() -> None:
     [
         ([], "x holds no rows"),
         (["a,b"], "x holds no rows"),
-        (["1,2", "3"], "x, line 2: 1 values"),
+        (["1,2", "3"], "x, line 2: 1 values, and the first line has 2"),
         (["1,2", "3,?"], "x, line 2: '\\?' is no number"),
-        (["kind,b,a", "1"], "x, line 2: 1 values are fewer"),
+        (["kind,b,a", "1"], "x, line 2: 1 values, and the first line has 3"),
+        (["a,b", "0,1,2"], "x, line 2: 3 values, and the first line has 2"),
+        (["B,A", "2,1"], "line 1 is no header of the model: no column is named 'a', 'b': expected"),
+        (["", "a,c", "2,1"], "x, line 2 is no header .* no column is named 'b'.* got 'a', 'c'"),
+        (["a,b,b", "1,2,3"], "more than one column is named 'b'"),
+        (["5.1,?", "2,1"], "got '5.1', '\\?'; correct the names, or leave the header out"),
+        (["5.1,", "2,1"], "line 1 is no header"),
     ],
 )
 def test_what_is_wrong_with_csv_is_said_with_its_line(lines: list[str], what: str) -> None:
     with pytest.raises(ValueError, match=what):
         list(from_csv(lines, "x", lambda: ("a", "b")))
+
+
+@pytest.mark.parametrize("first", ["b,b", "a,5.1", "a,", "5.1,?", ",5.1"])
+def test_first_line_that_may_be_a_row_is_no_header_of_a_model_without_names(first: str) -> None:
+    with pytest.raises(ValueError, match="x, line 1 is no header"):
+        list(from_csv([first, "1,2"], "x", no_names))
 
 
 def test_rows_are_read_only_as_they_are_asked_for() -> None:

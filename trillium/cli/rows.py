@@ -6,6 +6,8 @@ import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
+from trillium.columns import are_numbers, listed, places, repeated
+
 
 def from_words(words: Sequence[str]) -> list[list[float]]:
     """The one row that the words of a command line make; raises ValueError."""
@@ -17,24 +19,23 @@ def from_csv(
 ) -> Iterator[list[float]]:
     """The rows of comma-separated lines, one after the other; empty lines do not count.
 
-    A first line that holds anything but numbers is a header. If it names all of `feature_names`,
-    which is only called then, the columns are taken by their names and others are left out;
-    otherwise they are taken as they stand. Raises ValueError, naming `source` and the line.
+    A first line that names all of `feature_names`, or that holds no number if the model has no
+    names, is a header: columns are taken by name, in any order, and others are left out. A line of
+    other numbers is a row, and columns are taken as they stand. Raises ValueError for any other
+    first line and for what is no row, naming `source` and the line.
     """
     records = _records(lines, source)
     first = next(records, None)
-    columns: Sequence[int] | None = None
-    if first is not None and _is_header(first[1]):
-        columns = _columns([cell.strip() for cell in first[1]], feature_names())
-        first = next(records, None)
-    if first is None:
+    columns = None if first is None else _columns(first, source, feature_names())
+    row = first if columns is None else next(records, None)
+    if first is None or row is None:
         raise ValueError(f"{source} holds no rows")
     width = len(first[1])
-    for number, cells in chain([first], records):
+    for number, cells in chain([row], records):
         where = f"{source}, line {number}: "
         if len(cells) != width:
-            raise ValueError(f"{where}{len(cells)} values, and {width} in the line before it")
-        yield _numbers(cells if columns is None else _pick(cells, columns, where), where)
+            raise ValueError(f"{where}{len(cells)} values, and the first line has {width}")
+        yield _numbers(cells if columns is None else [cells[at] for at in columns], where)
 
 
 def _records(lines: Iterable[str], source: str) -> Iterator[tuple[int, list[str]]]:
@@ -50,25 +51,31 @@ def _records(lines: Iterable[str], source: str) -> Iterator[tuple[int, list[str]
         raise ValueError(f"{source} is not UTF-8 after line {reader.line_num}") from error
 
 
-def _is_header(cells: Sequence[str]) -> bool:
-    try:
-        _numbers(cells, "")
-    except ValueError:
-        return True
-    return False
-
-
-def _columns(header: Sequence[str], names: Sequence[str]) -> Sequence[int] | None:
-    """Where the features are in a header; None if it does not name each of them once."""
-    if not names or any(header.count(name) != 1 for name in names):
+def _columns(
+    first: tuple[int, Sequence[str]], source: str, names: Sequence[str]
+) -> Sequence[int] | None:
+    """Where the features stand if the first line is a header; None if it is a row."""
+    line, cells = first
+    header = [cell.strip() for cell in cells]
+    if are_numbers(header) and not (names and set(names) <= set(header)):
         return None
-    return [header.index(name) for name in names]
+    try:
+        return places(header, names) if names else _all_places(header)
+    except ValueError as error:
+        raise ValueError(
+            f"{source}, line {line} is no header of the model: {error}; correct the names, or "
+            "leave the header out to have the columns taken as they stand"
+        ) from error
 
 
-def _pick(cells: Sequence[str], columns: Sequence[int], where: str) -> list[str]:
-    if max(columns) >= len(cells):
-        raise ValueError(f"{where}{len(cells)} values are fewer than the header names")
-    return [cells[column] for column in columns]
+def _all_places(header: Sequence[str]) -> Sequence[int]:
+    """The columns as they stand, for a model without names."""
+    if again := repeated(header):
+        raise ValueError(f"more than one column is named {listed(again)}")
+    values = [cell for cell in header if not cell or are_numbers([cell])]
+    if values:
+        raise ValueError(f"expected numbers only or names only, got {listed(header)}")
+    return range(len(header))
 
 
 def _numbers(cells: Sequence[str], where: str) -> list[float]:
