@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from typing import Any, Self
@@ -13,8 +14,9 @@ from trillium import wire
 from trillium.aggregator.v1 import aggregator_service_pb2 as pb
 from trillium.aggregator.v1.aggregator_service_pb2_grpc import AggregatorServiceStub
 from trillium.answers import Classifications, Metadata, Predictions, PredictorStatus, SampleScore
+from trillium.columns import names_of
 from trillium.config import address as checked_address
-from trillium.errors import DeadlineExceeded, Unreachable
+from trillium.errors import DeadlineExceeded, TrilliumError, Unreachable
 from trillium.rpc.channels import client_channel
 from trillium.wire import DEFAULT_ADDRESS, DEFAULT_IN_FLIGHT, DEFAULT_TIMEOUT_S
 
@@ -56,6 +58,7 @@ class AsyncClient:
         request_id: str | None = None,
     ) -> Predictions:
         """Every class's probability of each row; see `Client.predict`."""
+        rows, timeout_s = await self._by_name(rows, timeout_s, request_id)
         request = wire.predict_request(rows, class_labels, allow_partial)
         return wire.predictions(await self._ask(self._stub.Predict, request, timeout_s, request_id))
 
@@ -69,6 +72,7 @@ class AsyncClient:
         request_id: str | None = None,
     ) -> Classifications:
         """The most probable class of each row; see `Client.classify`."""
+        rows, timeout_s = await self._by_name(rows, timeout_s, request_id)
         request = wire.classify_request(rows, allow_partial, include_probabilities)
         answer = await self._ask(self._stub.Classify, request, timeout_s, request_id)
         return wire.classifications(answer)
@@ -92,9 +96,10 @@ class AsyncClient:
         waiting: deque[tuple[int, Any]] = deque()
         number = 0
         try:
-            async for rows in _asynchronous(batches):
+            async for batch in _asynchronous(batches):
+                rows, left = await self._batch_by_name(number, batch, limit, request_id)
                 request = wire.predict_request(rows, class_labels, allow_partial)
-                call = self._stub.Predict(request, timeout=limit, metadata=metadata)
+                call = self._stub.Predict(request, timeout=left, metadata=metadata)
                 waiting.append((number, call))
                 number += 1
                 while waiting and (len(waiting) == room or waiting[0][1].done()):
@@ -128,6 +133,30 @@ class AsyncClient:
         except (Unreachable, DeadlineExceeded):
             return False
         return wire.is_serving(answer)
+
+    async def _by_name(
+        self, rows: ArrayLike, timeout_s: float | None, request_id: str | None
+    ) -> tuple[ArrayLike, float | None]:
+        """The rows with their columns as the model has them, and the time that is left.
+
+        The names are asked for each time, as the next version of a model may have others.
+        """
+        if not names_of(rows):
+            return rows, timeout_s
+        limit, matrix, began = self._limit(timeout_s), wire.as_rows(rows), time.monotonic()
+        known = wire.metadata(
+            await self._ask(self._stub.GetMetadata, pb.GetMetadataRequest(), limit, request_id)
+        )
+        left_s = max(wire.LEAST_TIMEOUT_S, limit - (time.monotonic() - began))
+        return wire.by_name(rows, matrix, known.feature_names), left_s
+
+    async def _batch_by_name(
+        self, number: int, rows: ArrayLike, limit: float, request_id: str | None
+    ) -> tuple[ArrayLike, float | None]:
+        try:
+            return await self._by_name(rows, limit, request_id)
+        except TrilliumError as error:
+            raise wire.of_batch(error, number) from error.__cause__
 
     def _limit(self, timeout_s: float | None) -> float:
         return self._timeout_s if timeout_s is None else wire.time_limit(timeout_s)

@@ -7,6 +7,7 @@ on the way. `trillium.async_client` has the same for asyncio.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
@@ -18,8 +19,9 @@ from trillium import wire
 from trillium.aggregator.v1 import aggregator_service_pb2 as pb
 from trillium.aggregator.v1.aggregator_service_pb2_grpc import AggregatorServiceStub
 from trillium.answers import Classifications, Metadata, Predictions, PredictorStatus, SampleScore
+from trillium.columns import names_of
 from trillium.config import address as checked_address
-from trillium.errors import DeadlineExceeded, Unreachable
+from trillium.errors import DeadlineExceeded, TrilliumError, Unreachable
 from trillium.rpc.channels import sync_client_channel
 from trillium.wire import DEFAULT_ADDRESS, DEFAULT_IN_FLIGHT, DEFAULT_TIMEOUT_S
 
@@ -64,17 +66,22 @@ class Client:
 
         Args:
             rows: shape [n, features], or one flat row: lists, an array, a DataFrame of numbers.
+                The columns of a DataFrame are taken by the model's feature names, in any order,
+                which asks for its metadata first; names that pandas did not make up must fit.
             class_labels: ask only these classes; empty means all.
             allow_partial: answer with the classes that there are when others fail.
             timeout_s: seconds that the call may take, instead of the client's own.
             request_id: follows the call through the logs of every server.
 
         Raises:
-            TypeError, ValueError: the rows are no numbers or no matrix; nothing was sent.
+            TypeError, ValueError: the rows are no numbers or no matrix, or have columns of other
+                names than the model; no row was sent.
+            NoMetadata: a DataFrame came before the names are known.
             InvalidRequest: the ensemble cannot score them, with every violation found.
             PredictorsFailed: classes did not answer, with one failure for each.
             TrilliumError: anything else that `trillium.errors` lists.
         """
+        rows, timeout_s = self._by_name(rows, timeout_s, request_id)
         request = wire.predict_request(rows, class_labels, allow_partial)
         return wire.predictions(self._ask(self._stub.Predict, request, timeout_s, request_id))
 
@@ -93,6 +100,7 @@ class Client:
         could have won has the label None. `include_probabilities` also asks for every class's
         probability.
         """
+        rows, timeout_s = self._by_name(rows, timeout_s, request_id)
         request = wire.classify_request(rows, allow_partial, include_probabilities)
         return wire.classifications(self._ask(self._stub.Classify, request, timeout_s, request_id))
 
@@ -118,9 +126,10 @@ class Client:
         metadata = wire.call_metadata(request_id)
         waiting: deque[tuple[int, Any]] = deque()
         try:
-            for number, rows in enumerate(batches):
+            for number, batch in enumerate(batches):
+                rows, left = self._batch_by_name(number, batch, limit, request_id)
                 request = wire.predict_request(rows, class_labels, allow_partial)
-                call = self._stub.Predict.future(request, timeout=limit, metadata=metadata)
+                call = self._stub.Predict.future(request, timeout=left, metadata=metadata)
                 waiting.append((number, call))
                 while waiting and (len(waiting) == room or waiting[0][1].done()):
                     yield self._result(*waiting.popleft(), limit)
@@ -155,6 +164,30 @@ class Client:
         except (Unreachable, DeadlineExceeded):
             return False
         return wire.is_serving(answer)
+
+    def _by_name(
+        self, rows: ArrayLike, timeout_s: float | None, request_id: str | None
+    ) -> tuple[ArrayLike, float | None]:
+        """The rows with their columns as the model has them, and the time that is left.
+
+        The names are asked for each time, as the next version of a model may have others.
+        """
+        if not names_of(rows):
+            return rows, timeout_s
+        limit, matrix, began = self._limit(timeout_s), wire.as_rows(rows), time.monotonic()
+        known = wire.metadata(
+            self._ask(self._stub.GetMetadata, pb.GetMetadataRequest(), limit, request_id)
+        )
+        left_s = max(wire.LEAST_TIMEOUT_S, limit - (time.monotonic() - began))
+        return wire.by_name(rows, matrix, known.feature_names), left_s
+
+    def _batch_by_name(
+        self, number: int, rows: ArrayLike, limit: float, request_id: str | None
+    ) -> tuple[ArrayLike, float | None]:
+        try:
+            return self._by_name(rows, limit, request_id)
+        except TrilliumError as error:
+            raise wire.of_batch(error, number) from error.__cause__
 
     def _limit(self, timeout_s: float | None) -> float:
         return self._timeout_s if timeout_s is None else wire.time_limit(timeout_s)

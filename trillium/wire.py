@@ -22,6 +22,7 @@ from trillium.answers import (
     PredictorStatus,
     SampleScore,
 )
+from trillium.columns import exact_places, names_of
 from trillium.errors import (
     Cancelled,
     Code,
@@ -39,6 +40,8 @@ CallMetadata: TypeAlias = tuple[tuple[str, str], ...]
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 DEFAULT_TIMEOUT_S = 10.0
+LEAST_TIMEOUT_S = 0.001
+"""What is left for a call after another one that it waited for: enough to fail by its deadline."""
 DEFAULT_IN_FLIGHT = 8
 """Requests of a `predict_stream` that are under way at once: enough to keep a server busy."""
 
@@ -78,6 +81,23 @@ def as_rows(values: ArrayLike) -> Rows:
     # What is too large for float32 becomes infinite, and the server names its row and column.
     with np.errstate(over="ignore"):
         return array.astype(WIRE_DTYPE, copy=False)
+
+
+def by_name(values: ArrayLike, rows: Rows, feature_names: Sequence[str]) -> Rows:
+    """`rows`, which `as_rows` made of `values`, with their columns in the order of the model's.
+
+    They stay as they stand if either side has no names. Raises ValueError, which names the columns
+    that the model lacks, or that are missing or stand more than once.
+    """
+    names = names_of(values)
+    if not names or not feature_names:
+        return rows
+    if len(names) != rows.shape[1]:
+        raise ValueError(
+            f"rows must have a name for each of {rows.shape[1]} columns, got {len(names)}"
+        )
+    order = exact_places(names, feature_names)
+    return rows if order == list(range(len(names))) else rows[:, order]
 
 
 def _matrix(values: ArrayLike) -> tensor_pb2.Float32Matrix:
