@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -72,6 +72,14 @@ class Catalog:
     async def models(self, *, after: str = "", limit: int = 1000) -> Sequence[RegisteredModel]:
         """At most `limit` (1 to 1000) models whose names come after `after`, in their order."""
         return await self._models.page(after, limit)
+
+    async def every_model(self) -> AsyncIterator[RegisteredModel]:
+        """All models in the order of their names, a page at a time."""
+        after = ""
+        while page := await self.models(after=after):
+            for model in page:
+                yield model
+            after = page[-1].name
 
     async def model(self, name: str) -> RegisteredModel:
         """The model of that name. Raises ModelNotFound, which tells what there is."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from controller.catalog.catalog import Catalog
 from controller.catalog.datasets import Format
 from controller.catalog.specs import Library
+from controller.runs.labels import KnownClasses
 from controller.runs.source import ScoringData, ScoringModel, Table
 
 
@@ -20,6 +21,21 @@ class CatalogSource:
         _, found = await self._catalog.model_version(model, version)
         spec = await self._library.spec(model, found.version)
         return ScoringModel(spec, found.feature_count, found.feature_names)
+
+    async def classes(self, model: str) -> KnownClasses:
+        """What is known of the classes of a model's ensemble; raises ModelNotFound.
+
+        All of them if the model says so, or else its own and those of other models of the ensemble.
+        """
+        found = await self._catalog.model(model)
+        if found.class_labels:
+            return KnownClasses(found.ensemble, found.class_labels, are_all=True)
+        labels = [found.class_label]
+        if found.ensemble:
+            async for each in self._catalog.every_model():
+                if each.ensemble == found.ensemble:
+                    labels += [*each.class_labels, each.class_label]
+        return KnownClasses(found.ensemble, tuple(dict.fromkeys(labels)), are_all=False)
 
     async def dataset(self, dataset: str, version: int) -> ScoringData:
         """That version of a dataset, 0 meaning the newest; raises DatasetNotFound."""

@@ -123,7 +123,7 @@ class Run:
     trouble: str = ""
     """Why the attempt before ended."""
     detail: str = ""
-    """Why it did not succeed."""
+    """Why it did not succeed, or why one that did has no evaluation of a labelled dataset."""
     evaluation: Evaluation | None = None
     ended: datetime | None = None
     lease: Lease = field(default_factory=Lease)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from controller.deployment import Spec
+from controller.runs.labels import KnownClasses
 from trillium.errors import InvalidRequest, Violation
 from trillium.rows import MAX_VIOLATIONS, Rows
 
@@ -49,6 +50,10 @@ class Source(Protocol):
 
     async def model_version(self, model: str, version: int) -> ScoringModel:
         """That version of a model, 0 meaning the newest; raises ModelNotFound."""
+        ...
+
+    async def classes(self, model: str) -> KnownClasses:
+        """What is known of the classes of a model's ensemble; raises ModelNotFound."""
         ...
 
     async def dataset(self, dataset: str, version: int) -> ScoringData:

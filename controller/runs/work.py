@@ -24,6 +24,7 @@ from controller.deployments import Deployments
 from controller.failpoints import Failpoints
 from controller.predictors import Predictors
 from controller.runs.held import HeldRun, RunLost
+from controller.runs.labels import LabelCheck
 from controller.runs.results import Chunk, Tally
 from controller.runs.run import Evaluation, Run, RunState, moved, progressed, tried_again
 from controller.runs.runs import Runs
@@ -127,7 +128,8 @@ class RunWork:
             case RunState.RUNNING:
                 await self._move(RunState.COLLECTING)
             case RunState.COLLECTING:
-                await self._move(RunState.SUCCEEDED, evaluation=await self._evaluate())
+                evaluation, detail = await self._evaluate()
+                await self._move(RunState.SUCCEEDED, evaluation=evaluation, detail=detail)
             case _:
                 raise Hopeless(f"a run that is {run.state.value} cannot be worked on")
 
@@ -194,24 +196,30 @@ class RunWork:
             self._table = table
         return self._table
 
-    async def _evaluate(self) -> Evaluation | None:
-        """What the results say of the model, if that can be said. Raises Hopeless if some of them
-        are missing."""
+    async def _evaluate(self) -> tuple[Evaluation | None, str]:
+        """What the results say of the model, and if that cannot be said of a labelled dataset, why.
+        Raises Hopeless if some of them are missing."""
         run, tally, expected = self._held.run, Tally(), 1
+        labels = LabelCheck(run.class_label, await self._source.classes(run.model))
         async with aclosing(self._runs.chunks(run)) as chunks:
             async for number, chunk in chunks:
                 if number != expected or chunk.rows != run.rows_of(number):
                     break
                 tally = tally.plus(chunk, run.class_label)
+                labels = labels.plus(chunk)
                 expected += 1
         if expected != run.chunk_count + 1:
             raise Hopeless(f"the store has lost chunk {expected} of the results")
-        return tally.evaluation(run.class_label) if run.class_label else None
+        if not run.class_label:
+            return None, ""
+        return (None, labels.problem) if labels.problem else (tally.evaluation(run.class_label), "")
 
-    async def _move(self, state: RunState, *, evaluation: Evaluation | None = None) -> None:
+    async def _move(
+        self, state: RunState, *, evaluation: Evaluation | None = None, detail: str = ""
+    ) -> None:
         now = self._runs.now()
         await self._held.write(
-            lambda run: moved(run, state, now, evaluation=evaluation), state.value
+            lambda run: moved(run, state, now, evaluation=evaluation, detail=detail), state.value
         )
         log.info("run moved", extra={"run": self._held.run.id, "state": state.value})
 

@@ -147,6 +147,13 @@ async def test_models_and_datasets_are_added(
     scored = line(trillium("run", "create", "mine", "few", "--json", *at))
     assert scored["evaluation"]["accuracy"] == 1.0
 
+    table.write_text(",".join((*names, "label")) + "\n5.1,3.5,1.4,0.2,0\n")
+    assert trillium("datasets", "add", "numbered", str(table), *at).returncode == 0
+    shown = trillium("run", "create", "mine", "numbered", *at)
+    assert shown.returncode == 0, shown.stderr
+    assert "accuracy" not in shown.stdout
+    assert "not evaluated: no row's label is a class" in " ".join(shown.stdout.split())
+
     unknown = trillium("datasets", "add", "few", str(tmp_path / "few.txt"), *at)
     assert unknown.returncode == 1
     assert unknown.stderr.endswith("a dataset's file name ends in one of .csv, .npy, .parquet\n")

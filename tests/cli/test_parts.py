@@ -280,6 +280,13 @@ def test_a_run_that_failed_is_told_with_the_reason() -> None:
     assert line.plain == "runs/r: e-a on the dataset e: no result: no room"
 
 
+def test_a_run_without_an_evaluation_says_why() -> None:
+    line = run_line(Run("runs/r", "e-a", "e", 4, 1.25, "", None, "not evaluated: labels"))
+    assert line.plain == "runs/r: e-a on the dataset e: 4 rows in 1.2 s; not evaluated: labels"
+    line = run_line(Run("runs/r", "e-a", "e", 4, 1.25, "", None))
+    assert line.plain == "runs/r: e-a on the dataset e: 4 rows in 1.2 s"
+
+
 def test_a_start_is_told_to_programs_in_lines_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     screen = JsonLines()
     screen.say("starting ...")

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from controller.deployment import Deployment, Spec
 from controller.failpoints import Failpoints
 from controller.predictors import Artifact, Predictors
+from controller.runs.labels import KnownClasses
 from controller.runs.source import ScoringData, ScoringModel, Table
 from controller.runtime.port import Container, ContainerSpec, ContainerState, Server
 from controller.runtime.wakes import Wakes
@@ -75,6 +76,7 @@ class Catalog:
 
     def __init__(self) -> None:
         self.models: dict[str, list[ScoringModel]] = {}
+        self.classes_of: dict[str, KnownClasses] = {}
         self.artifacts: dict[str, bytes] = {}
         self.datasets: dict[str, list[tuple[ScoringData, Table]]] = {}
 
@@ -103,6 +105,10 @@ class Catalog:
             if version in (0, each.spec.version):
                 return each
         raise ModelNotFound(f"there is no model {model!r} version {version}")
+
+    async def classes(self, model: str) -> KnownClasses:
+        own = (await self.model_version(model, 0)).spec.class_label
+        return self.classes_of.get(model, KnownClasses("", (own,), are_all=False))
 
     async def dataset(self, dataset: str, version: int) -> ScoringData:
         return self._dataset(dataset, version)[0]

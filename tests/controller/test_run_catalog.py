@@ -11,6 +11,7 @@ from controller.catalog.catalog import Catalog
 from controller.catalog.registered import Described, Said
 from controller.catalog.specs import Library
 from controller.runs.catalog_source import CatalogSource
+from controller.runs.labels import KnownClasses
 from controller.runs.source import check_fit
 from tests.controller.catalogs import FakeTrial, opened
 from trillium.clock import SystemClock
@@ -59,3 +60,20 @@ async def test_the_catalog_tells_runs_what_they_ask(tmp_path: Path) -> None:
             await source.model_version("m", 3)
         with pytest.raises(DatasetNotFound):
             await source.dataset("none", 0)
+
+
+async def test_classes_are_what_the_model_says_or_what_its_ensemble_has(tmp_path: Path) -> None:
+    async with opened(tmp_path / "store.db") as store:
+        catalog = Catalog(store, SystemClock(), FakeTrial(Described(2, "x")))
+        source = CatalogSource(catalog, Library(catalog))
+        await catalog.register_model("alone", b"1", Said())
+        await catalog.register_model("a", b"2", Said(ensemble="e"))
+        await catalog.register_model("other", b"3", Said(ensemble="f"))
+        assert await source.classes("alone") == KnownClasses("", ("x",), are_all=False)
+        assert await source.classes("a") == KnownClasses("e", ("x",), are_all=False)
+        whole = Said(ensemble="e", class_labels=("y", "x", "z"))
+        await catalog.register_model("b", b"4", whole)
+        assert await source.classes("a") == KnownClasses("e", ("x", "y", "z"), are_all=False)
+        assert await source.classes("b") == KnownClasses("e", ("y", "x", "z"), are_all=True)
+        with pytest.raises(ModelNotFound):
+            await source.classes("none")

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from controller.deployment import State
+from controller.runs.labels import KnownClasses
 from controller.runs.run import RunState
 from controller.store.port import Kind, Log, Record, StoreUnavailable
 from controller.store.sqlite import SqliteStore
+from tests.artifacts import iris_rows
 from tests.controller.run_fakes import Answer, Gate, GoOn
 from tests.controller.run_world import (
     CHUNK_ROWS,
@@ -64,6 +66,27 @@ async def test_an_unlabelled_dataset_has_no_evaluation(world: World) -> None:
         run = await controller.ended()
         assert (run.state, run.evaluation) == (RunState.SUCCEEDED, None)
         assert {result.label for result in await all_results(controller, run)} == {""}
+
+
+@pytest.mark.parametrize(
+    ("label", "known"),
+    [
+        ("0", KnownClasses("", ("setosa",), are_all=False)),
+        ("Setosa", KnownClasses("iris", ("setosa", "virginica"), are_all=True)),
+    ],
+)
+async def test_labels_of_no_class_have_results_and_a_reason_but_no_evaluation(
+    world: World, label: str, known: KnownClasses
+) -> None:
+    world.catalog.classes_of["iris-setosa"] = known
+    world.catalog.add_dataset("strange", iris_rows()[:20], [label] * 20)
+    async with world.working() as controller:
+        await controller.place(order=replace(ORDER, dataset="strange"))
+        run = await controller.ended()
+        assert (run.state, run.rows_done, run.evaluation) == (RunState.SUCCEEDED, 20, None)
+        assert "no row's label is a class of the ensemble" in run.detail
+        assert f"got '{label}'" in run.detail
+        assert {result.label for result in await all_results(controller, run)} == {label}
 
 
 async def test_a_run_on_a_loaded_deployment_uses_it_and_leaves_it_loaded(world: World) -> None:

@@ -35,6 +35,8 @@ class Run:
     failure: str
     """Why it did not succeed; empty if it did."""
     evaluation: Evaluation | None
+    note: str = ""
+    """Why a run that succeeded has no evaluation of a labelled dataset."""
 
 
 def run_line(run: Run) -> Text:
@@ -44,7 +46,7 @@ def run_line(run: Run) -> Text:
         return Text(f"{what}: no result: {run.failure}", style="red")
     done = f"{what}: {run.row_count} rows in {run.took_s:.1f} s"
     if run.evaluation is None:
-        return Text(done)
+        return Text.assemble(f"{done}; ", (run.note, "yellow")) if run.note else Text(done)
     return Text.assemble(f"{done}, accuracy ", (f"{run.evaluation.accuracy:.3f}", "bold green"))
 
 
@@ -79,6 +81,7 @@ def of_message(message: run_pb.Run) -> Run:
         took_s=(ended - began) / 1e9,
         failure="" if succeeded else message.detail or f"it has {state}",
         evaluation=_evaluation(message.evaluation) if evaluated else None,
+        note=message.detail if succeeded else "",
     )
 
 

@@ -109,7 +109,9 @@ class Run(_message.Message):
     state: Global___RunState.ValueType
     """What it is at."""
     detail: _builtins.str
-    """Why it did not succeed, in a sentence."""
+    """Why it did not succeed, in a sentence; of a run that did, why there is no evaluation although
+    the dataset is labelled: labels are no classes of the model's ensemble.
+    """
     rows_done: _builtins.int
     """Rows that are scored and stored."""
     rows_total: _builtins.int
@@ -118,7 +120,9 @@ class Run(_message.Message):
     """Attempts so far; a run whose work succeeded is never repeated."""
     @_builtins.property
     def evaluation(self) -> Global___Evaluation:
-        """How well the model did; only for a labelled dataset and a run that succeeded."""
+        """How well the model did; only for a run that succeeded, and for a dataset whose labels are
+        classes of the model's ensemble or "rest".
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
