@@ -19,14 +19,20 @@ from grpc import aio
 from tests.rpc.errors import Failure, failed, refused
 from tests.rpc.toy import CALL_S, NAME, SECRET, Playing, Toy, playing
 from tests.waiting import eventually
+from trillium.rpc import accepting
 from trillium.rpc.front import front_on
 from trillium.rpc.listening import AddressInUse
 from trillium.rpc.methods import Limits
 
+ONE_BY_ONE = "grpc, one by one"
 
-@pytest.fixture(params=["grpc", "h2corn"])
-def server(request: pytest.FixtureRequest) -> str:
-    """What carries gRPC."""
+
+@pytest.fixture(params=["grpc", ONE_BY_ONE, "h2corn"])
+def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What carries gRPC: grpc.aio with and without the private names of grpcio, or h2corn."""
+    if request.param == ONE_BY_ONE:
+        monkeypatch.setitem(accepting.PRIVATE_NAMES, "AioServer.gone", ())
+        return "grpc"
     return str(request.param)
 
 
@@ -168,6 +174,7 @@ async def test_answers_that_nobody_reads_hold_the_handler_back(play: Playing) ->
     "server",
     [
         "grpc",
+        ONE_BY_ONE,
         # When this no longer fails, docs/design/fronts.md has a limit less.
         pytest.param(
             "h2corn",
@@ -176,6 +183,7 @@ async def test_answers_that_nobody_reads_hold_the_handler_back(play: Playing) ->
             ),
         ),
     ],
+    indirect=True,
 )
 async def test_answers_that_nobody_reads_hold_up_no_other_call(play: Playing, server: str) -> None:
     call = play.down(*said("flood"), timeout=60)
@@ -316,6 +324,26 @@ async def test_calls_beyond_the_limit_are_turned_away(server: str) -> None:
         assert (await failed(ask_one(play, "x"))).code == "RESOURCE_EXHAUSTED"
         hanging.cancel()
         await eventually(lambda: play.front.in_flight == 0)
+
+
+async def test_calls_of_all_kinds_share_one_limit_and_refused_ones_leave_no_trace(
+    server: str,
+) -> None:
+    async with playing(server, Limits(max_concurrent_calls=2)) as play:
+        hanging = [play.one(*said("hang"), timeout=CALL_S)]
+        await eventually(lambda: play.front.in_flight == 1)
+        hanging.append(play.both(iter(said("hang")), timeout=CALL_S))
+        await eventually(lambda: play.front.in_flight == 2)
+        for ask in KINDS.values():
+            refusals = await asyncio.gather(*(refused(partial(ask, play, "x")) for _ in range(20)))
+            assert {each.code for each in refusals} == {"RESOURCE_EXHAUSTED"}
+        hanging[0].cancel()
+        await eventually(lambda: is_answered(play))
+        hanging[1].cancel()
+
+
+async def is_answered(play: Playing) -> bool:
+    return (await play.one(*said("x"), timeout=CALL_S).code()) is grpc.StatusCode.OK
 
 
 async def test_port_in_use_is_told(server: str) -> None:

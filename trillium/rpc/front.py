@@ -15,8 +15,8 @@ from contextlib import aclosing
 from typing import Any, NoReturn, Protocol
 
 import grpc
-from grpc import aio
 
+from trillium.rpc.accepting import new_server
 from trillium.rpc.call import Call, CallFailed, open_call
 from trillium.rpc.listening import AddressInUse
 from trillium.rpc.methods import Endpoints, Kind, Limits, Method, Service
@@ -88,14 +88,14 @@ class AioFront:
         self._listen = tuple(listen)
         self._endpoints = Endpoints(limits)
         self._addresses: list[str] = []
-        self._server = aio.server(
-            options=_server_options(limits, shares_port),
-            maximum_concurrent_rpcs=limits.max_concurrent_calls,
-        )
-        for service in (*services, reflection_service(services)):
-            handlers = {method.name: self._handler(service, method) for method in service.methods}
-            generic = grpc.method_handlers_generic_handler(service.name, handlers)
-            self._server.add_generic_rpc_handlers((generic,))
+        handlers = {
+            service.name: {
+                method.name: self._handler(service, method) for method in service.methods
+            }
+            for service in (*services, reflection_service(services))
+        }
+        options = _server_options(limits, shares_port)
+        self._server = new_server(handlers, options, limits.max_concurrent_calls)
 
     @property
     def addresses(self) -> Sequence[str]:
