@@ -52,6 +52,9 @@ def settle_environment() -> None:
     # gRPC would do work of its own around every fork, which is not safe beside an event loop. Ours
     # are all followed by exec at once, or done before gRPC begins.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    # gRPC's event engine hands each message through one thread more, which doubles the wake-ups.
+    # Experiments that need these two are off with them; both exist in grpcio 1.76 to 1.85.
+    os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client,-event_engine_listener")
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
