@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from bench.batches import shortfalls
 from bench.checking import Reference
-from bench.goals import GOALS
+from bench.goals import GOALS, batch
 from bench.h2load import LOADS
 from bench.measuring import measure
 from bench.peers.goals import PEER_GOALS
@@ -47,7 +48,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it all, print the table, leave the results in --output.
 
-    The answer is 1 if nothing could be measured, or a system of ours answered wrong.
+    The answer is 1 if nothing could be measured, a system of ours answered wrong, or batches of a
+    front were too small.
     """
     end_on_sigterm()
     parser = _parser()
@@ -103,7 +105,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         **settings,
     )
     print(table)
-    return int(not measured.absent.keys().isdisjoint(own))
+    means = {
+        (name, load.name): measured.middle(batch, load.name, name)
+        for name in FRONTS
+        for load in loads
+    }
+    small = shortfalls(means)
+    for sentence in small:
+        say(f"bench: {sentence}")
+    return int(bool(small) or not measured.absent.keys().isdisjoint(own))
 
 
 def say(line: str) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
+from bench.batches import CALLERS, LEAST_SHARE
 from bench.measuring import Measured, Sample
 
 
@@ -47,6 +49,11 @@ def p50(sample: Sample) -> float:
     return sample.p50_s
 
 
+def batch(sample: Sample) -> float:
+    """Requests in a batch, on the average."""
+    return sample.batch
+
+
 def _alone(measured: Measured) -> float:
     ours = {
         each.round: each.rps * 1024 for each in measured.samples.get(("trillium", "rows1024"), ())
@@ -65,6 +72,10 @@ def _start(measured: Measured) -> float:
     return median(measured.start_s) if measured.start_s else math.nan
 
 
+def _batch_share(measured: Measured, load: str, system: str) -> float:
+    return measured.middle(batch, load, system) / CALLERS[load]
+
+
 def _of_front(system: str, said: str = "") -> tuple[Goal, ...]:
     """The goals that each front is measured by."""
     return (
@@ -77,6 +88,15 @@ def _of_front(system: str, said: str = "") -> tuple[Goal, ...]:
             0.12,
         ),
         Goal(f"c1 p50 / bare echo's{said}", lambda m: m.ratio(p50, "c1", system, "echo"), 2.5, 1.8),
+        *(
+            Goal(
+                f"{load} mean batch / callers{said}",
+                partial(_batch_share, load=load, system=system),
+                LEAST_SHARE,
+                0.9,
+            )
+            for load in CALLERS
+        ),
     )
 
 

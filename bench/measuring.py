@@ -20,6 +20,7 @@ from grpc import RpcError
 
 from bench import h2load
 from bench.asking import first_answer
+from bench.batches import mean_batch, scored
 from bench.checking import Reference, check_answer, check_under_load, flowers
 from bench.h2load import LOADS, Load, burst
 from bench.processes import START_S, Started, usage
@@ -39,6 +40,8 @@ class Sample:
     p99_s: float
     cpu_s: float
     """Of the system's processes, for each request."""
+    batch: float
+    """Requests in a batch, on the average; NaN for a system that tells of none."""
 
 
 @dataclass(slots=True)
@@ -183,8 +186,9 @@ def _slice(
     folder: Path,
 ) -> None:
     asked = up.request(rows[load.rows])
-    before = usage(up.pids).cpu_s
     try:
+        batches = scored(up.predictors)
+        before = usage(up.pids).cpu_s
         seen = burst(
             up.address,
             up.method,
@@ -195,14 +199,14 @@ def _slice(
             folder,
             plain_http=up.plain_http,
         )
+        cpu = usage(up.pids).cpu_s - before
+        batch = mean_batch(batches, scored(up.predictors), load.rows)
     except h2load.Failed as failure:
         measured.dropped.append(f"round {number}, {up.name}, {load.name}: {failure}")
         return
-    cpu = usage(up.pids).cpu_s - before
     p50, p99 = np.percentile(seen.latencies_s, (50, 99))
-    sample = Sample(
-        number, seen.requests / seen.took_s, float(p50), float(p99), cpu / seen.requests
-    )
+    rps = seen.requests / seen.took_s
+    sample = Sample(number, rps, float(p50), float(p99), cpu / seen.requests, batch)
     measured.samples.setdefault((up.name, load.name), []).append(sample)
 
 

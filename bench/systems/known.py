@@ -39,6 +39,8 @@ class Up:
     labels: Callable[[bytes], list[str]] | None
     plain_http: bool = False
     """Asked with POST over HTTP/1.1; `method` is then the path, and messages are JSON."""
+    predictors: tuple[str, ...] = ()
+    """Where predictors are that tell of the batches they had; none in systems that have none."""
 
 
 def request(rows: Rows) -> bytes:
@@ -81,7 +83,16 @@ def trillium(
     words += ["--front", front, "--workers", str(workers)]
     aggregator = python("aggregator", "--listen", address, *words)
     with running(aggregator, *predictors, log=folder / f"{name}.log") as pids:
-        yield Up(name, address, tuple(pids), METHOD, request, probabilities, labels)
+        yield Up(
+            name,
+            address,
+            tuple(pids),
+            METHOD,
+            request,
+            probabilities,
+            labels,
+            predictors=tuple(sockets.values()),
+        )
 
 
 @contextmanager
