@@ -93,8 +93,8 @@ class Replicas:
         """Start the one at 127.0.0.`number`; answers its address."""
         model = self._models / f"iris-{self.MODELS[number - 2]}.onnx"
         listen = f"127.0.0.{number}:{self._port}"
-        # They are all said to be of one class, but their models are different ones.
-        said = Facts(class_label="setosa")
+        # They are all served as one class, but their models are different ones.
+        said = Facts(class_label="setosa", positive_column=1)
         config = PredictorConfig(listen=listen, model=model, said=said, drain_s=5.0)
         stack = self._running[number] = await self._stack.enter_async_context(AsyncExitStack())
         running: RunningPredictor = await stack.enter_async_context(running_predictor(config))
