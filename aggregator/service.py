@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -20,7 +20,16 @@ from trillium.errors import (
     Violation,
     quoted,
 )
-from trillium.rows import MAX_VIOLATIONS, WIRE_DTYPE, Block, Probabilities, from_block, from_lists
+from trillium.rows import (
+    MAX_VIOLATIONS,
+    WIRE_DTYPE,
+    Block,
+    Probabilities,
+    check_row_count,
+    first_violations,
+    from_block,
+    from_lists,
+)
 from trillium.rpc.call import Call
 from trillium.rpc.methods import Service, stream_stream, unary_unary
 from trillium.rpc.status import duration, missing_class, to_status
@@ -196,19 +205,11 @@ class AggregatorServicer:
         known = self._ensemble.class_labels
         if not asked:
             return known
-        wrong = []
-        for index, label in enumerate(asked):
-            if label not in known:
-                text = f"is {quoted(label)}; known classes: {', '.join(known)}"
-                wrong.append(Violation(f"class_labels[{index}]", text))
-            elif label in asked[:index]:
-                text = f"is {label!r} again; each class at most once"
-                wrong.append(Violation(f"class_labels[{index}]", text))
-            if len(wrong) == MAX_VIOLATIONS:
-                break
+        wrong = first_violations(_wrong_labels(asked, known))
         if wrong:
             raise InvalidRequest(wrong)
-        return [label for label in known if label in asked]
+        chosen = set(asked)
+        return [label for label in known if label in chosen]
 
     def _rows(self, request: pb.PredictRequest | pb.ClassifyRequest) -> Block:
         known = self._ensemble.roster.metadata
@@ -226,8 +227,21 @@ class AggregatorServicer:
                 feature_count=wanted,
                 max_rows=max_rows,
             )
+        check_row_count(len(request.instances), max_rows=max_rows)
         rows = [instance.features for instance in request.instances]
         return from_lists(rows, feature_count=wanted, max_rows=max_rows)
+
+
+def _wrong_labels(asked: Sequence[str], known: Sequence[str]) -> Iterator[Violation]:
+    there, seen = set(known), set[str]()
+    for index, label in enumerate(asked):
+        if label not in there:
+            text = f"is {quoted(label)}; known classes: {', '.join(known)}"
+            yield Violation(f"class_labels[{index}]", text)
+        elif label in seen:
+            text = f"is {label!r} again; each class at most once"
+            yield Violation(f"class_labels[{index}]", text)
+        seen.add(label)
 
 
 def _collect(wrong: list[Violation], check: Callable[[], T]) -> T | None:

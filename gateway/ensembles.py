@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from gateway.backend import Aggregator
+from gateway.few_errors import FewErrors
 from gateway.messages import shortest, to_json
 from gateway.operation import Asked, Operation, Promise, Strict, json_response
 from gateway.problems import MissingClass, missing_json
@@ -24,7 +25,7 @@ class PredictBody(Strict):
     """Asks for every class's probability of each row."""
 
     instances: Rows
-    class_labels: list[str] = Field(
+    class_labels: Annotated[list[str], FewErrors()] = Field(
         default=[], description="Ask only these classes; empty means all. Each at most once."
     )
     allow_partial: bool = Field(

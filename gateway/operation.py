@@ -12,10 +12,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
+from gateway.few_errors import few_unknown_keys
 from gateway.problems import MEDIA_TYPE
 from trillium.rpc.call import REQUEST_ID_KEY
 
@@ -28,6 +29,11 @@ class Strict(BaseModel):
     """Base of request bodies: no unknown keys, no text where a number is wanted, finite numbers."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _look_at_few(cls, value: Any) -> Any:
+        return few_unknown_keys(cls, value)
 
 
 class Query(BaseModel):

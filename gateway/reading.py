@@ -20,6 +20,8 @@ from trillium.errors import Cancelled, Code, InvalidRequest, Violation
 from trillium.rows import MAX_VIOLATIONS
 
 TIMEOUT_HEADER = "request-timeout"
+MOST_PARAMETERS = 256
+"""Of one query; more than any operation has a use for."""
 _NUMBER = re.compile(r"([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _BODY_METHODS = ("POST",)
 _ALTERNATIVES = ("str", "int", "list[float]", "list[list[float]]")
@@ -43,7 +45,7 @@ class Reader:
         deadline = time.monotonic() + (default_s if timeout_s is None else timeout_s)
         path: Mapping[str, str] = scope["path_params"]
         wrong = _wrong_path(operation, path)
-        query = _query(operation, QueryParams(scope["query_string"]), wrong)
+        query = _query(operation, _parameters(scope["query_string"]), wrong)
         if wrong:
             raise InvalidRequest(wrong[:MAX_VIOLATIONS])
         raw = b""
@@ -154,6 +156,15 @@ def _wrong_path(operation: Operation, path: Mapping[str, str]) -> list[Violation
         for each in operation.parameters
         if not each.allows(path[each.name])
     ]
+
+
+def _parameters(raw: bytes) -> QueryParams:
+    """The parameters of a query, which are counted before they are parsed."""
+    count = raw.count(b"&") + 1
+    if count > MOST_PARAMETERS:
+        text = f"has {count} parameters: expected at most {MOST_PARAMETERS}; send fewer"
+        raise InvalidRequest.of("query", text)
+    return QueryParams(raw)
 
 
 def _query(operation: Operation, given: QueryParams, wrong: list[Violation]) -> Any:

@@ -9,18 +9,20 @@ import numpy as np
 from pydantic import Field
 
 from gateway.backend import Aggregator
+from gateway.few_errors import FewErrors
 from gateway.operation import Asked
 from gateway.problems import HttpError
 from trillium import wire
 from trillium.aggregator.v1 import aggregator_service_pb2 as pb
 from trillium.answers import Classifications, Predictions
 from trillium.errors import Code, InvalidRequest, Violation
-from trillium.rows import MAX_VIOLATIONS, WIRE_DTYPE
+from trillium.rows import WIRE_DTYPE, first_violations, wrong_places
 from trillium.tensor.v1 import tensor_pb2
 
 Rows: TypeAlias = Annotated[
     list[Annotated[list[float], Field(min_length=1)]],
     Field(min_length=1, description="Rows of finite numbers, one for each feature."),
+    FewErrors(),
 ]
 T = TypeVar("T")
 
@@ -100,23 +102,22 @@ def matrix(rows: Sequence[Sequence[float]], field: str) -> tensor_pb2.Float32Mat
     in float32.
     """
     width = len(rows[0])
-    wrong = [
+    wrong = first_violations(
         Violation(f"{field}[{index}]", f"has {len(row)} values; the first row has {width}")
         for index, row in enumerate(rows)
         if len(row) != width
-    ]
+    )
     if wrong:
-        raise InvalidRequest(wrong[:MAX_VIOLATIONS])
+        raise InvalidRequest(wrong)
     with np.errstate(over="ignore"):
         array = np.array(rows, np.float64).astype(WIRE_DTYPE)
     if not np.isfinite(array).all():
-        places = np.argwhere(~np.isfinite(array))[:MAX_VIOLATIONS].tolist()
         raise InvalidRequest(
             [
                 Violation(
                     f"{field}[{row}][{column}]", f"is {rows[row][column]:g}; too large for FP32"
                 )
-                for row, column in places
+                for row, column in wrong_places(~np.isfinite(array))
             ]
         )
     return tensor_pb2.Float32Matrix(row_count=len(rows), column_count=width, data=array.tobytes())

@@ -38,13 +38,21 @@ def _constant(name: str) -> NoReturn:
     raise MalformedMessage(f"the body holds {name}, which JSON does not know; finite numbers only")
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        keys = [key for key, _ in pairs]
-        again = next(key for key in keys if keys.count(key) > 1)
-        raise MalformedMessage(f"the key {again[:60]!r} comes twice in one object")
+        raise MalformedMessage(f"the key {_repeated(pairs)[:60]!r} comes twice in one object")
     return result
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+def _repeated(pairs: list[tuple[str, Any]]) -> str:
+    """The first key that came before. Linear: a body may hold a million keys."""
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            return key
+        seen.add(key)
+    raise AssertionError("no key comes twice")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=object_of, parse_constant=_constant)

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from gateway import tensors
 from gateway.backend import Aggregator
+from gateway.few_errors import FewErrors, FirstError
 from gateway.messages import shortest
 from gateway.operation import JSON, Asked, Operation, Promise, RawBody, json_response
 from gateway.problems import HttpError
@@ -36,6 +37,9 @@ class _Lenient(BaseModel):
 
 
 Dimension = Annotated[int, Field(ge=0, lt=2**31)]
+# Of two lists that do not fit both have their errors; the first of each will do.
+Flat = Annotated[list[float], FirstError()]
+Nested = Annotated[list[list[float]], FirstError()]
 
 
 class InputParameters(_Lenient):
@@ -51,8 +55,8 @@ class InferInput(_Lenient):
 
     name: Literal["input"]
     datatype: Literal["FP32"]
-    shape: list[Dimension] = Field(description="[rows, features].")
-    data: list[float] | list[list[float]] | None = Field(
+    shape: Annotated[list[Dimension], FewErrors()] = Field(description="[rows, features].")
+    data: Flat | Nested | None = Field(
         default=None, description="Row after row, flat or nested; none if it comes raw."
     )
     parameters: InputParameters = InputParameters()
@@ -87,7 +91,9 @@ class InferRequest(_Lenient):
     id: str | None = Field(default=None, description="Comes back in the answer.")
     parameters: InferParameters = InferParameters()
     inputs: list[InferInput] = Field(min_length=1, max_length=1)
-    outputs: list[InferOutput] = Field(default=[], description="Empty means both.")
+    outputs: Annotated[list[InferOutput], FewErrors()] = Field(
+        default=[], description="Empty means both."
+    )
 
 
 class TensorMetadata(BaseModel):

@@ -6,8 +6,9 @@ Everything is float32, little-endian, row-major. Checks collect every violation 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import TypeAlias
 
 import numpy as np
@@ -82,15 +83,27 @@ def check_finite(rows: Rows, field: str) -> None:
     """Raises InvalidRequest with row and column, which bytes do not show, of what is not finite."""
     if np.isfinite(rows).all():
         return
-    places = np.argwhere(~np.isfinite(rows))[:MAX_VIOLATIONS]
+    places = wrong_places(~np.isfinite(rows))
     raise InvalidRequest(
         [
             Violation(
                 field, f"row {row}, column {column} is {rows[row, column]}; finite values only"
             )
-            for row, column in places.tolist()
+            for row, column in places
         ]
     )
+
+
+def wrong_places(wrong: NDArray[np.bool_]) -> list[list[int]]:
+    """Row and column of the first `MAX_VIOLATIONS` values that are marked in `wrong`.
+
+    Row by row: the places of all would be 16 bytes for each value of 4.
+    """
+    places: list[list[int]] = []
+    for row in np.flatnonzero(wrong.any(axis=1))[:MAX_VIOLATIONS].tolist():
+        columns = np.flatnonzero(wrong[row])[: MAX_VIOLATIONS - len(places)]
+        places += [[row, column] for column in columns.tolist()]
+    return places
 
 
 def from_lists(
@@ -103,20 +116,31 @@ def from_lists(
     """Check rows that came as lists, and pack them.
 
     `feature_count` is what the model wants; None while that is unknown, and then the first row
-    sets it for the others. Raises InvalidRequest.
+    sets it for the others. Raises InvalidRequest. Whoever has to make `rows` of something else
+    calls `check_row_count` first.
     """
-    if len(rows) > max_rows:
-        raise InvalidRequest.of(field, f"has {len(rows)} rows; at most {max_rows} allowed")
-    if not rows:
-        raise InvalidRequest.of(field, "is empty; at least 1 row is wanted")
+    check_row_count(len(rows), max_rows=max_rows, field=field)
     wanted = feature_count or next((len(row) for row in rows if row), 0)
     if wanted == 0 or any(len(row) != wanted for row in rows):
-        wrong = _wrong_width(rows, wanted, field) + _odd_values(rows, field)
-        raise InvalidRequest(wrong[:MAX_VIOLATIONS])
+        found = chain(_wrong_width(rows, wanted, field), _odd_values(rows, field))
+        raise InvalidRequest(first_violations(found))
     flat = _packed([value for row in rows for value in row])
     if not np.isfinite(flat).all():
-        raise InvalidRequest(_odd_values(rows, field))
+        raise InvalidRequest(first_violations(_odd_values(rows, field)))
     return Block(len(rows), wanted, flat.tobytes())
+
+
+def check_row_count(row_count: int, *, max_rows: int, field: str = "instances") -> None:
+    """Raises InvalidRequest for no row and for too many: before anything is made of them."""
+    if row_count > max_rows:
+        raise InvalidRequest.of(field, f"has {row_count} rows; at most {max_rows} allowed")
+    if not row_count:
+        raise InvalidRequest.of(field, "is empty; at least 1 row is wanted")
+
+
+def first_violations(found: Iterator[Violation]) -> list[Violation]:
+    """The first `MAX_VIOLATIONS` of them; the search for more ends there."""
+    return list(islice(found, MAX_VIOLATIONS))
 
 
 def _packed(values: Sequence[float]) -> NDArray[np.float32]:
@@ -125,26 +149,18 @@ def _packed(values: Sequence[float]) -> NDArray[np.float32]:
         return np.array(values, WIRE_DTYPE)
 
 
-def _wrong_width(rows: Sequence[Sequence[float]], wanted: int, field: str) -> list[Violation]:
-    return [
-        Violation(
-            f"{field}[{index}].features",
-            f"row {index} has {len(row)} features; {wanted or 'at least 1'} wanted",
-        )
-        for index, row in enumerate(rows)
-        if len(row) != wanted or not row
-    ][:MAX_VIOLATIONS]
-
-
-def _odd_values(rows: Sequence[Sequence[float]], field: str) -> list[Violation]:
-    found: list[Violation] = []
+def _wrong_width(rows: Sequence[Sequence[float]], wanted: int, field: str) -> Iterator[Violation]:
     for index, row in enumerate(rows):
-        for column in np.flatnonzero(~np.isfinite(_packed(row))).tolist():
-            if len(found) == MAX_VIOLATIONS:
-                return found
+        if len(row) != wanted or not row:
+            text = f"row {index} has {len(row)} features; {wanted or 'at least 1'} wanted"
+            yield Violation(f"{field}[{index}].features", text)
+
+
+def _odd_values(rows: Sequence[Sequence[float]], field: str) -> Iterator[Violation]:
+    for index, row in enumerate(rows):
+        for column in np.flatnonzero(~np.isfinite(_packed(row)))[:MAX_VIOLATIONS].tolist():
             text = f"row {index}, feature {column} is {row[column]}; finite values only"
-            found.append(Violation(f"{field}[{index}].features[{column}]", text))
-    return found
+            yield Violation(f"{field}[{index}].features[{column}]", text)
 
 
 def are_probabilities(values: NDArray[np.float32]) -> bool:

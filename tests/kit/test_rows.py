@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -120,3 +124,53 @@ def test_probabilities_may_be_off_by_rounding_and_no_more() -> None:
     for odd in (-0.001, 1.001, NAN, INFINITY, -INFINITY):
         assert not are_probabilities(np.array([0.5, odd], np.float32))
     assert are_probabilities(np.array([], np.float32))
+
+
+class Looked(Sequence[Sequence[float]]):
+    """Rows that count how many of them are looked at."""
+
+    def __init__(self, row: Sequence[float], count: int) -> None:
+        self._row = row
+        self._count = count
+        self.looks = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        if index >= self._count:
+            raise IndexError
+        self.looks += 1
+        return self._row
+
+
+def test_rows_are_counted_before_any_is_looked_at() -> None:
+    rows = Looked([], 10**6)
+    with pytest.raises(InvalidRequest, match="1000000 rows; at most 100"):
+        from_lists(rows, feature_count=2, max_rows=100)
+    assert rows.looks == 0
+
+
+@pytest.mark.parametrize("row", [[], [1.0], [NAN], [1.0, 2.0, 3.0]])
+def test_violations_are_looked_for_up_to_their_limit(row: list[float]) -> None:
+    rows = Looked(row, 10**6)
+    with pytest.raises(InvalidRequest) as caught:
+        from_lists(rows, feature_count=2, max_rows=10**6)
+    assert len(caught.value.violations) == MAX_VIOLATIONS
+    assert rows.looks <= MAX_VIOLATIONS + 2
+
+
+def test_a_block_of_wrong_values_takes_little_memory_to_refuse() -> None:
+    data = np.full((1000, 1000), np.nan, "<f4").tobytes()
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequest) as caught:
+            from_block(1000, 1000, data, feature_count=None, max_rows=1000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [each.description[:16] for each in caught.value.violations][::19] == [
+        "row 0, column 0 ",
+        "row 0, column 19",
+    ]
+    assert peak < len(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from itertools import islice
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -181,7 +182,7 @@ class InferenceServicer:
     ) -> pb.RepositoryModelLoadResponse:
         name = _name(request)
         if request.parameters:
-            given = ", ".join(sorted(request.parameters)[:8])
+            given = ", ".join(sorted(islice(request.parameters, 8)))
             text = f"holds {given[:200]!a}; nothing is taken, an artifact describes itself"
             raise InvalidRequest.of("parameters", text)
         await self._models.load(name)

@@ -30,6 +30,7 @@ from trillium.errors import (
 )
 from trillium.logs import REQUEST_ID
 from trillium.rpc.call import Call, CallFailed
+from trillium.rpc.counting import has_more_entries
 from trillium.rpc.status import to_status
 
 Req = TypeVar("Req", bound=Message)
@@ -41,6 +42,9 @@ StreamUnary: TypeAlias = Callable[[AsyncIterator[bytes], Call], Awaitable[bytes]
 StreamStream: TypeAlias = Callable[[AsyncIterator[bytes], Call], AsyncGenerator[bytes]]
 
 log = logging.getLogger("trillium.calls")
+
+COUNTED_BYTES = 2**20
+"""Smaller messages are parsed at once: what they hold is counted in no time afterwards."""
 
 
 class Kind(Enum):
@@ -79,6 +83,10 @@ class Limits:
     `HARD_FACTOR` times this on, the transport refuses it unread with RESOURCE_EXHAUSTED."""
     max_concurrent_calls: int = 4096
     """Further calls are answered with RESOURCE_EXHAUSTED."""
+    max_entries: int = 2**17
+    """A request message above `COUNTED_BYTES` with more entries, as `trillium.rpc.counting` counts
+    them, is answered with INVALID_ARGUMENT before it is parsed. Twice the most rows of a request.
+    """
 
     HARD_FACTOR = 4
 
@@ -186,13 +194,18 @@ class Endpoints:
             yield self._parse(method, raw)
 
     def _parse(self, method: Method, raw: bytes) -> Message:
-        most = self._limits.max_message_bytes
+        limits, kind = self._limits, method.request_type
+        most = limits.max_message_bytes
         if len(raw) > most:
             raise InvalidRequest.of("message", f"has {len(raw)} bytes; at most {most} allowed")
+        most = limits.max_entries
+        if len(raw) > COUNTED_BYTES and has_more_entries(raw, kind.DESCRIPTOR, most):
+            text = f"has more than {most} entries; send fewer rows, or all in one packed matrix"
+            raise InvalidRequest.of("message", text)
         try:
-            return method.request_type.FromString(raw)
+            return kind.FromString(raw)
         except DecodeError as error:
-            name = method.request_type.DESCRIPTOR.full_name
+            name = kind.DESCRIPTOR.full_name
             raise MalformedMessage(f"the request is not a {name} message") from error
 
     @contextmanager
