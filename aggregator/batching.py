@@ -108,6 +108,7 @@ class Ticket:
         self.outcomes: list[Outcome | None] = [None] * len(class_labels)
         self._clock = clock
         self._parts: list[Part] = []
+        """Until the ticket ends."""
         self._unsettled = len(class_labels)
         self._future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -164,6 +165,8 @@ class Ticket:
                 if part.holder is not None:
                     part.holder.withdraw(part)
                     part.holder = None
+            # Each has its ticket: together they would stay until a garbage collection.
+            self._parts.clear()
 
     def _expire(self) -> None:
         for part in self._parts:

@@ -104,9 +104,7 @@ class Ensemble:
             )
             scores = combine(labels, outcomes)
             if scores.failures and not (partial and scores.class_labels):
-                error = PredictorsFailed(scores.failures)
-                error.was_run = timing.has_left
-                raise error
+                raise PredictorsFailed(scores.failures, was_run=timing.has_left)
             return scores
 
     def _deadline(self, call: Call, timeout_s: float | None) -> float:

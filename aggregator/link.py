@@ -160,6 +160,8 @@ class Link:
                     if not await self._exchange(stream, batch):
                         return
                     pace = Pace(len(batch.parts), self._clock.monotonic() - began)
+                    # Not to be kept for as long as nothing else comes.
+                    del batch
                     continue
                 free = self._lane.work()
                 await free

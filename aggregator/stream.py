@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -38,10 +39,12 @@ async def answer_side_by_side(
             task = asyncio.ensure_future(answer(request))
             running.add(task)
             task.add_done_callback(on_done)
+            # Neither is to be kept until the next request comes.
+            del request, task
 
     taking = asyncio.create_task(take())
     sated = asyncio.create_task(enough.wait())
-    sated.add_done_callback(lambda _: taking.cancel())
+    sated.add_done_callback(partial(_cancel, taking))
     taking.add_done_callback(lambda _: finished.put_nowait(None))
     try:
         while running or not finished.empty() or not taking.done():
@@ -52,6 +55,7 @@ async def answer_side_by_side(
                 continue
             slots.release()
             yield task.result()
+            del task
         if not taking.cancelled():
             taking.result()
     finally:
@@ -59,3 +63,10 @@ async def answer_side_by_side(
         for each in leftover:
             each.cancel()
         await asyncio.gather(*leftover, return_exceptions=True)
+        # The exception of a task has this frame in its traceback.
+        task = None
+        del taking, leftover, each
+
+
+def _cancel(task: asyncio.Task[Any], _: object) -> None:
+    task.cancel()

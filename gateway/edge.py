@@ -74,10 +74,9 @@ class Edge:
             _check_origin(scope["method"], headers)
             await self._inner(scope, receive, answering, served)
         except Exception as error:
-            told = _told(error)
-            if not served.status:
-                await _answer(told, served, scope, receive, answering)
-            _log_failure(served, started, told, error)
+            # In a call of its own: an error in a variable here, in a frame of its traceback, would
+            # be a cycle that keeps the request until a garbage collection.
+            await _failed(error, served, started, scope, receive, answering)
         else:
             _log(served, started, logging.INFO if served.traced else logging.DEBUG, "OK")
         finally:
@@ -111,6 +110,16 @@ def _told(error: Exception) -> TrilliumError:
             return DeadlineExceeded("the time was up before there was an answer")
         case _:
             return InternalError("internal error; the gateway's log has the details")
+
+
+async def _failed(
+    error: Exception, served: Served, started: float, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Answer and log what ended a request."""
+    told = _told(error)
+    if not served.status:
+        await _answer(told, served, scope, receive, send)
+    _log_failure(served, started, told, error)
 
 
 async def _answer(

@@ -32,3 +32,6 @@ async def unless_gone(answering: Awaitable[T], receive: Receive) -> T:
         for task in (working, leaving):
             task.cancel()
         await asyncio.gather(working, leaving, return_exceptions=True)
+        # What `working` raised has this frame in its traceback: a cycle, which would keep the
+        # request until a garbage collection.
+        del working, leaving, task

@@ -45,6 +45,8 @@ class Streamed(Response):
             for task in (sending, leaving):
                 task.cancel()
             await asyncio.gather(sending, leaving, return_exceptions=True)
+            # What `sending` raised has this frame in its traceback: a cycle.
+            del sending, leaving, task
 
     async def _send(self, send: Send) -> None:
         start: dict[str, Any] = {"type": "http.response.start", "status": self.status_code}

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TypeAlias, TypeVar
 
 from predictor.artifact import Facts
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 IsLate: TypeAlias = Callable[[], bool]
+Run: TypeAlias = Future[Probabilities]
+"""A run on the worker's thread."""
 
 QUICK_S = 0.001
 """Runs that are expected to take longer leave the event loop."""
@@ -114,15 +117,27 @@ class LoadedModel:
             return self._classifier.raw_scores(block.array(), handle)
 
         loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Probabilities] = loop.create_future()
         run = worker.submit(work)
         self._runs += 1
         self._unused.clear()
-        run.add_done_callback(lambda _: loop.call_soon_threadsafe(self._end_run))
-        return asyncio.wrap_future(run)
+        # Not asyncio.wrap_future, whose callbacks tie both futures and all that an error has seen
+        # into a cycle.
+        answer.add_done_callback(partial(_take_back, run))
+        run.add_done_callback(lambda over: loop.call_soon_threadsafe(self._end_run, answer, over))
+        return answer
 
-    def _end_run(self) -> None:
+    def _end_run(self, answer: asyncio.Future[Probabilities], run: Run) -> None:
         self._runs -= 1
         self._settle()
+        if answer.done():
+            return
+        if run.cancelled():
+            answer.cancel()
+        elif (error := run.exception()) is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(run.result())
 
     def _settle(self) -> None:
         if not self._users and not self._runs:
@@ -133,6 +148,11 @@ class LoadedModel:
         self.retired.set()
         await self._unused.wait()
         await asyncio.get_running_loop().run_in_executor(worker, self._classifier.close)
+
+
+def _take_back(run: Run, answer: asyncio.Future[Probabilities]) -> None:
+    if answer.cancelled():
+        run.cancel()
 
 
 def _late() -> DeadlineExceeded:

@@ -85,6 +85,8 @@ class PredictorServicer:
                 if request.request_ids:
                     self._trace(request, response)
                 yield response
+                # Not to be kept until the next one comes.
+                del held, request, response
         finally:
             inbox.close()
 

@@ -78,6 +78,8 @@ class StreamInbox:
         for _ in self._held:
             self._model.release()
         self._held.clear()
+        # What reading raised has a frame of this inbox in its traceback: a cycle.
+        del self._reader, self._retired
 
     async def _read(self, messages: AsyncIterator[pb.PredictStreamRequest]) -> None:
         async for message in messages:
@@ -89,6 +91,8 @@ class StreamInbox:
             self._model.acquire()
             self._held.append((message, self._deadline(message)))
             self._changed.set()
+            # Not to be kept until the next one comes.
+            del message
             while len(self._held) >= MAX_HELD:
                 self._room.clear()
                 await self._room.wait()

@@ -358,11 +358,17 @@ class PredictorsFailed(TrilliumError):
 
     reason = "PREDICTORS_FAILED"
     SHOWN: ClassVar[int] = 3
-    was_run: bool = False
-    """Whether any predictor got the request; not told over the wire."""
 
-    def __init__(self, failures: Sequence[ClassFailure], message: str | None = None) -> None:
+    def __init__(
+        self,
+        failures: Sequence[ClassFailure],
+        message: str | None = None,
+        *,
+        was_run: bool = False,
+    ) -> None:
         self.failures = tuple(failures)
+        self.was_run = was_run
+        """Whether any predictor got the request; not told over the wire."""
         late = bool(self.failures) and all(failure.timed_out for failure in self.failures)
         self.code = Code.DEADLINE_EXCEEDED if late else Code.UNAVAILABLE
         sentences = [str(failure) for failure in self.failures[: self.SHOWN]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import numpy as np
@@ -632,3 +633,25 @@ class LaneMachine(RuleBasedStateMachine):
 
 LaneMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestLaneUnderEverything = LaneMachine.TestCase
+
+
+@pytest.mark.parametrize("end", ["answered", "failed", "late", "cancelled"])
+async def test_a_request_is_freed_with_its_answer(end: str) -> None:
+    queue = lane()
+    gc.collect()
+    gc.disable()
+    try:
+        asked = ticket(1.0, deadline=CLOCK.monotonic() + (0.01 if end == "late" else FAR_S))
+        queue.put(asked.part(0, "here"))
+        waiting = asyncio.create_task(asked.wait())
+        await asyncio.sleep(0)
+        batch = None if end in ("late", "cancelled") else queue.take()
+        if batch is not None:
+            batch.settle(b"\0" * 4) if end == "answered" else batch.fail("broken")
+        if end == "cancelled":
+            waiting.cancel()
+        await asyncio.wait([waiting])
+        del asked, batch, waiting
+        assert not [each for each in gc.get_objects() if isinstance(each, Ticket | Part | Block)]
+    finally:
+        gc.enable()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
 from starlette.responses import Response
 
 from gateway.config import GatewayConfig
-from gateway.edge import Served
+from gateway.edge import Edge, Served
+from gateway.leaving import unless_gone
 from gateway.operation import Asked, Operation
 from gateway.reading import Reader
 from gateway.routing import Routes
@@ -99,3 +102,34 @@ async def test_a_failure_is_the_handlers_own() -> None:
 
     with pytest.raises(ValueError, match="as it is"):
         await served(Failing(), changes=False)
+
+
+async def never() -> Any:
+    await asyncio.Event().wait()
+
+
+async def test_an_error_leaves_nothing_of_its_request() -> None:
+    seen: list[weakref.ref[Cancelled]] = []
+
+    async def fails() -> None:
+        error = Cancelled("enough")
+        seen.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error
+
+    async def inner(scope: Any, receive: Any, send: Any, served: Served) -> None:
+        await unless_gone(fails(), receive)
+
+    async def send(message: Any) -> None:
+        pass
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    gc.collect()
+    gc.disable()
+    try:
+        await Edge(inner, max_requests=1)(scope, never, send)
+        await eventually(lambda: seen[0]() is None)
+    finally:
+        gc.enable()

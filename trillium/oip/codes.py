@@ -6,23 +6,27 @@ queue too, and what has been run never does.
 
 from __future__ import annotations
 
-from trillium.errors import (
-    Code,
-    ModelNotFound,
-    ModelNotLoaded,
-    Overloaded,
-    PredictorsFailed,
-    TrilliumError,
-)
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from trillium.errors import Code, ModelNotFound, ModelNotLoaded, Overloaded, PredictorsFailed
 
 
-def as_served(error: TrilliumError) -> TrilliumError:
-    """The error to answer in the place of `error`, mostly itself."""
-    match error:
-        case ModelNotLoaded():
-            return ModelNotFound(error.message)
-        case Overloaded():
-            error.code = Code.UNAVAILABLE
-        case PredictorsFailed() if error.was_run and error.code is Code.UNAVAILABLE:
+@contextmanager
+def served_codes() -> Iterator[None]:
+    """Let what is raised inside have the codes of the protocol.
+
+    An error that keeps its kind goes on as it is. To raise it from itself would make it its own
+    cause, and a cycle that keeps the request until a garbage collection.
+    """
+    try:
+        yield
+    except ModelNotLoaded as error:
+        raise ModelNotFound(error.message) from error
+    except Overloaded as error:
+        error.code = Code.UNAVAILABLE
+        raise
+    except PredictorsFailed as error:
+        if error.was_run and error.code is Code.UNAVAILABLE:
             error.code = Code.INTERNAL
-    return error
+        raise

@@ -15,7 +15,7 @@ from trillium.clock import Clock
 from trillium.errors import Draining, InvalidRequest, TrilliumError
 from trillium.oip import describing, reading, writing
 from trillium.oip import open_inference_pb2 as pb
-from trillium.oip.codes import as_served
+from trillium.oip.codes import served_codes
 from trillium.oip.model import VERSION, Models, ModelState, ServedModel
 from trillium.oip.stream import answer_in_order
 from trillium.rpc.call import Call
@@ -79,10 +79,8 @@ class InferenceServicer:
         """An RPC that tells what is known, without waiting for anything."""
 
         async def handle(request: Req, call: Call) -> Message:
-            try:
+            with served_codes():
                 return tell(request)
-            except TrilliumError as error:
-                raise as_served(error) from error
 
         return unary_unary(name, request_type, handle)
 
@@ -139,10 +137,8 @@ class InferenceServicer:
     async def _model_infer(
         self, request: pb.ModelInferRequest, call: Call
     ) -> pb.ModelInferResponse:
-        try:
+        with served_codes():
             return await self._answer(request, call)
-        except TrilliumError as error:
-            raise as_served(error) from error
 
     async def _answer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
         started = self._clock.monotonic()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -34,10 +35,12 @@ async def answer_in_order(
             task = asyncio.ensure_future(answer(request))
             running.add(task)
             taken.put_nowait(task)
+            # Neither is to be kept until the next request comes.
+            del request, task
 
     taking = asyncio.create_task(take())
     sated = asyncio.create_task(enough.wait())
-    sated.add_done_callback(lambda _: taking.cancel())
+    sated.add_done_callback(partial(_cancel, taking))
     taking.add_done_callback(lambda _: taken.put_nowait(None))
     try:
         while (task := await taken.get()) is not None:
@@ -45,6 +48,7 @@ async def answer_in_order(
             running.discard(task)
             slots.release()
             yield response
+            del task, response
         if not taking.cancelled():
             taking.result()
     finally:
@@ -52,3 +56,10 @@ async def answer_in_order(
         for each in leftover:
             each.cancel()
         await asyncio.gather(*leftover, return_exceptions=True)
+        # The exception of a task has this frame in its traceback.
+        task = None
+        del taking, leftover, each
+
+
+def _cancel(task: asyncio.Task[Any], _: object) -> None:
+    task.cancel()

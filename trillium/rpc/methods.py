@@ -13,10 +13,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import traceback
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -191,7 +193,11 @@ class Endpoints:
         self, method: Method, raws: AsyncIterator[bytes]
     ) -> AsyncIterator[Message]:
         async for raw in raws:
-            yield self._parse(method, raw)
+            message = self._parse(method, raw)
+            # Neither is to be kept until the next one comes.
+            del raw
+            yield message
+            del message
 
     def _parse(self, method: Method, raw: bytes) -> Message:
         limits, kind = self._limits, method.request_type
@@ -218,17 +224,17 @@ class Endpoints:
             yield
         except TrilliumError as error:
             _log(call, started, logging.INFO, f"{error.code.name}/{error.reason}: {error.message}")
-            raise CallFailed(to_status(error, call.request_id)) from error
+            raise _forgotten(CallFailed(to_status(error, call.request_id))) from error
         except TimeoutError as error:
             late = DeadlineExceeded("the deadline passed before the work was done")
             _log(call, started, logging.INFO, late.code.name)
-            raise CallFailed(to_status(late, call.request_id)) from error
+            raise _forgotten(CallFailed(to_status(late, call.request_id))) from error
         except (asyncio.CancelledError, GeneratorExit):
             _log(call, started, logging.DEBUG, "CANCELLED")
             raise
         except Exception as error:
             _log(call, started, logging.ERROR, "INTERNAL", exc_info=True)
-            raise CallFailed(to_status(InternalError(), call.request_id)) from error
+            raise _forgotten(CallFailed(to_status(InternalError(), call.request_id))) from error
         else:
             _log(call, started, logging.INFO if call.traced else logging.DEBUG, "OK")
         finally:
@@ -236,6 +242,24 @@ class Endpoints:
             if not self._in_flight:
                 self._idle.set()
             _reset(token)
+
+
+def _forgotten(failed: CallFailed) -> CallFailed:
+    """`failed`, which keeps nothing of its request once its task has ended.
+
+    grpc.aio keeps the exception of an abort in a cycle, and with it all the frames that it came
+    through: what they hold, the request above all, would stay until a garbage collection.
+    """
+    task = asyncio.current_task()
+    if task is not None:
+        task.add_done_callback(partial(_forget, failed))
+    return failed
+
+
+def _forget(failed: CallFailed, _: object) -> None:
+    failed.__cause__ = failed.__context__ = None
+    # The frames of its own way only: one of its cause may be suspended, and clearing would end it.
+    traceback.clear_frames(failed.__traceback__)
 
 
 def _reset(token: Any) -> None:
