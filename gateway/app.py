@@ -21,8 +21,10 @@ from gateway.deployments import Deployments
 from gateway.docs import Documents
 from gateway.edge import Edge
 from gateway.ensembles import Ensembles
+from gateway.hosts import Hosts
 from gateway.inference_router import InferenceRouter
 from gateway.operation import Operation
+from gateway.protocol import Protocol
 from gateway.proxy import Proxy
 from gateway.reading import Reader
 from gateway.routing import Routes
@@ -55,8 +57,9 @@ async def running_gateway(config: GatewayConfig) -> AsyncIterator[RunningGateway
     async with AsyncExitStack() as stack:
         aggregator = await stack.enter_async_context(Aggregator(config.aggregator))
         controller = await stack.enter_async_context(Controller(config.controller))
+        hosts = Hosts(config.listen, config.allowed_hosts)
         routes = Routes(operations(aggregator, controller, draining), Reader(config))
-        edge = Edge(routes, max_requests=config.max_requests)
+        edge = Edge(routes, hosts=hosts, max_requests=config.max_requests)
         listener = stack.enter_context(_listening(config.listen))
         server = _Server(_settings(edge, config.drain_s))
         serving = asyncio.create_task(server.serve([listener]))
@@ -108,7 +111,7 @@ def _settings(edge: Edge, drain_s: float) -> uvicorn.Config:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     return uvicorn.Config(
         edge,
-        http="httptools",
+        http=Protocol,
         ws="none",
         lifespan="off",
         interface="asgi3",

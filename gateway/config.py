@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 from trillium.config import Setting, address, one_of, read, seconds, whole_number
@@ -12,6 +14,23 @@ MIB = 1024 * 1024
 PROGRAM = "gateway"
 SHORTEST_TIMEOUT_S = 0.001
 LONGEST_TIMEOUT_S = 86_400.0
+ALLOWED_HOST = "--allowed-host"
+_HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9_-]([a-z0-9._-]{0,252}[a-z0-9_-])?)\.?")
+
+
+def host_name(text: str) -> str:
+    """A name or address as hosts are compared: in lower case, without brackets and last dot.
+
+    Raises ValueError for what is neither.
+    """
+    lower = text.lower()
+    if _HOST.fullmatch(lower) is None:
+        raise ValueError("expected a host name or an address without a port, such as proxy.example")
+    bare = lower.rstrip(".").strip("[]")
+    if lower.startswith("["):
+        return str(ip_address(bare))
+    return bare
+
 
 SETTINGS = (
     Setting("listen", address, "127.0.0.1:9000", "where to listen; port 0 takes any"),
@@ -22,6 +41,16 @@ SETTINGS = (
         "127.0.0.1:50052",
         "who keeps deployments, runs and the catalog",
         metavar="ADDRESS",
+    ),
+    Setting(
+        "allowed_hosts",
+        host_name,
+        (),
+        "a name by which callers reach it, beside those that it listens on; requests for any other "
+        "host get nothing",
+        repeatable=True,
+        metavar="NAME",
+        flag=ALLOWED_HOST,
     ),
     Setting("max_body_bytes", whole_number(1024, 2**29), 16 * MIB, "largest request body"),
     Setting("max_requests", whole_number(1, 65536), 1024, "most requests served at once"),
@@ -50,6 +79,7 @@ class GatewayConfig:
     listen: str = "127.0.0.1:9000"
     aggregator: str = "127.0.0.1:50051"
     controller: str = "127.0.0.1:50052"
+    allowed_hosts: tuple[str, ...] = ()
     max_body_bytes: int = 16 * MIB
     max_requests: int = 1024
     default_timeout_s: float = 10.0

@@ -7,15 +7,14 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
+from gateway.hosts import Hosts
 from gateway.operation import problem_response
-from gateway.problems import HttpError, answer_of
+from gateway.problems import answer_of
 from trillium.errors import (
-    Code,
     DeadlineExceeded,
     InternalError,
     Overloaded,
@@ -47,8 +46,9 @@ Inner = Callable[[Scope, Receive, Send, Served], Awaitable[None]]
 class Edge:
     """The ASGI application: calls `inner` and answers whatever it raises."""
 
-    def __init__(self, inner: Inner, *, max_requests: int) -> None:
+    def __init__(self, inner: Inner, *, hosts: Hosts, max_requests: int) -> None:
         self._inner = inner
+        self._hosts = hosts
         self._max_requests = max_requests
         self.in_flight = 0
 
@@ -68,10 +68,10 @@ class Edge:
             await send(message)
 
         try:
+            self._hosts.check(scope["method"], headers)
             if self.in_flight > self._max_requests:
                 text = f"{self._max_requests} requests are being served; try again later"
                 raise Overloaded(text, retry_after_s=RETRY_AFTER_S)
-            _check_origin(scope["method"], headers)
             await self._inner(scope, receive, answering, served)
         except Exception as error:
             # In a call of its own: an error in a variable here, in a frame of its traceback, would
@@ -90,16 +90,6 @@ def _served(scope: Scope, headers: Headers) -> Served:
     known = {REQUEST_ID_KEY: chosen} if chosen.isascii() else {}
     call = open_call(scope["path"], known, 0.0, "")
     return Served(scope["method"], scope["path"], call.request_id, call.traced)
-
-
-def _check_origin(method: str, headers: Headers) -> None:
-    """Keep pages of other sites from using a browser to change things here."""
-    origin = headers.get("origin")
-    if method in ("GET", "HEAD") or origin is None:
-        return
-    if urlsplit(origin).netloc != headers.get("host"):
-        text = f"a page of {origin[:80]!r} may not use this; call it from its own pages or programs"
-        raise HttpError(403, Code.PERMISSION_DENIED, "CROSS_ORIGIN", text)
 
 
 def _told(error: Exception) -> TrilliumError:

@@ -61,7 +61,7 @@ def document(operations: Sequence[Operation], *, title: str, version: str, about
 
 def statuses(operation: Operation) -> Sequence[int]:
     """Every status of a problem that the operation may answer."""
-    found = {400, 429, 500, *operation.refusals}
+    found = {400, 403, 421, 429, 500, *operation.refusals}
     if operation.method == "POST":
         found |= {403, 408, 413, 415, 499}
     if not operation.local:

@@ -120,7 +120,7 @@ async def test_a_body_over_the_limit_is_refused(iris: System) -> None:
 async def test_a_body_without_a_length_is_cut_at_the_limit(iris: System) -> None:
     async with gateway_before(iris.aggregator, iris.controller, max_body_bytes=1024) as (up, _):
         head = (
-            b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             b"transfer-encoding: chunked\r\n\r\n"
         )
         answer = await raw_exchange(
@@ -131,7 +131,7 @@ async def test_a_body_without_a_length_is_cut_at_the_limit(iris: System) -> None
 
 async def test_a_body_that_does_not_come_is_not_waited_for(iris: System) -> None:
     head = (
-        b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         b"content-length: 100\r\n\r\n"
     )
     short = {"default_timeout_s": 0.05}

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from gateway.config import GatewayConfig
 from gateway.edge import Edge, Served
+from gateway.hosts import Hosts
 from gateway.leaving import unless_gone
 from gateway.operation import Asked, Operation
 from gateway.reading import Reader
@@ -125,11 +126,11 @@ async def test_an_error_leaves_nothing_of_its_request() -> None:
     async def send(message: Any) -> None:
         pass
 
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost")]}
     gc.collect()
     gc.disable()
     try:
-        await Edge(inner, max_requests=1)(scope, never, send)
+        await Edge(inner, hosts=Hosts("127.0.0.1:9000"), max_requests=1)(scope, never, send)
         await eventually(lambda: seen[0]() is None)
     finally:
         gc.enable()

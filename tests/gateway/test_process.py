@@ -81,7 +81,7 @@ async def test_sigterm_ends_watches_and_lets_requests_finish(iris: System) -> No
         address = (await line_with(process, "serving"))["address"]
         host, _, port = address.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"GET /v1/deployments:watch HTTP/1.1\r\nhost: x\r\n\r\n")
+        writer.write(b"GET /v1/deployments:watch HTTP/1.1\r\nhost: localhost\r\n\r\n")
         async with asyncio.timeout(CALL_S):
             await reader.readuntil(b"snapshot_end")
             process.send_signal(signal.SIGTERM)
@@ -94,7 +94,7 @@ async def test_sigterm_ends_watches_and_lets_requests_finish(iris: System) -> No
 async def test_a_request_in_flight_is_finished_by_a_drain(iris: System) -> None:
     body = b'{"data": [[5.1, 3.5, 1.4, 0.2]]}'
     head = (
-        b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         b"content-length: %d\r\n\r\n" % len(body)
     )
     async with gateway_before(iris.aggregator, iris.controller, drain_s=30.0) as (up, _):

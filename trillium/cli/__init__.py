@@ -60,6 +60,10 @@ def start(
     state: State = Path(".trillium"),
     gateway: Annotated[bool, typer.Option("--gateway", help="Serve HTTP, too.")] = False,
     gateway_port: GatewayPort = 9000,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A further name of the gateway; requests for others get nothing."),
+    ] = None,
     make_target: Annotated[str, typer.Option(hidden=True)] = "",
     as_json: Json = False,
 ) -> None:
@@ -67,8 +71,17 @@ def start(
     from trillium.cli.show import JsonLines, Screen
     from trillium.cli.up import Plan, up
 
-    http = gateway_port if gateway else None
-    plan = Plan(ensemble, models, demo, port, controller_port, state, http, make_target)
+    plan = Plan(
+        ensemble,
+        models,
+        demo,
+        port,
+        controller_port,
+        state,
+        gateway_port=gateway_port if gateway else None,
+        allowed_hosts=allowed_host or (),
+        make_target=make_target,
+    )
     with sentences():
         status = asyncio.run(up(plan, JsonLines() if as_json else Screen()))
     raise typer.Exit(status)

@@ -43,6 +43,8 @@ class Plan:
     """Folder for what a restart resumes, and for the logs below it."""
     gateway_port: int | None = None
     """Of the gateway; None is without one."""
+    allowed_hosts: Sequence[str] = ()
+    """Names of the gateway besides those that it listens on."""
     make_target: str = ""
     """The target of the Makefile that starts this; empty if none does."""
 
@@ -223,7 +225,8 @@ def _aggregator_program(plan: Plan) -> Program:
 def _gateway_program(plan: Plan, port: int) -> Program:
     aggregator = ("--aggregator", f"{ports.HOST}:{plan.port}")
     controller = ("--controller", f"{ports.HOST}:{plan.controller_port}")
-    command = _command("gateway", port, *aggregator, *controller)
+    hosts = [f"--allowed-host={each}" for each in plan.allowed_hosts]
+    command = _command("gateway", port, *aggregator, *controller, *hosts)
     return Program("the gateway", command, port, plan.logs / f"gateway-{port}.log")
 
 
