@@ -9,6 +9,7 @@ import sys
 from controller.config import PROGRAM, from_command_line
 from controller.failpoints import Failpoints
 from trillium import logs
+from trillium.private import keep_to_owner
 from trillium.process import end_with_parent, run, stop_requested
 
 
@@ -19,6 +20,7 @@ async def main() -> None:
     from controller.app import running_controller
 
     logs.configure(PROGRAM, config.log_level)
+    keep_to_owner()
     stopped = stop_requested()
     if config.parent_pid is not None:
         end_with_parent(config.parent_pid)

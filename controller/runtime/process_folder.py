@@ -25,7 +25,7 @@ class PrivateFolder:
         """Makes it in `parent`, or where temporary files belong, and deletes those that dead
         controllers of the same user left there. Raises OSError."""
         parent = parent or Path(tempfile.gettempdir())
-        parent.mkdir(parents=True, exist_ok=True)
+        parent.mkdir(0o700, parents=True, exist_ok=True)
         _sweep(parent)
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent)).resolve()
         try:

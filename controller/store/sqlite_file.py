@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from controller.store.port import Kind, StoreError, StoreUnavailable
 from controller.store.sqlite_schema import prepare
+from trillium.private import close_to_others, make_file
 
 T = TypeVar("T")
 
@@ -129,6 +130,7 @@ class SqliteFile:
     def _connect(self, *settings: str) -> sqlite3.Connection:
         if not self._path.parent.is_dir():
             raise StoreUnavailable(f"there is no folder {self._path.parent} for the store's file")
+        self._keep_to_owner()
         connection = sqlite3.connect(self._path, timeout=self._busy_timeout_s, isolation_level=None)
         # FULL makes a commit wait for the disk; in WAL mode the default would not.
         try:
@@ -138,6 +140,16 @@ class SqliteFile:
             connection.close()
             raise
         return connection
+
+    def _keep_to_owner(self) -> None:
+        """Make the file for its owner alone; those that SQLite makes beside it get its mode."""
+        try:
+            make_file(self._path)
+            for suffix in ("-wal", "-shm"):
+                close_to_others(self._path.with_name(self._path.name + suffix))
+        except OSError as error:
+            text = f"the store's file {self._path} cannot be opened: {error.strerror}"
+            raise StoreUnavailable(text) from error
 
     def _use_wal(self, connection: sqlite3.Connection) -> None:
         """Switch the file to WAL mode, which SQLite refuses at once while another one does so."""

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import onnx
 import pytest
 
 from tests.cli.conftest import ROOT, Starter, Up, alive
+from tests.kit.modes import every, wide
 from tests.ports import free_ports
 from tests.waiting import eventually
 from trillium import AsyncClient, PredictorState
@@ -60,6 +62,25 @@ async def test_a_restart_resumes_and_ctrl_c_stops_everything(
     assert len(logs) == 2
     for log in logs:
         assert "draining" in log.read_text()
+
+
+async def test_what_a_running_system_keeps_is_its_users_alone(start_up: Starter) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        start_up.environment = {**start_up.environment, "TMPDIR": temporary}
+        before = os.umask(0)
+        try:
+            running = start_up("--gateway", "--gateway-port", str(free_ports(1)[0]))
+        finally:
+            os.umask(before)
+        await running.until("Ctrl-C stops everything")
+        state = running.folder / ".trillium"
+        names = {each.name for each in every(state)}
+        assert {"controller.db", "controller.db-wal", "controller.db-shm", "lock"} <= names
+        assert any(each.is_socket() for each in every(Path(temporary)))
+        assert wide(state) + wide(Path(temporary)) == []
+        running.process.send_signal(signal.SIGINT)
+        assert await running.ended() == 0
+        assert wide(state) + wide(Path(temporary)) == []
 
 
 async def test_how_to_call_it_can_be_copied(running: Up) -> None:
