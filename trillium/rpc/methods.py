@@ -192,12 +192,18 @@ class Endpoints:
     async def _parse_all(
         self, method: Method, raws: AsyncIterator[bytes]
     ) -> AsyncIterator[Message]:
-        async for raw in raws:
-            message = self._parse(method, raw)
-            # Neither is to be kept until the next one comes.
-            del raw
-            yield message
-            del message
+        source = aiter(raws)
+        try:
+            async for raw in source:
+                message = self._parse(method, raw)
+                # Neither is to be kept until the next one comes.
+                del raw
+                yield message
+                del message
+        finally:
+            # Left where it is, grpc.aio's would keep its last message.
+            if isinstance(source, AsyncGenerator):
+                await source.aclose()
 
     def _parse(self, method: Method, raw: bytes) -> Message:
         limits, kind = self._limits, method.request_type
