@@ -7,14 +7,18 @@ from typing import Any, NoReturn
 
 from trillium.errors import MalformedMessage
 
+MOST = 2**17
+"""Arrays, objects or keys of one body: twice the most rows of a request."""
+
 
 def parse(raw: bytes) -> Any:
     """The value that a body holds.
 
     Raises MalformedMessage for what is no JSON in UTF-8, for NaN and Infinity, for a key that comes
     twice in one object, for integers of thousands of digits, for halves
-    of surrogate pairs and for nesting without end.
+    of surrogate pairs, for nesting without end, and for more than `MOST` arrays, objects or keys.
     """
+    _check_counts(raw)
     try:
         value = _DECODER.decode(raw.decode())
         if b"\\u" in raw:
@@ -32,6 +36,18 @@ def parse(raw: bytes) -> Any:
         raise MalformedMessage("the body is nested too deeply") from error
     except ValueError as error:  # Python's limit of an integer's digits
         raise MalformedMessage("the body holds a number that is too long") from error
+
+
+def _check_counts(raw: bytes) -> None:
+    """Count what becomes an object of Python's before it does: of `[]` 16 MiB hold five million.
+
+    Marks inside of texts count as well, which no request has by the hundred thousand.
+    """
+    for mark, what in ((b"[", "arrays"), (b"{", "objects"), (b":", "keys")):
+        count = raw.count(mark)
+        if count > MOST:
+            text = f"the body holds {count} {what}: expected at most {MOST}; send fewer rows"
+            raise MalformedMessage(text)
 
 
 def _constant(name: str) -> NoReturn:

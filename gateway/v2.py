@@ -92,7 +92,7 @@ class InferRequest(_Lenient):
     parameters: InferParameters = InferParameters()
     inputs: list[InferInput] = Field(min_length=1, max_length=1)
     outputs: Annotated[list[InferOutput], FewErrors()] = Field(
-        default=[], description="Empty means both."
+        default=[], max_length=2, description="Each at most once; empty means both."
     )
 
 

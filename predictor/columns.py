@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from predictor.artifact import Facts
 from predictor.graph import Unusable
 
-_TRUTH = {"false": 0.0, "true": 1.0}
+_TRUTH = {"false": 0.0, "true": 1.0, "no": 0.0, "yes": 1.0}
+_REST = frozenset({"rest", "other", "others", "negative", "neg"})
+"""Keys that mark the rest, as a class of that name would."""
 
 
 def with_column_of_key(facts: Facts, keys: Sequence[int | str]) -> Facts:
@@ -18,15 +20,16 @@ def with_column_of_key(facts: Facts, keys: Sequence[int | str]) -> Facts:
 
     Keys are labels of the ensemble, or they mark the rest and the class, as 0 and 1 do after
     training on `y == label`. Names of classes are matched by name. Of two numbers or truth values
-    only the greater is: it is the class in both readings. Raises Unusable for the lesser one, which
-    is as likely to be the rest.
+    only the greater is: it is the class in both readings. Raises Unusable for the lesser one, and
+    for a word like "rest": both are as likely to mark the rest.
     """
     names = [str(key) for key in keys]
     if facts.positive_column is not None or names.count(facts.class_label) != 1:
         return facts
     column = names.index(facts.class_label)
     own, other = _number(names[column]), _number(names[1 - column])
-    if own is not None and other is not None and not own > other:
+    is_lesser = own is not None and other is not None and not own > other
+    if is_lesser or names[column].strip().lower() in _REST:
         text = f"ZipMap's keys {names[0]} and {names[1]} do not say which column is the class"
         raise Unusable(
             f"{text} {facts.class_label!r}: they may be labels of classes, or mark the rest and "

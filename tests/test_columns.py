@@ -120,7 +120,7 @@ class Frame:
     [
         (Frame(["b", "a"]), ("b", "a")),
         (Frame([3, 1]), ("3", "1")),
-        (Frame(range(3)), ()),
+        (Frame(range(3)), ("0", "1", "2")),
         (Frame([]), ()),
         (Frame(None), ()),
         (Frame(lambda: ["a"]), ()),

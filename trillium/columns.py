@@ -62,15 +62,33 @@ def repeated(names: Sequence[str]) -> list[str]:
 def names_of(table: object) -> tuple[str, ...]:
     """The names of the columns of a DataFrame, or of a row of one; empty if it has none.
 
-    Whatever has the names in `column_names` (pyarrow), `columns` (pandas, polars) or `index` (a row
-    of pandas) counts. pandas numbers columns that have no names: 0, 1, 2, … are none.
+    Whatever has the names in `column_names` (pyarrow), `columns` (pandas, polars), `index` (a row
+    of pandas) or `_fields` (a named tuple) counts, and a list of such rows, whose names must be the
+    same. Raises ValueError if they are not.
     """
-    for attribute in ("column_names", "columns", "index"):
+    if isinstance(table, (list, tuple)) and not hasattr(table, "_fields"):
+        return _names_of_rows(table)
+    for attribute in ("column_names", "columns", "index", "_fields"):
         found = getattr(table, attribute, None)
         if isinstance(found, Iterable):
-            names = list(found)
-            return () if names == list(range(len(names))) else tuple(map(str, names))
+            return tuple(map(str, found))
     return ()
+
+
+def _names_of_rows(rows: Sequence[object]) -> tuple[str, ...]:
+    """The names of all rows; looks no further if the first one has none, as most have."""
+    names = names_of(rows[0]) if rows and not isinstance(rows[0], (list, float, int)) else ()
+    if names:
+        for index, row in enumerate(rows):
+            if names_of(row) != names:
+                text = f"row {index} has columns {listed(names_of(row)) or 'without names'}"
+                raise ValueError(f"{text}, and row 0 has {listed(names)}: expected the same in all")
+    return names
+
+
+def are_numbered(names: Sequence[str]) -> bool:
+    """Whether pandas has numbered columns that have no names: 0, 1, 2, …"""
+    return list(names) == [str(number) for number in range(len(names))]
 
 
 def places(names: Sequence[str], wanted: Sequence[str]) -> list[int]:

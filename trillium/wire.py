@@ -22,7 +22,7 @@ from trillium.answers import (
     PredictorStatus,
     SampleScore,
 )
-from trillium.columns import exact_places, names_of
+from trillium.columns import are_numbered, exact_places, names_of
 from trillium.errors import (
     Cancelled,
     Code,
@@ -91,6 +91,8 @@ def by_name(values: ArrayLike, rows: Rows, feature_names: Sequence[str]) -> Rows
     """
     names = names_of(values)
     if not names or not feature_names:
+        return rows
+    if are_numbered(names) and set(names).isdisjoint(feature_names):
         return rows
     if len(names) != rows.shape[1]:
         raise ValueError(

@@ -90,6 +90,14 @@ def test_first_line_that_may_be_a_row_is_no_header_of_a_model_without_names(firs
         list(from_csv([first, "1,2"], "x", no_names))
 
 
+def test_numbers_of_unnamed_columns_are_no_row_of_a_model_with_names() -> None:
+    for first in ("0,1", "1,0"):
+        with pytest.raises(ValueError, match=f"x, line 1 is {first}: the numbers of columns"):
+            list(from_csv([first, "2,3"], "x", lambda: ("a", "b")))
+    assert list(from_csv(["1,0", "2,3"], "x", lambda: ("0", "1"))) == [[3, 2]]
+    assert list(from_csv(["0.0,1.0"], "x", lambda: ("a", "b"))) == [[0, 1]]
+
+
 def test_rows_are_read_only_as_they_are_asked_for() -> None:
     def endless() -> Iterator[str]:
         yield from ["1,2", "3,4"]

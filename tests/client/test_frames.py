@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,6 +65,16 @@ async def test_one_row_is_taken_by_name(caller: Caller) -> None:
     assert (await caller("classify", row)).labels.tolist() == ["virginica"]
 
 
+async def test_rows_of_a_dataframe_in_a_list_are_taken_by_name(caller: Caller) -> None:
+    series = [Row(NAMES[::-1], flower[::-1]) for flower in FLOWERS]
+    named = namedtuple("named", NAMES[::-1])  # type: ignore[misc]
+    tuples = [named(*flower[::-1]) for flower in FLOWERS]
+    for rows in (series, tuple(series), tuples):
+        assert (await caller("classify", rows)).labels.tolist() == list(LABELS)
+    with pytest.raises(ValueError, match=r"row 1 has columns 'sepal_length_cm'.*, and row 0 has"):
+        await caller("classify", [series[0], Row(NAMES, FLOWERS[1])])
+
+
 async def test_columns_without_names_are_taken_as_they_stand(caller: Caller) -> None:
     nameless: list[Any] = [range(4), [], None]
     for columns in nameless:
@@ -112,5 +123,8 @@ async def test_names_that_cannot_be_asked_for_fail_the_call(calling: Any) -> Non
 async def test_columns_stand_as_they_are_for_a_model_without_names() -> None:
     rows = wire.as_rows(FLOWERS)
     assert wire.by_name(Frame(NAMES[::-1], FLOWERS), rows, ()) is rows
+    assert wire.by_name(Frame(range(4), FLOWERS), rows, NAMES) is rows
+    numbered = wire.by_name(Frame(range(4), FLOWERS), rows, ("3", "2", "1", "0"))
+    assert numbered.tolist() == rows[:, ::-1].tolist()
     with pytest.raises(ValueError, match="a name for each of 4 columns, got 1"):
         wire.by_name(Frame(["a"], FLOWERS), rows, NAMES)

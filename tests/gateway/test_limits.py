@@ -77,6 +77,32 @@ def test_many_keys_are_parsed_up_to_the_one_that_comes_twice() -> None:
 
 
 @pytest.mark.parametrize(
+    ("raw", "what"),
+    [
+        (b'{"instances":[' + b"[]," * strict_json.MOST + b"[]]}", "arrays"),
+        (b'{"outputs":[' + b"{}," * strict_json.MOST + b"{}]}", "objects"),
+        (b'{"a":0' + b',"b":0' * strict_json.MOST + b"}", "keys"),
+    ],
+)
+def test_what_becomes_objects_is_counted_before_it_does(
+    raw: bytes, what: str, peak_bytes: Callable[[], int]
+) -> None:
+    with pytest.raises(MalformedMessage, match=rf"holds \d+ {what}: expected at most {2**17};"):
+        parse(raw)
+    assert peak_bytes() < 100_000
+
+
+def test_no_more_outputs_than_there_are_kinds_are_looked_at(
+    peak_bytes: Callable[[], int],
+) -> None:
+    outputs = [{"name": "label"}] * MANY
+    inputs = [{"name": "input", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]
+    peak_bytes()
+    assert "outputs" in wrong(InferRequest, {"inputs": inputs, "outputs": outputs})
+    assert peak_bytes() < 100_000
+
+
+@pytest.mark.parametrize(
     ("rows", "first", "last"),
     [
         ([[""] * MANY], "data[0][0]", "data[0][19]"),

@@ -13,6 +13,7 @@ from controller.store.sqlite import SqliteStore
 from tests.kit.modes import every, wide
 from trillium.cli.state import emptied, held
 from trillium.private import close_to_others, make_file, make_folder
+from trillium.process import StartFailed
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +60,58 @@ def test_a_state_folder_of_an_earlier_version_is_closed(tmp_path: Path) -> None:
     with held(tmp_path):
         emptied(tmp_path / "logs" / "b.log")
         assert wide(tmp_path) == []
+
+
+def test_a_project_with_a_lock_and_logs_of_its_own_keeps_their_modes(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir(0o755)
+    for name in ("logs/web.log", "src"):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o644)
+    tmp_path.chmod(0o755)
+    with held(tmp_path):
+        emptied(tmp_path / "logs" / "gateway-1.log")
+        assert wide(tmp_path) == sorted(
+            [tmp_path, tmp_path / "logs", tmp_path / "logs" / "web.log", tmp_path / "src"]
+        )
+
+
+def test_a_link_to_a_state_folder_leads_to_a_closed_one(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "made")
+    with held(tmp_path / "link"):
+        assert wide(tmp_path / "made") == []
+        assert (tmp_path / "made" / "lock").exists()
+
+
+@pytest.mark.parametrize("name", ["controller.db", "lock", "logs", "logs/gateway-1.log"])
+def test_a_link_in_a_state_folder_is_refused_and_not_followed(tmp_path: Path, name: str) -> None:
+    (tmp_path / "state" / "logs").mkdir(parents=True)
+    (tmp_path / "state" / "controller.db").touch()
+    victim = tmp_path / "victim"
+    victim.write_text("kept")
+    link = tmp_path / "state" / name
+    if link.is_dir():
+        link.rmdir()
+    link.unlink(missing_ok=True)
+    link.symlink_to(victim)
+    with pytest.raises(StartFailed, match=r"--state"), held(tmp_path / "state"):
+        pass
+    assert victim.read_text() == "kept"
+
+
+def test_a_log_that_is_a_link_is_not_emptied(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("kept")
+    (tmp_path / "a.log").symlink_to(victim)
+    with pytest.raises(StartFailed, match="cannot write to"):
+        emptied(tmp_path / "a.log")
+    assert victim.read_text() == "kept"
+
+
+def test_what_another_user_owns_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "controller.db").touch()
+    monkeypatch.setattr("os.geteuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(StartFailed, match="belongs to another user"), held(tmp_path):
+        pass
 
 
 def test_a_folder_of_other_things_keeps_its_mode_and_theirs(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_no_class_of_an_ensemble_is_served_with_the_probability_of_its_rest(mark
         (["False", "True"], "True", 1),
         (["other", "setosa"], "setosa", 1),
         (["setosa", "other"], "setosa", 0),
-        (["no", "yes"], "no", 0),
+        (["no", "yes"], "yes", 1),
         (["rest", "0"], "0", 1),
         ([0, 1], "setosa", None),
         ([1, 1], "1", None),
@@ -92,6 +92,8 @@ def test_key_says_the_column_where_every_reading_agrees(
         (["False", "True"], "False"),
         (["true", "false"], "false"),
         (["nan", "1"], "1"),
+        (["no", "yes"], "no"),
+        (["rest", "setosa"], "rest"),
     ],
 )
 def test_key_that_may_be_the_rest_is_refused_with_what_to_set(

@@ -38,9 +38,9 @@ SOUND: dict[str, tuple[Builder, Facts, int | str]] = {
     ),
     "ZipMap of texts, class named by its key": (artifacts.string_zipmap, ONLY_COLUMN, "setosa"),
     "ZipMap whose keys are out of order": (
-        lambda: artifacts.string_zipmap(("yes", "no")),
-        Facts(class_label="no"),
-        "no",
+        lambda: artifacts.string_zipmap(("versicolor", "setosa")),
+        ONLY_COLUMN,
+        "setosa",
     ),
     "[n, 2]": (artifacts.two_column_tensor, SETOSA, 1),
     "[n, 1]": (artifacts.one_column_tensor, ONLY_COLUMN, 0),

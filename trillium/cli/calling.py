@@ -49,9 +49,9 @@ def digits(value: float) -> str:
 
 
 def _tool(name: str) -> str | None:
-    """How to call a tool: by its name if it is on the path, else by where it is installed; None if
-    it is in neither place."""
-    if shutil.which(name):
-        return name
-    beside = Path(sys.executable).with_name(name)
-    return os.path.relpath(beside) if beside.exists() else None
+    """How to call a tool: by where it is installed with this, or by its name if it is on the path,
+    which may lead to another Python's; None if it is in neither place."""
+    beside, found = Path(sys.executable).with_name(name), shutil.which(name)
+    if not beside.exists():
+        return name if found else None
+    return name if found and Path(found).parent == beside.parent else os.path.relpath(beside)

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
-from trillium.columns import are_numbers, listed, places, repeated
+from trillium.columns import are_numbered, are_numbers, listed, places, repeated
 
 
 def from_words(words: Sequence[str]) -> list[list[float]]:
@@ -58,6 +58,11 @@ def _columns(
     line, cells = first
     header = [cell.strip() for cell in cells]
     if are_numbers(header) and not (names and set(names) <= set(header)):
+        if len(header) > 1 and are_numbered(sorted(header, key=float)):
+            text = f"{source}, line {line} is {','.join(header)}: the numbers of columns without"
+            raise ValueError(
+                f"{text} names, or a row; write the columns' names there, or leave the line out"
+            )
         return None
     try:
         return places(header, names) if names else _all_places(header)

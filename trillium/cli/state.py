@@ -37,14 +37,32 @@ def _make(folder: Path) -> None:
     """Make the folder, or close what an earlier start has left open to others.
 
     A folder that holds other things, such as a whole project, keeps its mode: what is ours in it is
-    closed, one by one.
+    closed, one by one. Raises StartFailed if another user has a hand in it.
     """
-    is_ours = not folder.exists() or (folder / "lock").exists() or not any(folder.iterdir())
-    if is_ours and not (folder.exists() and folder.stat().st_mode & stat.S_ISVTX):
+    folder = folder.resolve()
+    logs = folder / "logs"
+    was_there = folder.exists()
+    is_ours = not was_there or (folder / "controller.db").exists() or not any(folder.iterdir())
+    if is_ours and not (was_there and folder.stat().st_mode & stat.S_ISVTX):
         make_folder(folder)
-    make_folder(folder / "logs")
-    for path in (folder / "lock", *folder.glob("controller.db*"), *folder.glob("logs/*.log")):
+    if is_ours or not logs.exists():
+        make_folder(logs)
+    files = [*folder.glob("lock"), *folder.glob("controller.db*")]
+    if is_ours:
+        files += logs.glob("*.log")
+    _check_owner(folder, logs, *files)
+    for path in files:
         close_to_others(path)
+
+
+def _check_owner(*paths: Path) -> None:
+    """Raises StartFailed for what another user could change, and for a link, which may lead to what
+    is not to be written."""
+    for path in paths:
+        found = path.lstat()
+        if stat.S_ISLNK(found.st_mode) or found.st_uid != os.geteuid():
+            what = "is a link" if stat.S_ISLNK(found.st_mode) else "belongs to another user"
+            raise StartFailed(f"{path} {what}; remove it or choose another folder with --state")
 
 
 def _lock(descriptor: int, folder: Path) -> None:
@@ -59,7 +77,8 @@ def emptied(log: Path) -> Path:
     """The log, without what an earlier start wrote to it. Raises StartFailed."""
     try:
         make_file(log)
-        log.write_bytes(b"")
+        # A link may lead to what is not to be emptied.
+        os.close(os.open(log, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC))
     except OSError as error:
         text = f"cannot write to {log}: {error.strerror}"
         raise StartFailed(f"{text}; choose another folder with --state") from error

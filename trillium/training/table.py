@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from trillium.columns import exact_places, is_unnamed, names_of
+from trillium.columns import are_numbered, exact_places, is_unnamed, names_of
 from trillium.training.errors import TableRefused
 
 Rows: TypeAlias = npt.NDArray[np.float64]  # [row, feature]
@@ -55,7 +55,7 @@ def from_matrix(features: Any, labels: Any, feature_names: Sequence[str] = ()) -
     if told.shape != (len(matrix),):
         text = f"labels have the shape {told.shape}: one for each of the {len(matrix)} rows"
         raise TableRefused(f"{text} is wanted")
-    own = names_of(features)
+    own = _names_of(features)
     names = [str(name) for name in feature_names] or list(own) or numbered(matrix.shape[1])
     if len(names) != matrix.shape[1]:
         text = f"{len(names)} feature names for {matrix.shape[1]} features"
@@ -110,6 +110,15 @@ def _table(columns: Mapping[str, Any], labels: list[Any], told: str, place: Plac
     for index, (name, values) in enumerate(columns.items()):
         rows[:, index] = _numbers(name, values, place)
     return Table(rows, classes, class_labels, tuple(columns))
+
+
+def _names_of(features: Any) -> Sequence[str]:
+    """The names of a DataFrame's columns; none where pandas has numbered them."""
+    try:
+        names = names_of(features)
+    except ValueError as error:
+        raise TableRefused(f"features: {error}") from error
+    return () if are_numbered(names) else names
 
 
 def _order(own: Sequence[str], names: Sequence[str]) -> list[int]:
