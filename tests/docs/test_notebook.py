@@ -45,6 +45,7 @@ def kept() -> Any:
     return nbformat.read(NOTEBOOK, as_version=4)
 
 
+@pytest.mark.thorough
 def test_it_runs_to_its_end_and_shows_what_it_is_kept_with(
     environment: dict[str, str], kept: Any, tmp_path: Path
 ) -> None:
