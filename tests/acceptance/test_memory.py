@@ -28,6 +28,8 @@ CALLS = 12
 ROWS = np.ones((1000, 1000), np.float32)
 WRONG = np.full((1000, 1000), np.nan, np.float32)
 CALL_BYTES = ROWS.nbytes
+ROUNDS = 5
+ALLOWED_BYTES = CALLS * CALL_BYTES // 2
 UNCOLLECTED = (
     "import gc, runpy, sys; gc.disable(); sys.argv[0] = 'aggregator';"
     "runpy.run_module('aggregator', run_name='__main__')"
@@ -143,14 +145,28 @@ async def repeated(count: int, ask: Ask, up: Uncollected) -> None:
         up.fake.requests.clear()
 
 
+async def least_growth(ask: Ask, up: Uncollected) -> int:
+    """What calls leave behind, in bytes: the least of several rounds.
+
+    A request that is kept shows in every round. The allocator's own growth does not: it
+    takes a new arena for a thread that had none, once, in whichever round that happens.
+    """
+    least = sys.maxsize
+    for _ in range(ROUNDS):
+        before = up.resident_bytes()
+        await repeated(CALLS, ask, up)
+        least = min(least, up.resident_bytes() - before)
+        if least <= ALLOWED_BYTES:
+            break
+    return least
+
+
 async def test_requests_leave_nothing_however_they_end() -> None:
     grown: dict[str, int] = {}
     async with uncollected() as up:
         for name, (reaction, ask) in CASES.items():
             up.fake.otherwise = reaction
             await repeated(3, ask, up)
-            before = up.resident_bytes()
-            await repeated(CALLS, ask, up)
-            grown[name] = up.resident_bytes() - before
-    kept = {name: size for name, size in grown.items() if size > CALLS * CALL_BYTES // 2}
+            grown[name] = await least_growth(ask, up)
+    kept = {name: size for name, size in grown.items() if size > ALLOWED_BYTES}
     assert not kept, f"a request is kept by {kept}"
