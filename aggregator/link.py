@@ -45,7 +45,8 @@ MOST_MOVES = 8
 """A predictor that ends its stream in good order did not take what it has not answered. A request
 that so many have sent on meets a fault, not a rollout."""
 _MADE_UP = "Internal error from Core"
-"""What grpc.aio says when the other side ends a stream, however well, in the middle of a write."""
+"""What grpc.aio says when the other side ends a stream, however well, in the middle of a write: it
+overwrites the status that came. How the stream ended shows when the predictor is asked anew."""
 RECHECK_S = 1.0
 """How often a predictor whose model does not fit is asked whether that has changed."""
 
@@ -192,8 +193,10 @@ class Link:
             self._settle(batch, number, pb.PredictStreamResponse.FromString(reply))
             return True
         except aio.AioRpcError as error:
-            give = self._send_on if error.details() == _MADE_UP else self._give_back
-            give(batch, f"the connection was lost: {_told(error)}")
+            if error.details() == _MADE_UP:
+                self._send_on(batch, "the predictor ended the stream")
+                return False
+            self._give_back(batch, f"the connection was lost: {_told(error)}")
             raise LinkBroken(_told(error)) from error
         except DecodeError as error:
             self._give_back(batch, "the predictor's answer was no message")
@@ -302,11 +305,11 @@ class Link:
 
     @staticmethod
     async def _end_of(stream: Any) -> str:
-        """Why the stream ended; empty when it ended in good order."""
-        code = await stream.code()
-        if code is grpc.StatusCode.OK:
+        """Why the stream ended; empty when it ended in good order, or nobody knows."""
+        code, details = await stream.code(), await stream.details()
+        if code is grpc.StatusCode.OK or details == _MADE_UP:
             return ""
-        return f"{code.name}: {_short(await stream.details())}"
+        return f"{code.name}: {_short(details)}"
 
     def _facts(self) -> dict[str, str]:
         return {"class_label": self._endpoint.class_label, "address": self._endpoint.address}

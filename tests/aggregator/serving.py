@@ -30,6 +30,7 @@ from tests.artifacts import reference_positive_probabilities
 from tests.waiting import eventually
 from trillium.aggregator.v1 import aggregator_service_pb2 as pb
 from trillium.aggregator.v1.aggregator_service_pb2_grpc import AggregatorServiceStub
+from trillium.rpc.channels import link_channel
 from trillium.tensor.v1 import tensor_pb2
 
 FloatRows = npt.NDArray[np.float32]
@@ -107,14 +108,18 @@ class Aggregated:
 
 @asynccontextmanager
 async def aggregating(
-    *endpoints: Endpoint, ready: bool = True, resolver: Resolver | None = None, **config: Any
+    *endpoints: Endpoint,
+    ready: bool = True,
+    resolver: Resolver | None = None,
+    open_channel: Callable[[str], aio.Channel] = link_channel,
+    **config: Any,
 ) -> AsyncIterator[Aggregated]:
     """An aggregator on a free port; `ready` waits until it can answer."""
     settings = AggregatorConfig(
         **{"predictors": endpoints, "listen": "127.0.0.1:0", "drain_s": 5.0, **config}
     )
     async with (
-        running_aggregator(settings, resolver=resolver) as aggregator,
+        running_aggregator(settings, resolver=resolver, open_channel=open_channel) as aggregator,
         aio.insecure_channel(aggregator.address, options=_CLIENT) as channel,
     ):
         served = Aggregated(

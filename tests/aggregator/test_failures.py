@@ -29,6 +29,7 @@ from tests.aggregator.serving import (
 from tests.waiting import eventually
 from trillium.aggregator.v1 import aggregator_service_pb2 as pb
 from trillium.errors import Code
+from trillium.rpc.channels import link_channel
 
 ROW = [[0.5, 0.25, 0.125]]
 REFUSED = "connection refused"
@@ -419,6 +420,65 @@ async def test_a_request_outlives_several_predictors_that_leave_in_good_order() 
     async with before_fakes(fake) as served:
         assert (await served.scores(ROW, timeout=60)).tolist() == [[0.5]]
     assert len(fake.requests) == len(script) + 1
+
+
+class WrittenAtItsEnd:
+    """A stream that ends in the middle of its first write: grpc.aio then overwrites its status."""
+
+    def __init__(self, stream: Any, error: Exception) -> None:
+        self._stream = stream
+        self._error = error
+
+    def add_done_callback(self, callback: Any) -> None:
+        self._stream.add_done_callback(callback)
+
+    def done(self) -> bool:
+        return False
+
+    async def write(self, message: bytes) -> None:
+        raise self._error
+
+    async def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.INTERNAL
+
+    async def details(self) -> str:
+        return MADE_UP
+
+    def cancel(self) -> None:
+        self._stream.cancel()
+
+
+MADE_UP = "Internal error from Core"
+NO_METADATA = aio.Metadata()
+WRITE_ERRORS = [
+    aio.AioRpcError(grpc.StatusCode.INTERNAL, NO_METADATA, NO_METADATA, details=MADE_UP),
+    aio.InternalError("the stream has ended"),
+    asyncio.InvalidStateError("the stream has ended"),
+]
+
+
+@pytest.mark.parametrize("error", WRITE_ERRORS, ids=lambda error: type(error).__name__)
+async def test_a_stream_that_ends_during_a_write_costs_no_call(error: Exception) -> None:
+    fake, errors = FakePredictor(), [error]
+
+    def opened(address: str) -> aio.Channel:
+        """A channel; the first stream of all ends so."""
+        channel: Any = link_channel(address)
+        multi_callable = channel.stream_stream
+
+        def stream_stream(path: str) -> Any:
+            def call() -> Any:
+                stream = multi_callable(path)()
+                return WrittenAtItsEnd(stream, errors.pop()) if errors else stream
+
+            return call
+
+        channel.stream_stream = stream_stream
+        return channel  # type: ignore[no-any-return]
+
+    async with before_fakes(fake, open_channel=opened) as served:
+        assert (await served.scores(ROW)).tolist() == [[0.5]]
+        assert not errors
 
 
 async def test_a_request_is_not_sent_on_for_ever() -> None:
