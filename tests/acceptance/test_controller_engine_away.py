@@ -16,6 +16,7 @@ import pytest
 from tests.acceptance.containers import Containers, containers_on
 from tests.acceptance.controllers import Control, Traffic, aggregating, controlling, traffic
 from tests.acceptance.iris import IRIS, ROW, answer_of, ensemble
+from tests.freezing import freeze
 from tests.runtime.engine import ApartEngine
 from tests.runtime.serving import is_running
 from tests.waiting import eventually
@@ -39,7 +40,7 @@ def stop(engine: ApartEngine) -> None:
 
 
 def hang(engine: ApartEngine) -> None:
-    engine.send(signal.SIGSTOP)
+    freeze(engine.pid)
 
 
 def go_on(engine: ApartEngine) -> None:

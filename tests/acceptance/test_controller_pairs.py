@@ -17,6 +17,7 @@ import pytest
 from tests.acceptance.containers import containers_on
 from tests.acceptance.controllers import Control, controlling, outcome_of
 from tests.acceptance.outliving import end_all, pids_in
+from tests.freezing import freeze
 from tests.store.mongod import Mongod
 from tests.waiting import eventually
 from trillium.controller.v1 import controller_service_pb2 as pb
@@ -122,7 +123,7 @@ async def test_a_controller_that_was_stopped_changes_nothing_when_it_goes_on(
 
         await eventually(is_under_way)
         # In the middle of a load, and of a run.
-        stopped.server.signal(signal.SIGSTOP)
+        freeze(stopped.server.pid)
         began = asyncio.get_running_loop().time()
         await working.unload("a1")
         assert (await working.load("a2")).state == LOADED

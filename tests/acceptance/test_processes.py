@@ -29,6 +29,7 @@ from tests.acceptance.processes import (
     started,
 )
 from tests.artifacts import iris_rows, reference_positive_probabilities
+from tests.freezing import freeze
 from tests.ports import free_ports
 from tests.waiting import eventually
 from trillium.aggregator.v1 import aggregator_service_pb2 as pb
@@ -203,7 +204,7 @@ async def test_a_predictor_that_is_frozen_is_told_late_and_asked_again_when_it_t
     models: Path,
 ) -> None:
     async with ensemble(models) as up:
-        up.predictors[0].signal(signal.SIGSTOP)
+        freeze(up.predictors[0].pid)
         assert await up.predict_code(within_s=0.5) is grpc.StatusCode.DEADLINE_EXCEEDED
 
         async def is_known() -> bool:

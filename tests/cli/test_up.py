@@ -20,6 +20,7 @@ import onnx
 import pytest
 
 from tests.cli.conftest import ROOT, Starter, Up, alive
+from tests.freezing import freeze
 from tests.kit.modes import every, wide
 from tests.ports import free_ports
 from tests.waiting import eventually
@@ -144,7 +145,7 @@ async def test_a_second_ctrl_c_ends_all_at_once(start_up: Starter, state: Path) 
     running = start_up(state=state)
     await running.until_up()
     children = running.processes()
-    os.kill(running.server("aggregator"), signal.SIGSTOP)
+    freeze(running.server("aggregator"))
     running.process.send_signal(signal.SIGINT)
     await running.until("stopping")
     running.process.send_signal(signal.SIGINT)
@@ -203,7 +204,7 @@ async def test_a_port_that_somebody_took_meanwhile_is_left_to_him(running: Up) -
     said = running.said
     aggregator = running.server("aggregator")
     # While it stands still it starts nothing again.
-    running.process.send_signal(signal.SIGSTOP)
+    freeze(running.process.pid)
     os.kill(aggregator, signal.SIGKILL)
     await eventually(lambda: is_free(running.port))
     with socket.create_server(("127.0.0.1", running.port)):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 from controller.config import from_command_line
 from controller.probing import SLACK_S, Key, Pace, Probes
 from tests.controller.serving import MODEL, serving_flowers
+from tests.freezing import freeze
 from tests.runtime.serving import pids_with
 from tests.waiting import eventually
 from trillium.controller.v1 import deployment_pb2 as deployment_pb
@@ -126,7 +125,7 @@ async def test_a_loaded_predictor_that_hangs_is_replaced(tmp_path: Path) -> None
     async with serving_flowers(tmp_path, probing=pace) as up:
         before = (await up.load("a1", model=MODEL)).instances[0]
         (pid,) = pids_with(f"--listen={before.address}")
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
 
         async def is_another() -> bool:
             told = await up.get("a1")

@@ -24,6 +24,7 @@ from predictor.config import PredictorConfig
 from tests.artifacts import renamed_opset, two_column_tensor
 from tests.controller.run_fakes import MovableClock
 from tests.controller.serving import CALL_S, MODEL, Serving, serving, serving_flowers, watching
+from tests.freezing import freeze
 from tests.rpc.errors import failed, failure_of
 from tests.runtime.serving import pids_with
 from tests.waiting import eventually
@@ -159,7 +160,7 @@ async def test_a_deadline_that_passes_undoes_nothing(up: Serving) -> None:
     id = up.new_id()
     created = await up.create(id)
     pid = pid_at(created.instances[0].address)
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     for _ in range(20):
         failure = await failed(up.load(id, within_s=0.3))
         assert failure.code == "DEADLINE_EXCEEDED"
@@ -244,7 +245,7 @@ async def test_a_caller_who_waits_is_told_that_another_wanted_something_else(up:
     id = up.new_id()
     created = await up.create(id)
     pid = pid_at(created.instances[0].address)
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     waiting = asyncio.ensure_future(up.load(id))
 
     async def is_there() -> bool:
@@ -338,7 +339,7 @@ async def test_a_hung_predictor_that_is_being_loaded_can_be_terminated(up: Servi
     id = up.new_id()
     created = await up.create(id)
     pid = pid_at(created.instances[0].address)
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     loading = await up.load(id, no_wait=True)
     assert loading.state == deployment_pb.STATE_LOADING
 
@@ -801,7 +802,7 @@ async def test_callers_who_wait_go_on_waiting_while_the_store_is_lost(tmp_path: 
     async with serving_flowers(tmp_path, store=store) as up:
         created = await up.create("w1")
         pid = pid_at(created.instances[0].address)
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         order = run_service_pb2.CreateRunRequest(run_id="r1", model=MODEL, dataset="iris")
         waiting = [
             asyncio.ensure_future(up.load("w1")),

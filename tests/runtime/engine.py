@@ -117,14 +117,6 @@ class ApartEngine:
         lines = Path("/proc/mounts").read_text().splitlines()
         return [line for line in lines if f" {self.folder}/" in line]
 
-    def hangs(self) -> bool:
-        """Whether a SIGSTOP has reached the last of its threads."""
-        states = []
-        for each in Path(f"/proc/{self.pid}/task").glob("*/status"):
-            with suppress(FileNotFoundError, ProcessLookupError):  # A thread may end.
-                states.append("\nState:\tT" in each.read_text())
-        return all(states)
-
 
 @contextmanager
 def engine_apart(folder: Path, image_from: str) -> Iterator[ApartEngine]:

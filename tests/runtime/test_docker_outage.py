@@ -13,6 +13,7 @@ import pytest
 from controller.runtime.docker import DockerRuntime
 from controller.runtime.port import ContainerSpec, ContainerState, RuntimeUnreachable
 from controller.runtime.process import ProcessRuntime
+from tests.freezing import freeze
 from tests.runtime.conftest import OpenDocker
 from tests.runtime.engine import ApartEngine
 from tests.waiting import eventually
@@ -86,9 +87,8 @@ async def test_an_engine_that_hangs_is_unreachable_in_time_and_holds_up_nothing_
     (before,) = await runtime.look()
     stop = asyncio.Event()
     pauses = asyncio.create_task(longest_pause_s(stop))
-    apart.send(signal.SIGSTOP)
+    freeze(apart.pid)
     try:
-        await eventually(apart.hangs)
         calls = asyncio.create_task(took_s(runtime, before.id))
         await processes.create(A1)
         (child,) = await processes.look()
@@ -113,7 +113,7 @@ async def test_a_runtime_can_be_closed_while_its_engine_hangs(
     runtime: DockerRuntime, apart: ApartEngine
 ) -> None:
     looks = [asyncio.create_task(runtime.look()) for _ in range(12)]
-    apart.send(signal.SIGSTOP)
+    freeze(apart.pid)
     try:
         looks += [asyncio.create_task(runtime.look()) for _ in range(12)]
         await asyncio.sleep(0)

@@ -23,6 +23,7 @@ from controller.runtime.port import (
 )
 from controller.runtime.process import ProcessRuntime, ProcessSettings
 from controller.runtime.process_child import Child
+from tests.freezing import freeze
 from tests.runtime.engine import ROOT
 from tests.runtime.serving import (
     is_running,
@@ -238,7 +239,7 @@ async def test_a_child_that_does_not_react_is_killed_after_its_grace(
     container = await made(processes)
     await until_waiting_for_a_model(container.address)
     pid = await pid_of(container)
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     async with asyncio.timeout(60):
         await processes.remove(container.id, grace_s=0.2)
     assert not Path(f"/proc/{pid}").exists()  # noqa: ASYNC240

@@ -23,6 +23,7 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.errors import AutoReconnect, OperationFailure, PyMongoError
 
+from tests.freezing import freeze
 from tests.ports import free_ports
 
 URI_VARIABLE = "TRILLIUM_TEST_MONGODB_URI"
@@ -128,7 +129,8 @@ class Mongod:
 
     def pause(self) -> None:
         """SIGSTOP: connections stay, and nothing is answered."""
-        self._signal(signal.SIGSTOP)
+        assert self._process
+        freeze(self._process.pid)
 
     def resume(self) -> None:
         """SIGCONT."""
