@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 # ONNX Runtime sends telemetry otherwise, from a thread of its own.
 export ORT_DISABLE_TELEMETRY := 1
-# As every server of ours has it (trillium/process.py); here for servers inside the tests.
+# As every server of ours has it (trillium/server/process.py); here for servers inside the tests.
 export GRPC_ENABLE_FORK_SUPPORT := 0
 # Tests start hundreds of processes; each would compile our packages anew.
 export PYTHONDONTWRITEBYTECODE :=
@@ -82,20 +82,29 @@ protos: $(VENV)/.dev ## Generate the Python stubs of protos/
 proto-baseline: $(VENV)/.dev ## At a release: what later protos must stay compatible with
 	@$(BIN)/buf build protos --output $(BASELINE)
 
+.PHONY: hooks
+hooks: $(VENV)/.dev ## Have git run the quick checks of what a commit changes
+	@$(BIN)/pre-commit install
+
 .PHONY: requirements
 requirements: | $(VENV)/pyvenv.cfg ## Pin requirements/*.txt anew (ALL=1: everything to its newest)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --requirement requirements/uv.txt
 	@$(call pin,pyproject.toml --group build --extra dev,dev)
 	@$(call pin,--constraint requirements/dev.txt --group uv,uv)
 	@$(call pin,--constraint requirements/dev.txt --group build,build)
-	@$(call pin,--constraint requirements/dev.txt pyproject.toml --extra controller --extra gateway \
-	    --extra fast,run)
-	@$(call pin,--constraint requirements/dev.txt pyproject.toml --extra train,train)
+	@$(call pin,--constraint requirements/dev.txt pyproject.toml --extra predictor,serving)
+	@$(call pin,--constraint requirements/dev.txt pyproject.toml --extra cli --extra controller \
+	    --extra gateway,run)
+	@$(call pin,--constraint requirements/dev.txt pyproject.toml --extra cli --extra train,train)
 	@for peer in $(PEER_ENVIRONMENTS); do $(call pin,--group peer-$$peer,peers/$$peer) || exit 1; done
 
 .PHONY: notebook
 notebook: $(VENV)/.dev ## Run notebooks/iris.ipynb from top to bottom, and keep what it shows
 	@$(BIN)/python scripts/run_notebook.py notebooks/iris.ipynb
+
+.PHONY: docs
+docs: $(VENV)/.dev ## Build the documentation as a website, and check every link inside it
+	@$(BIN)/python scripts/docs/build.py
 
 ##@ Check it
 

@@ -6,10 +6,11 @@ import logging
 import os
 import sys
 
-from aggregator.config import PROGRAM, from_command_line
-from aggregator.workers import supervise
-from trillium import logs
-from trillium.process import end_with_parent, run, stop_requested
+from trillium.server import logs
+from trillium.server.process import end_with_parent, run, stop_requested
+
+from .config import PROGRAM, from_command_line
+from .workers import supervise
 
 
 async def main() -> None:
@@ -23,7 +24,7 @@ async def main() -> None:
         await supervise(config, sys.argv[1:], stopped)
         return
     # Not above: --help and wrong flags are answered at once, and gRPC heeds what `run` settles.
-    from aggregator.app import running_aggregator
+    from .app import running_aggregator
 
     async with running_aggregator(config) as aggregator:
         logging.getLogger(PROGRAM).info("serving", extra={"address": aggregator.address})
@@ -31,5 +32,10 @@ async def main() -> None:
         logging.getLogger(PROGRAM).info("draining")
 
 
+def run_program() -> int:
+    """Run it; answers the exit status."""
+    return run(PROGRAM, main)
+
+
 if __name__ == "__main__":
-    sys.exit(run(PROGRAM, main))
+    sys.exit(run_program())

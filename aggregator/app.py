@@ -8,23 +8,23 @@ from dataclasses import dataclass
 
 from grpc import aio
 
-from aggregator.config import AggregatorConfig
-from aggregator.ensemble import Ensemble, ServingLimits
-from aggregator.fanout import Fanout
-from aggregator.inference import EnsembleModels
-from aggregator.names import Names, Resolver
-from aggregator.resolving import SystemResolver, host_name_of
-from aggregator.roster import Roster
-from aggregator.service import AGGREGATOR_SERVICE, AggregatorServicer
-from aggregator.watching import Watcher
 from trillium.clock import Clock, SystemClock
 from trillium.oip import service as oip
-from trillium.process import StartFailed
 from trillium.rpc.channels import link_channel
-from trillium.rpc.front import Front, front_on
+from trillium.rpc.front import AddressInUse, Front
 from trillium.rpc.health import Health
-from trillium.rpc.listening import AddressInUse
 from trillium.rpc.methods import Limits
+from trillium.server.process import StartFailed
+
+from .config import AggregatorConfig
+from .ensemble import Ensemble, ServingLimits
+from .inference import EnsembleModels
+from .lanes.fanout import Fanout
+from .plans.names import Names, Resolver
+from .plans.resolving import SystemResolver, host_name_of
+from .plans.roster import Roster
+from .plans.watching import Watcher
+from .service import AGGREGATOR_SERVICE, AggregatorServicer
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,7 @@ async def running_aggregator(
         open_channel=open_channel,
         clock=clock,
         max_queued_rows=config.max_queued_rows,
+        hedge_share=config.hedge_share,
         max_batch_rows=config.max_batch_rows,
         max_batch_bytes=config.max_message_bytes,
     )
@@ -91,16 +92,9 @@ async def running_aggregator(
         is_ready=health.is_serving,
         clock=clock,
     )
-    limits = Limits(max_message_bytes=config.max_message_bytes)
+    limits = Limits(config.max_message_bytes, config.max_bytes_in_flight)
     services = (servicer.service(), inference.service(), health.service())
-    front = front_on(
-        config.front,
-        services,
-        (config.listen,),
-        limits,
-        shares_port=config.shares_port == "yes",
-        drain_s=config.drain_s,
-    )
+    front = Front(services, (config.listen,), limits, shares_port=config.shares_port == "yes")
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(fanout.running())
         await stack.enter_async_context(names.running())

@@ -9,9 +9,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator.batching import Outcome
 from trillium.errors import ClassFailure
 from trillium.rows import WIRE_DTYPE, Probabilities
+
+from .lanes.ticket import Outcome
 
 Indexes: TypeAlias = NDArray[np.int32]
 

@@ -6,38 +6,43 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aggregator.roster import Endpoint
-from trillium.config import (
+from trillium.server.config import (
     ConfigError,
-    Setting,
+    ServerConfig,
     address,
-    front,
     nonempty,
     one_of,
     read,
     seconds,
+    setting,
+    settings_of,
+    share,
     whole_number,
 )
+
+from .plans.roster import Endpoint
 
 MIB = 1024 * 1024
 PROGRAM = "aggregator"
 
 
 def endpoint(text: str) -> Endpoint:
-    """Parses `class=address`."""
-    label, equals, where = text.partition("=")
+    """Parses `class=address`, where the class may have any sign, as `<=50K` has."""
+    # A path may have the sign, too; a host and a port cannot.
+    label, equals, path = text.partition("=unix:")
+    where = f"unix:{path}"
+    if not equals:
+        label, equals, where = text.rpartition("=")
     if not equals or not label:
-        raise ValueError("class=host:port or class=unix:/path is wanted")
+        raise ValueError("expected class=host:port or class=unix:/path")
     return Endpoint(label, address(where))
 
 
-SETTINGS = (
-    Setting("listen", address, "127.0.0.1:50051", "where to listen; port 0 takes any"),
-    Setting(
-        "front", front, "grpc", "the server that carries gRPC: grpc, or h2corn, which is faster"
-    ),
-    Setting(
-        "predictors",
+@dataclass(frozen=True, slots=True)
+class AggregatorConfig(ServerConfig):
+    """All settings of an aggregator."""
+
+    predictors: tuple[Endpoint, ...] = setting(
         endpoint,
         (),
         "a class and where its predictor is; repeat it for each class, in the order that settles "
@@ -46,68 +51,53 @@ SETTINGS = (
         repeatable=True,
         metavar="CLASS=ADDRESS",
         flag="--predictor",
-    ),
-    Setting(
-        "controller",
+    )
+    """The order of the classes is the metadata order."""
+    listen: str = setting(address, "127.0.0.1:50051", "where to listen; port 0 takes any")
+    controller: str | None = setting(
         address,
         None,
-        "a controller whose predictors are asked, beside or instead of those named",
+        "a controller whose predictors are asked, in addition to or instead of those named",
         metavar="ADDRESS",
-    ),
-    Setting(
-        "workers",
+    )
+    workers: int = setting(
         whole_number(1, 64),
         1,
         "processes that share the port; each has its own queues, connections and statistics",
-    ),
-    Setting(
-        "shares_port",
+    )
+    shares_port: str = setting(
         one_of("yes", "no"),
         "no",
         "whether other processes of the same user may listen on the port, too; they share its "
         "calls",
-    ),
-    Setting(
-        "resolve_interval_s",
+    )
+    resolve_interval_s: float = setting(
         seconds(0.1, 3600),
         10.0,
-        "how often the host names of predictors are looked up again, beside soon after each loss",
-    ),
-    Setting("ensemble", nonempty, "", "the ensemble that every model must be of"),
-    Setting("max_rows", whole_number(1, 65536), 10_000, "most rows in one request"),
-    Setting("max_message_bytes", whole_number(1024, 2**29), 16 * MIB, "largest request message"),
-    Setting(
-        "max_batch_rows", whole_number(1, 65536), 4096, "most rows sent to a predictor at once"
-    ),
-    Setting("max_queued_rows", whole_number(1, 2**24), 65536, "most rows that wait for a class"),
-    Setting("default_timeout_s", seconds(0.001, 3600), 10.0, "time of calls without a deadline"),
-    Setting("drain_s", seconds(0, 3600), 10.0, "how long a stop waits for calls in flight"),
-    Setting("parent_pid", whole_number(1, 2**31), None, "stop when this parent process dies"),
-    Setting("log_level", one_of("debug", "info", "warning", "error"), "info", "what to log from"),
-)
+        "interval for resolving the host names of predictors again; also done soon after each loss",
+    )
+    ensemble: str = setting(nonempty, "", "the ensemble that every model must be of")
+    max_rows: int = setting(whole_number(1, 65536), 10_000, "most rows in one request")
+    max_message_bytes: int = setting(whole_number(1024, 2**29), 16 * MIB, "largest request message")
+    max_bytes_in_flight: int = setting(
+        whole_number(1024, 2**40), 64 * MIB, "largest sum of the requests that are served at once"
+    )
+    max_batch_rows: int = setting(
+        whole_number(1, 65536), 4096, "most rows sent to a predictor at once"
+    )
+    max_queued_rows: int = setting(whole_number(1, 2**24), 65536, "most rows that wait for a class")
+    hedge_share: float = setting(
+        share,
+        0.05,
+        "largest share of the requests that are sent to a second predictor of their class when "
+        "they take unusually long; 0: none",
+    )
+    default_timeout_s: float = setting(
+        seconds(0.001, 3600), 10.0, "time of calls without a deadline"
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class AggregatorConfig:
-    """Everything that an aggregator is told."""
-
-    predictors: tuple[Endpoint, ...]
-    """The order of the classes is the metadata order."""
-    listen: str = "127.0.0.1:50051"
-    controller: str | None = None
-    workers: int = 1
-    shares_port: str = "no"
-    resolve_interval_s: float = 10.0
-    ensemble: str = ""
-    max_rows: int = 10_000
-    max_message_bytes: int = 16 * MIB
-    max_batch_rows: int = 4096
-    max_queued_rows: int = 65536
-    default_timeout_s: float = 10.0
-    front: str = "grpc"
-    drain_s: float = 10.0
-    parent_pid: int | None = None
-    log_level: str = "info"
+SETTINGS = settings_of(AggregatorConfig)
 
 
 def from_command_line(arguments: Sequence[str], environment: Mapping[str, str]) -> AggregatorConfig:

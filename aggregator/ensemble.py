@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aggregator.combine import Scores, combine
-from aggregator.fanout import Fanout
-from aggregator.roster import Metadata, Roster
 from trillium.clock import Clock
 from trillium.errors import NoMetadata, PredictorsFailed
 from trillium.rows import Block
 from trillium.rpc.call import Call
-from trillium.statistics import Statistics
+from trillium.server.statistics import Statistics
+
+from .combine import Scores, combine
+from .lanes.fanout import Fanout
+from .plans.agreement import EnsembleMetadata
+from .plans.roster import Roster
 
 RESERVE_SHARE = 0.05
 RESERVE_MOST_S = 0.05
@@ -53,7 +55,7 @@ class Ensemble:
         return self.roster.class_labels
 
     @property
-    def metadata(self) -> Metadata:
+    def metadata(self) -> EnsembleMetadata:
         """What it expects; raises NoMetadata while no predictor was ever reached."""
         if self.roster.metadata is None:
             raise self._no_metadata()
@@ -83,14 +85,14 @@ class Ensemble:
     ) -> Scores:
         """The probabilities of the classes `labels`.
 
-        `timeout_s` holds beside the call's deadline, if given. With `partial` one class that
-        answers is enough. Raises NoMetadata while not all classes are known, PredictorsFailed,
-        Overloaded, DeadlineExceeded.
+        `timeout_s`, if given, applies in addition to the call's deadline. With `partial`, one
+        class that answers is enough. Raises NoMetadata while not all classes are known,
+        PredictorsFailed, Overloaded, DeadlineExceeded.
         """
         if not labels:
-            raise NoMetadata("no class is known yet: the controller has told of no predictor")
+            raise NoMetadata("no class is known yet: the controller has published no predictor")
         if self.roster.follows and self.roster.metadata is None:
-            # The controller tells of classes one by one; the first model knows all of them.
+            # The controller publishes classes one by one; the first model lists all of them.
             raise self._no_metadata()
         deadline = self._deadline(call, timeout_s)
         with self.statistics(labels).asked(block.row_count, self._clock) as timing:

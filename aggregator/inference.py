@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aggregator.ensemble import Ensemble
-from aggregator.roster import State
 from trillium.errors import ModelNotFound, NoMetadata, Unsupported, quoted
 from trillium.oip.model import Listed, ModelState, ServedModel
 from trillium.rows import Block, Probabilities
 from trillium.rpc.call import Call
-from trillium.statistics import Statistics
+from trillium.server.statistics import Statistics
+
+from .ensemble import Ensemble
+from .plans.roster import LinkState
 
 NAMELESS = "ensemble"
-"""What an ensemble is called whose models do not say its name."""
+"""The name of an ensemble whose models do not declare one."""
 _SHOWN = 12
 _ELSEWHERE = "an aggregator loads no models: ask the controller, or the predictor itself"
 
@@ -40,6 +41,7 @@ class EnsembleModels:
             class_labels=tuple(labels),
             max_rows=self._ensemble.limits.max_rows,
             names_labels=whole,
+            takes_missing=self._ensemble.metadata.takes_missing,
         )
 
     def served(self) -> Sequence[ServedModel]:
@@ -113,6 +115,6 @@ class EnsembleModels:
 
     def _state(self, label: str) -> ModelState:
         states = {entry.state for entry in self._ensemble.roster.of(label)}
-        if State.READY in states:
+        if LinkState.READY in states:
             return ModelState.READY
-        return ModelState.LOADING if State.CONNECTING in states else ModelState.UNAVAILABLE
+        return ModelState.LOADING if LinkState.CONNECTING in states else ModelState.UNAVAILABLE

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from aggregator.combine import Labels, Scores, decide
-from aggregator.ensemble import Ensemble
-from aggregator.roster import Entry, State
-from aggregator.stream import answer_side_by_side
 from trillium.aggregator.v1 import aggregator_service_pb2 as pb
 from trillium.errors import (
-    Draining,
     InvalidRequest,
     NoSample,
     TrilliumError,
@@ -21,19 +16,23 @@ from trillium.errors import (
     quoted,
 )
 from trillium.rows import (
-    MAX_VIOLATIONS,
     WIRE_DTYPE,
     Block,
     Probabilities,
-    check_row_count,
-    first_violations,
     from_block,
     from_lists,
 )
 from trillium.rpc.call import Call
-from trillium.rpc.methods import Service, stream_stream, unary_unary
+from trillium.rpc.methods import Service, service_of
 from trillium.rpc.status import duration, missing_class, to_status
+from trillium.rpc.streams import answer_requests
 from trillium.tensor.v1 import tensor_pb2
+from trillium.violations import Violations
+
+from .combine import decide
+from .ensemble import Ensemble
+from .instances import read_instances, write_classifications, write_predictions
+from .plans.roster import LinkState, RosterEntry
 
 AGGREGATOR_SERVICE = "trillium.aggregator.v1.AggregatorService"
 
@@ -43,10 +42,10 @@ LONGEST_TIMEOUT_S = 315_576_000_000
 """The longest google.protobuf.Duration."""
 
 _STATES = {
-    State.CONNECTING: pb.PREDICTOR_STATE_CONNECTING,
-    State.READY: pb.PREDICTOR_STATE_READY,
-    State.UNAVAILABLE: pb.PREDICTOR_STATE_UNAVAILABLE,
-    State.MISMATCHED: pb.PREDICTOR_STATE_MISMATCHED,
+    LinkState.CONNECTING: pb.PREDICTOR_STATE_CONNECTING,
+    LinkState.READY: pb.PREDICTOR_STATE_READY,
+    LinkState.UNAVAILABLE: pb.PREDICTOR_STATE_UNAVAILABLE,
+    LinkState.MISMATCHED: pb.PREDICTOR_STATE_MISMATCHED,
 }
 
 
@@ -60,34 +59,35 @@ class AggregatorServicer:
 
     def service(self) -> Service:
         """The gRPC service that answers for this."""
-        return Service(
-            AGGREGATOR_SERVICE,
-            (
-                unary_unary("Predict", pb.PredictRequest, self._predict),
-                unary_unary("Classify", pb.ClassifyRequest, self._classify),
-                unary_unary("PredictSample", pb.PredictSampleRequest, self._predict_sample),
-                unary_unary("GetMetadata", pb.GetMetadataRequest, self._get_metadata),
-                unary_unary("ListPredictors", pb.ListPredictorsRequest, self._list_predictors),
-                stream_stream("PredictStream", pb.PredictStreamRequest, self._predict_stream),
-            ),
+        return service_of(
+            pb.DESCRIPTOR.services_by_name["AggregatorService"],
+            {
+                "Predict": self._predict,
+                "Classify": self._classify,
+                "PredictSample": self._predict_sample,
+                "GetMetadata": self._get_metadata,
+                "ListPredictors": self._list_predictors,
+                "PredictStream": self._predict_stream,
+            },
         )
 
     async def _predict(self, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
-        return await self._predict_within(None, request, call, [])
+        return await self._predict_within(None, request, call, Violations())
 
     async def _predict_within(
         self,
         timeout_s: float | None,
         request: pb.PredictRequest,
         call: Call,
-        wrong: list[Violation],
+        violations: Violations,
     ) -> pb.PredictResponse:
-        """Answer `request`, of which `wrong` was found already."""
-        _collect(wrong, lambda: self._check_ensemble(request.ensemble))
-        labels = _collect(wrong, lambda: self._chosen(request.class_labels))
-        block = _collect(wrong, lambda: self._rows(request))
-        if wrong or block is None or labels is None:
-            raise InvalidRequest(wrong[:MAX_VIOLATIONS])
+        """Answer `request`, of which `violations` were found already."""
+        violations.check(lambda: self._check_ensemble(request.ensemble))
+        labels = violations.check(lambda: self._chosen(request.class_labels))
+        block = violations.check(lambda: self._rows(request))
+        violations.raise_any()
+        assert block is not None
+        assert labels is not None
         scores = await self._ensemble.scores(
             block, labels, call, timeout_s, partial=request.allow_partial
         )
@@ -98,18 +98,17 @@ class AggregatorServicer:
             missing=[missing_class(failure) for failure in scores.failures],
         )
         if request.instances:
-            rows = scores.probabilities.tolist()
-            response.predictions.extend([pb.Prediction(probabilities=row) for row in rows])
+            write_predictions(response, scores.probabilities)
         else:
             response.probabilities.CopyFrom(_packed(scores.probabilities))
         return response
 
     async def _classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyResponse:
-        wrong: list[Violation] = []
-        _collect(wrong, lambda: self._check_ensemble(request.ensemble))
-        block = _collect(wrong, lambda: self._rows(request))
-        if wrong or block is None:
-            raise InvalidRequest(wrong[:MAX_VIOLATIONS])
+        violations = Violations()
+        violations.check(lambda: self._check_ensemble(request.ensemble))
+        block = violations.check(lambda: self._rows(request))
+        violations.raise_any()
+        assert block is not None
         order = self._ensemble.class_labels
         scores = await self._ensemble.scores(block, order, call, partial=request.allow_partial)
         labels = decide(scores, order)
@@ -121,7 +120,7 @@ class AggregatorServicer:
         )
         if request.instances:
             with_all = request.include_probabilities
-            response.classifications.extend(_classifications(scores, labels, with_all))
+            write_classifications(response, scores, labels, with_all=with_all)
         else:
             response.packed.label_indexes.extend(labels.indexes.tolist())
             response.packed.label_probabilities.extend(labels.probabilities.tolist())
@@ -164,6 +163,7 @@ class AggregatorServicer:
             max_row_count=limits.max_rows,
             max_message_bytes=limits.max_message_bytes,
             default_timeout=duration(limits.default_timeout_s),
+            takes_missing=known.takes_missing,
         )
 
     async def _list_predictors(
@@ -178,22 +178,19 @@ class AggregatorServicer:
     ) -> AsyncGenerator[pb.PredictStreamResponse]:
         async def answer(request: pb.PredictStreamRequest) -> pb.PredictStreamResponse:
             number = request.request_number
-            wrong: list[Violation] = []
-            timeout_s = _collect(wrong, lambda: _timeout_s(request))
+            violations = Violations()
+            timeout_s = violations.check(lambda: _timeout_s(request))
             try:
-                response = await self._predict_within(timeout_s, request.request, call, wrong)
+                response = await self._predict_within(timeout_s, request.request, call, violations)
             except TrilliumError as error:
                 status = to_status(error, call.request_id)
                 return pb.PredictStreamResponse(request_number=number, error=status)
             return pb.PredictStreamResponse(request_number=number, response=response)
 
-        async with aclosing(answer_side_by_side(requests, answer, self.draining)) as answers:
+        answers = answer_requests(requests, answer, self.draining, in_order=False)
+        async with aclosing(answers):
             async for response in answers:
                 yield response
-        if self.draining.is_set():
-            raise Draining(
-                "the server stops; what was taken has been answered, send the rest again"
-            )
 
     def _check_ensemble(self, name: str) -> None:
         if name and self._ensemble.name and name != self._ensemble.name:
@@ -205,9 +202,9 @@ class AggregatorServicer:
         known = self._ensemble.class_labels
         if not asked:
             return known
-        wrong = first_violations(_wrong_labels(asked, known))
-        if wrong:
-            raise InvalidRequest(wrong)
+        violations = Violations()
+        violations.extend(_wrong_labels(asked, known))
+        violations.raise_any()
         chosen = set(asked)
         return [label for label in known if label in chosen]
 
@@ -215,9 +212,11 @@ class AggregatorServicer:
         known = self._ensemble.roster.metadata
         max_rows = self._ensemble.limits.max_rows
         wanted = None if known is None else known.feature_count
+        # Before any predictor is known, each one checks what it takes.
+        missing = known is None or known.takes_missing
         packed = request.HasField("matrix")
         if packed and request.instances:
-            raise InvalidRequest.of("matrix", "is given beside instances; give one of the two")
+            raise InvalidRequest.of("matrix", "cannot be combined with instances; send one")
         if packed:
             matrix = request.matrix
             return from_block(
@@ -226,10 +225,11 @@ class AggregatorServicer:
                 matrix.data,
                 feature_count=wanted,
                 max_rows=max_rows,
+                takes_missing=missing,
             )
-        check_row_count(len(request.instances), max_rows=max_rows)
-        rows = [instance.features for instance in request.instances]
-        return from_lists(rows, feature_count=wanted, max_rows=max_rows)
+        return read_instances(
+            request, feature_count=wanted, max_rows=max_rows, takes_missing=missing
+        )
 
 
 def _wrong_labels(asked: Sequence[str], known: Sequence[str]) -> Iterator[Violation]:
@@ -244,21 +244,12 @@ def _wrong_labels(asked: Sequence[str], known: Sequence[str]) -> Iterator[Violat
         seen.add(label)
 
 
-def _collect(wrong: list[Violation], check: Callable[[], T]) -> T | None:
-    """What `check` answers; its violations go to `wrong`, and then it answers None."""
-    try:
-        return check()
-    except InvalidRequest as error:
-        wrong.extend(error.violations)
-        return None
-
-
 def _timeout_s(request: pb.PredictStreamRequest) -> float | None:
     if not request.HasField("timeout"):
         return None
     timeout_s = request.timeout.seconds + request.timeout.nanos / 1e9
     if not 0 < timeout_s <= LONGEST_TIMEOUT_S:
-        text = f"is {timeout_s:g} s; more than 0 and at most {LONGEST_TIMEOUT_S} s is wanted"
+        text = f"is {timeout_s:g} s; expected more than 0 and at most {LONGEST_TIMEOUT_S} s"
         raise InvalidRequest.of("timeout", text)
     return timeout_s
 
@@ -269,20 +260,7 @@ def _packed(matrix: Probabilities) -> tensor_pb2.Float32Matrix:
     return tensor_pb2.Float32Matrix(row_count=rows, column_count=columns, data=data)
 
 
-def _classifications(scores: Scores, labels: Labels, with_all: bool) -> list[pb.Classification]:
-    names = (*scores.class_labels, "")  # UNDECIDED is -1, and so the last one.
-    rows: list[Any] = scores.probabilities.tolist() if with_all else [()] * len(labels.indexes)
-    return [
-        pb.Classification(
-            label=names[index], probability=probability, undecided=index < 0, probabilities=row
-        )
-        for index, probability, row in zip(
-            labels.indexes.tolist(), labels.probabilities.tolist(), rows, strict=True
-        )
-    ]
-
-
-def _predictor(entry: Entry) -> pb.Predictor:
+def _predictor(entry: RosterEntry) -> pb.Predictor:
     message = pb.Predictor(
         class_label=entry.endpoint.class_label,
         address=entry.endpoint.address,

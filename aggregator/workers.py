@@ -1,7 +1,7 @@
 """Several aggregator processes on one port: the kernel gives each new connection to one of them.
 
 The process that was asked for holds the port, starts the workers, starts anew those that die, and
-ends them all when it is told to end. It serves nothing itself and never loads gRPC.
+ends them all when it is stopped. It serves nothing itself and never loads gRPC.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ import asyncio
 import logging
 import os
 import random
-import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from aggregator.config import PROGRAM, AggregatorConfig
-from trillium.process import EXIT_FAILED, EXIT_USAGE, StartFailed, start_child
+from trillium.server import programs
+from trillium.server.children import ChildProcess, how_it_ended
+from trillium.server.process import EXIT_FAILED, EXIT_USAGE, StartFailed
 from trillium.waking import first_of
+
+from .config import PROGRAM, AggregatorConfig
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ LONGEST_PAUSE_S = 10.0
 """A worker that dies is started again after a pause that doubles up to this, and is the first again
 after a worker that lived longer than it."""
 KILL_S = 5.0
-"""A worker that has not ended so long after its drain time is killed."""
+"""A worker that has not ended this long after its drain time is killed."""
 
 
 async def supervise(
@@ -40,20 +41,17 @@ async def supervise(
     """
     with _held(config.listen) as address:
         command = (
-            *(sys.executable, "-m", PROGRAM, *arguments),
+            *programs.command(PROGRAM, *arguments),
             *("--workers=1", "--shares-port=yes", f"--listen={address}"),
             f"--parent-pid={os.getpid()}",
         )
         log.info("workers start", extra={"address": address, "count": config.workers})
-        workers = [
-            asyncio.create_task(_keep(command, stopped, config.drain_s + KILL_S))
-            for _ in range(config.workers)
-        ]
         try:
-            await asyncio.gather(*workers)
-        finally:
-            stopped.set()
-            await asyncio.gather(*workers, return_exceptions=True)
+            async with asyncio.TaskGroup() as group:
+                for _ in range(config.workers):
+                    group.create_task(_keep(command, stopped, config.drain_s + KILL_S))
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from failures
 
 
 async def _keep(command: Sequence[str], stopped: asyncio.Event, end_s: float) -> None:
@@ -67,7 +65,7 @@ async def _keep(command: Sequence[str], stopped: asyncio.Event, end_s: float) ->
         lived_s = time.monotonic() - began
         if status in (EXIT_FAILED, EXIT_USAGE) and lived_s < LONGEST_PAUSE_S:
             raise StartFailed("a worker could not start; its own words stand above")
-        log.warning("a worker died", extra={"status": status})
+        log.warning("worker died", extra={"reason": how_it_ended(status)})
         if lived_s > LONGEST_PAUSE_S:
             pause_s = FIRST_PAUSE_S
         await first_of(stopped.wait(), timeout_s=pause_s * random.uniform(0.8, 1.2))
@@ -75,16 +73,14 @@ async def _keep(command: Sequence[str], stopped: asyncio.Event, end_s: float) ->
 
 
 async def _one(command: Sequence[str], stopped: asyncio.Event, end_s: float) -> int:
-    """Start a worker; answers its exit status once it has ended, by itself or as `stopped` says."""
-    worker = await start_child(*command, stdin=asyncio.subprocess.DEVNULL)
-    await first_of(worker.wait(), stopped.wait())
-    if worker.returncode is None:
-        worker.send_signal(signal.SIGTERM)
-        await first_of(worker.wait(), timeout_s=end_s)
-    if worker.returncode is None:
-        log.warning("a worker does not end and is killed", extra={"pid": worker.pid})
-        worker.kill()
-    return await worker.wait()
+    """Start a worker; returns its exit status once it has ended, by itself or by `stopped`."""
+    worker = ChildProcess()
+    await worker.start(*command, environment=programs.environment())
+    try:
+        await first_of(worker.ended(), stopped.wait())
+    finally:
+        await worker.stop(end_s)
+    return await worker.ended()
 
 
 @contextmanager

@@ -72,37 +72,24 @@ def _start(measured: Measured) -> float:
     return median(measured.start_s) if measured.start_s else math.nan
 
 
-def _batch_share(measured: Measured, load: str, system: str) -> float:
-    return measured.middle(batch, load, system) / CALLERS[load]
-
-
-def _of_front(system: str, said: str = "") -> tuple[Goal, ...]:
-    """The goals that each front is measured by."""
-    return (
-        Goal(f"c64 rps / bare echo{said}", lambda m: m.ratio(rps, "c64", system, "echo"), 0.8, 1.0),
-        Goal(f"c64 rps / naive{said}", lambda m: m.ratio(rps, "c64", system, "naive"), 5, 8),
-        Goal(
-            f"c64 CPU a request / naive{said}",
-            lambda m: m.ratio(cpu, "c64", system, "naive"),
-            0.2,
-            0.12,
-        ),
-        Goal(f"c1 p50 / bare echo's{said}", lambda m: m.ratio(p50, "c1", system, "echo"), 2.5, 1.8),
-        *(
-            Goal(
-                f"{load} mean batch / callers{said}",
-                partial(_batch_share, load=load, system=system),
-                LEAST_SHARE,
-                0.9,
-            )
-            for load in CALLERS
-        ),
-    )
+def _batch_share(measured: Measured, load: str) -> float:
+    return measured.middle(batch, load, "trillium") / CALLERS[load]
 
 
 GOALS = (
-    *_of_front("trillium"),
-    *_of_front("trillium-h2corn", ", on h2corn"),
+    Goal("c64 rps / bare echo", lambda m: m.ratio(rps, "c64", "trillium", "echo"), 0.8, 1.0),
+    Goal("c64 rps / naive", lambda m: m.ratio(rps, "c64", "trillium", "naive"), 5, 8),
+    Goal(
+        "c64 CPU a request / naive",
+        lambda m: m.ratio(cpu, "c64", "trillium", "naive"),
+        0.2,
+        0.12,
+    ),
+    Goal("c1 p50 / bare echo's", lambda m: m.ratio(p50, "c1", "trillium", "echo"), 2.5, 1.8),
+    *(
+        Goal(f"{load} mean batch / callers", partial(_batch_share, load=load), LEAST_SHARE, 0.9)
+        for load in CALLERS
+    ),
     Goal("1,024 rows in a call: rows/s / ONNX Runtime alone", _alone, 0.5, 0.8),
     Goal("memory of the four services of `trillium up` (PSS)", _memory, 150, 110, "MB"),
     Goal("second start to first answer", _start, 5, 2, "s"),

@@ -6,18 +6,19 @@ import logging
 import os
 import sys
 
-from controller.config import PROGRAM, from_command_line
-from controller.failpoints import Failpoints
-from trillium import logs
-from trillium.private import keep_to_owner
-from trillium.process import end_with_parent, run, stop_requested
+from trillium.server import logs
+from trillium.server.private import keep_to_owner
+from trillium.server.process import end_with_parent, run, stop_requested
+
+from .config import PROGRAM, from_command_line
+from .failpoints import Failpoints
 
 
 async def main() -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
     config = from_command_line(sys.argv[1:], os.environ)
     # Not above: --help and wrong flags are answered at once, and gRPC heeds what `run` settles.
-    from controller.app import running_controller
+    from .app import running_controller
 
     logs.configure(PROGRAM, config.log_level)
     keep_to_owner()
@@ -31,5 +32,10 @@ async def main() -> None:
         logging.getLogger(PROGRAM).info("draining")
 
 
+def run_program() -> int:
+    """Run it; answers the exit status."""
+    return run(PROGRAM, main)
+
+
 if __name__ == "__main__":
-    sys.exit(run(PROGRAM, main))
+    sys.exit(run_program())

@@ -2,43 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from controller.catalog.catalog import Catalog
-from controller.catalog.seeding import seed
-from controller.catalog.service import CATALOG_SERVICE, CatalogServicer
-from controller.catalog.specs import Library
-from controller.catalog.trial import Trial
-from controller.config import ControllerConfig
-from controller.deployments import Deployments
-from controller.discovery import Discovery
-from controller.discovery_service import DISCOVERY_SERVICE, DiscoveryServicer
-from controller.failpoints import Failpoints
-from controller.outages import telling_outages
-from controller.predictors import Predictors
-from controller.reconciler import Reconciler
-from controller.requests import Requests
-from controller.runs.catalog_source import CatalogSource
-from controller.runs.executor import RunExecutor
-from controller.runs.orders import RunOrders
-from controller.runs.runs import Runs
-from controller.runs.service import RUN_SERVICE, RunServicer
-from controller.runtime.port import Runtime, RuntimeFailure
-from controller.service import CONTROLLER_SERVICE, ControllerServicer
-from controller.sole import sole
-from controller.store.port import Store, StoreError
 from trillium.clock import Clock, SystemClock
-from trillium.process import StartFailed
-from trillium.rpc.front import AioFront
+from trillium.rpc.front import AddressInUse, Front
 from trillium.rpc.health import Health
-from trillium.rpc.listening import AddressInUse
 from trillium.rpc.methods import Limits
+from trillium.server.process import StartFailed
+
+from .catalog.catalog import Catalog
+from .catalog.seeding import seed
+from .catalog.service import CATALOG_SERVICE, CatalogServicer
+from .catalog.specs import Library
+from .catalog.trial import Trial
+from .config import ControllerConfig
+from .deployments.effects import ReconcilerPorts
+from .deployments.reconciler import Reconciler
+from .deployments.repository import Deployments
+from .deployments.service import CONTROLLER_SERVICE, ControllerServicer
+from .discovery.service import DISCOVERY_SERVICE, DiscoveryServicer
+from .discovery.snapshot import Discovery
+from .failpoints import Failpoints
+from .outages import reporting_outages
+from .predictors import Predictors
+from .requests import Requests
+from .runs.catalog_source import CatalogSource
+from .runs.executor import RunExecutor
+from .runs.orders import RunOrders
+from .runs.repository import Runs
+from .runs.service import RUN_SERVICE, RunServicer
+from .runtime.port import Runtime, RuntimeFailure
+from .sole import sole
+from .store.port import Store, StoreError
 
 FIRST_LOOK_S = 10.0
-"""Health says SERVING after the first whole look, or after so long without one."""
+"""Health is SERVING after the first complete look, or after this time without one."""
 SERVICES = (CONTROLLER_SERVICE, RUN_SERVICE, CATALOG_SERVICE, DISCOVERY_SERVICE)
 
 
@@ -67,77 +68,118 @@ async def running_controller(
     Raises StartFailed.
     """
     clock, failpoints = clock or SystemClock(), failpoints or Failpoints({})
+    health = Health(SERVICES)
     async with AsyncExitStack() as stack:
-        store = await _opened_store(stack, store or make_store(config))
+        store = await _opened_store(stack, store or make_store(config, health.report))
         if runtime is None and config.docker is None:
             stack.enter_context(sole(config.store, config.database))
         runtime = await _opened_runtime(stack, runtime or make_runtime(config))
         predictors = Predictors()
         stack.push_async_callback(predictors.close)
-        deployments = Deployments(store, clock)
         catalog = Catalog(store, clock, Trial())
         refused = await _seeded(catalog, config.models_dir)
-        discovery = Discovery(store, deployments, clock)
-        library = Library(catalog)
-        reconciler = Reconciler(
-            deployments,
-            runtime,
-            predictors,
-            artifact=library.artifact,
-            endings=discovery,
-            clock=clock,
-            failpoints=failpoints,
-            probing=config.probing,
+        loops = _loops(
+            config, store, runtime, predictors, catalog, clock, failpoints, health.report
         )
-        requests = Requests(store, clock)
-        runs = Runs(store, deployments, clock, failpoints)
-        source = CatalogSource(catalog, library)
-        executor = RunExecutor(
-            runs, deployments, predictors, source, clock, failpoints, at_once=config.max_runs
-        )
-        orders = RunOrders(runs, deployments, source)
-        controlling = ControllerServicer(deployments, requests, library, reconciler.looker, runtime)
-        running = RunServicer(orders, runs, requests)
-        cataloguing = CatalogServicer(
-            catalog, config.max_model_bytes, config.max_dataset_bytes, refused
-        )
-        discovering = DiscoveryServicer(discovery)
-        health = Health(SERVICES)
-        services = (
-            controlling.service(),
-            running.service(),
-            cataloguing.service(),
-            discovering.service(),
-            health.service(),
-        )
-        told = [telling_outages(service) for service in services]
-        front = AioFront(told, (config.listen,), Limits())
+        servicers = _servicers(config, loops, catalog, Requests(store, clock), runtime, refused)
+        services = [*(each.service() for each in servicers), health.service()]
+        front = Front([reporting_outages(each) for each in services], (config.listen,), Limits())
         try:
             await front.start()
         except AddressInUse as error:
             text = f"{error}; choose another --listen or stop what is there"
             raise StartFailed(text) from error
-        await stack.enter_async_context(reconciler.running())
-        await stack.enter_async_context(discovery.running())
-        await stack.enter_async_context(executor.running())
-        await reconciler.first_look(FIRST_LOOK_S)
+        for each in (loops.reconciler, loops.discovery, loops.executor):
+            await stack.enter_async_context(each.running())
+        await loops.reconciler.first_look(FIRST_LOOK_S)
         health.set_serving(True)
         try:
-            yield RunningController(front.addresses[0], health, deployments)
+            yield RunningController(front.addresses[0], health, loops.deployments)
         finally:
             health.end()
-            for each in (controlling, running, discovering):
-                each.draining.set()
+            for servicer in servicers:
+                if not isinstance(servicer, CatalogServicer):  # It has no streams of answers.
+                    servicer.draining.set()
             await front.stop(config.drain_s)
 
 
-def make_store(config: ControllerConfig) -> Store:
-    """The store that the config names; pymongo is imported only if it is MongoDB."""
-    if config.store.startswith("sqlite:"):
-        from controller.store.sqlite import SqliteStore
+@dataclass(frozen=True, slots=True)
+class _Loops:
+    """What works in the background, and the records that it works on."""
 
-        return SqliteStore(Path(config.store.removeprefix("sqlite:")))
-    from controller.store.mongo import MongoStore
+    deployments: Deployments
+    runs: Runs
+    source: CatalogSource
+    library: Library
+    reconciler: Reconciler
+    discovery: Discovery
+    executor: RunExecutor
+
+
+def _loops(
+    config: ControllerConfig,
+    store: Store,
+    runtime: Runtime,
+    predictors: Predictors,
+    catalog: Catalog,
+    clock: Clock,
+    failpoints: Failpoints,
+    on_failing: Callable[[str, bool], None],
+) -> _Loops:
+    deployments, library = Deployments(store, clock), Library(catalog)
+    discovery = Discovery(store, deployments, clock, on_failing)
+    ports = ReconcilerPorts(
+        deployments, runtime, predictors, library.artifact, discovery, clock, failpoints
+    )
+    runs = Runs(store, deployments, clock, failpoints)
+    source = CatalogSource(catalog, library)
+    return _Loops(
+        deployments=deployments,
+        runs=runs,
+        source=source,
+        library=library,
+        reconciler=Reconciler(ports, probing=config.probing, on_failing=on_failing),
+        discovery=discovery,
+        executor=RunExecutor(
+            runs,
+            deployments,
+            predictors,
+            source,
+            clock,
+            failpoints,
+            at_once=config.max_runs,
+            on_failing=on_failing,
+        ),
+    )
+
+
+def _servicers(
+    config: ControllerConfig,
+    loops: _Loops,
+    catalog: Catalog,
+    requests: Requests,
+    runtime: Runtime,
+    refused: Mapping[str, str],
+) -> Sequence[ControllerServicer | RunServicer | CatalogServicer | DiscoveryServicer]:
+    deployments, inventory = loops.deployments, loops.reconciler.inventory
+    orders = RunOrders(loops.runs, deployments, loops.source)
+    return (
+        ControllerServicer(deployments, requests, loops.library, inventory, runtime),
+        RunServicer(orders, loops.runs, requests),
+        CatalogServicer(catalog, config.max_model_bytes, config.max_dataset_bytes, refused),
+        DiscoveryServicer(loops.discovery),
+    )
+
+
+def make_store(config: ControllerConfig, on_failing: Callable[[str, bool], None]) -> Store:
+    """The store that the config names; pymongo is imported only if it is MongoDB. `on_failing` is
+    that of a Supervisor."""
+    if config.store.startswith("sqlite:"):
+        from .store.sqlite import SqliteStore
+
+        path = Path(config.store.removeprefix("sqlite:"))
+        return SqliteStore(path, on_failing=on_failing)
+    from .store.mongo import MongoStore
 
     return MongoStore(config.store, database=config.database)
 
@@ -145,10 +187,10 @@ def make_store(config: ControllerConfig) -> Store:
 def make_runtime(config: ControllerConfig) -> Runtime:
     """The runtime that the config names; docker is imported only if it is that."""
     if config.docker is None:
-        from controller.runtime.process import ProcessRuntime
+        from .runtime.process import ProcessRuntime
 
         return ProcessRuntime()
-    from controller.runtime.docker import DockerRuntime
+    from .runtime.docker import DockerRuntime
 
     return DockerRuntime(config.docker)
 

@@ -7,18 +7,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from controller.probing import Pace
-from controller.runtime.docker_settings import DockerSettings, DockerTls, Reach
-from trillium.config import (
+from trillium.server.config import (
     ConfigError,
+    ServerConfig,
     Setting,
     address,
+    folder,
     nonempty,
     one_of,
     read,
     seconds,
+    setting,
+    settings_of,
     whole_number,
 )
+
+from .deployments.probing import ProbingPolicy
+from .runtime.docker_settings import DockerSettings, DockerTls, Reach
 
 MIB = 1024 * 1024
 PROGRAM = "controller"
@@ -30,34 +35,40 @@ def store_uri(text: str) -> str:
         return text
     if text.startswith(("mongodb://", "mongodb+srv://")):
         return text
-    raise ValueError("sqlite:PATH, mongodb://... or mongodb+srv://... is wanted")
+    raise ValueError("expected sqlite:PATH, mongodb://... or mongodb+srv://...")
 
 
 def label(text: str) -> str:
     """Parses `name=value`, a container's label."""
     name, equals, value = text.partition("=")
     if not (name and equals and value):
-        raise ValueError("name=value is wanted")
+        raise ValueError("expected name=value")
     return text
 
 
+@dataclass(frozen=True, slots=True)
+class ControllerConfig(ServerConfig):
+    """All settings of a controller."""
+
+    listen: str = setting(address, "127.0.0.1:50052", "where to listen; port 0 takes any")
+    store: str = setting(
+        store_uri, "sqlite:.trillium/controller.db", "where all state is kept", metavar="URI"
+    )
+    """May hold a password: never logged."""
+    database: str = setting(nonempty, "trillium", "name of the MongoDB database")
+    models_dir: Path | None = setting(
+        folder, None, "folder whose artifacts are registered at start", metavar="DIR"
+    )
+    docker: DockerSettings | None = None
+    """None runs predictors as child processes."""
+    probing: ProbingPolicy = field(default_factory=ProbingPolicy)
+    max_model_bytes: int = setting(whole_number(1, 2**31), 1024 * MIB, "largest artifact")
+    max_dataset_bytes: int = setting(whole_number(1, 2**31), 256 * MIB, "largest dataset file")
+    max_runs: int = setting(whole_number(1, 64), 2, "runs that are carried out at once")
+
+
 SETTINGS = (
-    Setting("listen", address, "127.0.0.1:50052", "where to listen; port 0 takes any"),
-    Setting(
-        "store",
-        store_uri,
-        "sqlite:.trillium/controller.db",
-        "where all state is kept",
-        metavar="URI",
-    ),
-    Setting("database", nonempty, "trillium", "name of the MongoDB database"),
-    Setting(
-        "models_dir",
-        nonempty,
-        None,
-        "folder whose artifacts are registered at start",
-        metavar="DIR",
-    ),
+    *settings_of(ControllerConfig),
     Setting("runtime", one_of("process", "docker"), "process", "what runs predictors"),
     Setting("docker_url", nonempty, "unix:///var/run/docker.sock", "the engine", metavar="URL"),
     Setting("docker_tls_ca", nonempty, None, "authority of an engine behind TLS", metavar="FILE"),
@@ -72,7 +83,7 @@ SETTINGS = (
         "how predictors in containers are reached: by a port on 127.0.0.1, or by name on the "
         "network, when controller and aggregators are in containers there",
     ),
-    Setting("owner", nonempty, "default", "tells our containers from other controllers' ones"),
+    Setting("owner", nonempty, "default", "marks the containers of this controller"),
     Setting(
         "keep_for",
         label,
@@ -91,33 +102,7 @@ SETTINGS = (
         3,
         "unanswered probes in a row after which a predictor is replaced",
     ),
-    Setting("max_model_bytes", whole_number(1, 2**31), 1024 * MIB, "largest artifact"),
-    Setting("max_dataset_bytes", whole_number(1, 2**31), 256 * MIB, "largest dataset file"),
-    Setting("max_runs", whole_number(1, 64), 2, "runs that are carried out at once"),
-    Setting("drain_s", seconds(0, 3600), 10.0, "how long a stop waits for calls in flight"),
-    Setting("parent_pid", whole_number(1, 2**31), None, "stop when this parent process dies"),
-    Setting("log_level", one_of("debug", "info", "warning", "error"), "info", "what to log from"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ControllerConfig:
-    """Everything that a controller is told."""
-
-    listen: str = "127.0.0.1:50052"
-    store: str = "sqlite:.trillium/controller.db"
-    """May hold a password: never logged."""
-    database: str = "trillium"
-    models_dir: Path | None = None
-    docker: DockerSettings | None = None
-    """None runs predictors as child processes."""
-    probing: Pace = field(default_factory=Pace)
-    max_model_bytes: int = 1024 * MIB
-    max_dataset_bytes: int = 256 * MIB
-    max_runs: int = 2
-    drain_s: float = 10.0
-    parent_pid: int | None = None
-    log_level: str = "info"
 
 
 def from_command_line(arguments: Sequence[str], environment: Mapping[str, str]) -> ControllerConfig:
@@ -129,30 +114,15 @@ def from_command_line(arguments: Sequence[str], environment: Mapping[str, str]) 
         environment,
         description="Create, load, unload and terminate predictors, and run scoring jobs.",
     )
-    problems = []
-    models_dir = values.pop("models_dir")
-    if models_dir is not None and not Path(models_dir).is_dir():
-        problems.append(f"--models-dir={models_dir}: is no folder")
-    docker = None
-    try:
-        docker = _docker(values)
-    except ValueError as error:
-        problems.append(str(error))
-    if problems:
-        raise ConfigError(problems)
-    probing = Pace(
+    docker = _docker(values)
+    probing = ProbingPolicy(
         values.pop("probe_interval_s"), values.pop("probe_timeout_s"), values.pop("probe_failures")
     )
-    return ControllerConfig(
-        models_dir=None if models_dir is None else Path(models_dir),
-        docker=docker,
-        probing=probing,
-        **values,
-    )
+    return ControllerConfig(docker=docker, probing=probing, **values)
 
 
 def _docker(values: dict[str, Any]) -> DockerSettings | None:
-    """The engine's settings, taken out of `values`; raises ValueError."""
+    """The engine's settings, taken out of `values`; raises ConfigError."""
     ca, certificate, key = (
         None if path is None else Path(path)
         for path in (values.pop(f"docker_tls_{part}") for part in ("ca", "cert", "key"))
@@ -163,7 +133,7 @@ def _docker(values: dict[str, Any]) -> DockerSettings | None:
     if values.pop("runtime") == "process":
         return None
     if ca is None and (certificate or key):
-        raise ValueError("--docker-tls-cert and --docker-tls-key go with --docker-tls-ca")
+        raise ConfigError(["--docker-tls-cert and --docker-tls-key go with --docker-tls-ca"])
     return DockerSettings(
         base_url=url,
         image=image,

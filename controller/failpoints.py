@@ -22,7 +22,7 @@ class Failpoints:
         self._left = int(count or 1)
 
     def passed(self, name: str) -> None:
-        """Say that this point is passed; does not return if it is the one that is armed."""
+        """Pass this point; does not return if it is the armed one."""
         if name != self._name:
             return
         self._left -= 1

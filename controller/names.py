@@ -8,6 +8,8 @@ import hashlib
 import re
 import secrets
 
+from google.protobuf.message import Message
+
 from trillium.errors import InvalidRequest
 
 _ID = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?\Z")
@@ -30,7 +32,7 @@ def checked_id(text: str, field: str, most: int) -> str:
 def id_in(name: str, prefix: str, field: str, most: int) -> str:
     """The id in a resource name such as "deployments/a1"; raises InvalidRequest."""
     if not name.startswith(prefix):
-        raise InvalidRequest.of(field, f"is {name[:80]!r}; {prefix}ID is wanted")
+        raise InvalidRequest.of(field, f"is {name[:80]!r}; expected {prefix}ID")
     return checked_id(name.removeprefix(prefix), field, most)
 
 
@@ -40,6 +42,13 @@ def checked_token(text: str, field: str, most: int) -> str:
         allowed = f"letters, digits, '.', '_' and '-', at most {most}"
         raise InvalidRequest.of(field, f"is {text[:80]!r}; allowed: {allowed}")
     return text
+
+
+def request_digest(request: Message) -> str:
+    """The digest of a request's type and content, by which a repeated request id is recognized."""
+    content = request.SerializeToString(deterministic=True)
+    name = request.DESCRIPTOR.full_name.encode()
+    return hashlib.sha256(name + b"\0" + content).hexdigest()
 
 
 def made_up_id(letter: str, request_id: str) -> str:
@@ -66,5 +75,5 @@ def after_of(token: str) -> str:
     try:
         return base64.b64decode(token, altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError) as error:
-        text = f"is {token[:80]!r}; take it from the answer before"
+        text = f"is {token[:80]!r}; expected the next_page_token of a response"
         raise InvalidRequest.of("page_token", text) from error

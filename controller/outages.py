@@ -1,4 +1,4 @@
-"""A store that does not answer, as callers of the controller are told of it."""
+"""A store that does not answer, as the error that callers of the controller get."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from controller.store.port import StoreUnavailable
 from trillium.errors import StoreDown
 from trillium.rpc.call import Call
-from trillium.rpc.methods import Method, Service
+from trillium.rpc.methods import RpcMethod, Service
 
-_TEXT = "the store does not answer; whether a change was made is not known: ask again"
+from .store.port import StoreUnavailable
+
+_TEXT = "the store does not answer; it is unknown whether a change was made: try again"
 
 
-def telling_outages(service: Service) -> Service:
+def reporting_outages(service: Service) -> Service:
     """`service`, whose handlers raise StoreDown where they raised StoreUnavailable.
 
     Every other error of a store needs a person and stays an internal error.
     """
-    return replace(service, methods=tuple(_telling(method) for method in service.methods))
+    return replace(service, methods=tuple(_reporting(method) for method in service.methods))
 
 
-def _telling(method: Method) -> Method:
+def _reporting(method: RpcMethod) -> RpcMethod:
     handler = method.handler
     _, answers_a_stream = method.kind.value
 

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import timedelta
 
-from google.protobuf.message import Message
-
-from controller.store.port import AlreadyThere, Kind, Store
 from trillium.clock import Clock
 from trillium.errors import RequestIdReused
+
+from .store.port import AlreadyThere, Kind, Store
 
 KEPT = timedelta(days=1)
 
 
 class Requests:
-    """The request ids that came lately, each with what it came with."""
+    """The request ids of the last day, each with the digest of its request."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
 
-    async def check(self, request_id: str, request: Message) -> None:
-        """Remember what the id came with; raises RequestIdReused if that was another request.
+    async def check(self, request_id: str, digest: str) -> None:
+        """Remember the request of an id by its digest; raises RequestIdReused if the id came with
+        another request before.
 
         An empty id is not remembered.
         """
         if not request_id:
             return
-        content = request.SerializeToString(deterministic=True)
-        name = request.DESCRIPTOR.full_name.encode()
-        body = {"digest": hashlib.sha256(name + b"\0" + content).hexdigest()}
+        body = {"digest": digest}
         try:
             expires = self._clock.now() + KEPT
             await self._store.create(Kind.REQUEST, request_id, body, expires=expires)

@@ -1,4 +1,4 @@
-"""What one fresh look shows of everything that concerns a slot: pure values."""
+"""What one fresh look shows of everything that concerns an instance: pure values."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from datetime import datetime
 from enum import Enum
 
 
-class ContainerState(Enum):
-    """What a container does, as `controller.runtime.port` tells it."""
+class SeenState(Enum):
+    """What a container does, as in `controller.runtime.port`."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -18,11 +18,11 @@ class ContainerState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SeenContainer:
-    """A container of this slot, whatever its attempt."""
+    """A container of this instance, whatever its attempt."""
 
     id: str
     attempt: int
-    state: ContainerState
+    state: SeenState
     address: str = ""
     exit_reason: str = ""
     """Why it ended, for a person."""
@@ -30,7 +30,7 @@ class SeenContainer:
 
 @dataclass(frozen=True, slots=True)
 class SeenPredictor:
-    """What the predictor at the slot's address says."""
+    """What the predictor at the instance's address reports."""
 
     digest: str
     """Of the model that it serves; empty if it has none."""
@@ -42,7 +42,7 @@ class SeenPredictor:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One fresh look at everything that concerns a slot."""
+    """One fresh look at everything that concerns an instance."""
 
     containers: Sequence[SeenContainer] | None
     """None if the runtime did not answer: unknown is not dead."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trillium.process import StartFailed
+from trillium.server.process import StartFailed
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def sole(store: str, database: str) -> Iterator[None]:
 
 
 def lock_file(store: str, database: str) -> Path:
-    """Where the lock of a store is: beside a SQLite file; for a MongoDB among this machine's
+    """Where the lock of a store is: next to a SQLite file; for a MongoDB among this machine's
     temporary files, by the names of its hosts and of the database.
 
     So of a MongoDB it is only known what this user runs on this machine.

@@ -1,4 +1,4 @@
-"""Puts a gateway together: what `python -m gateway` runs and what tests run in-process."""
+"""Composes a gateway: for `python -m gateway`, and for tests in-process."""
 
 from __future__ import annotations
 
@@ -14,58 +14,64 @@ from pathlib import Path
 
 import uvicorn
 
-from gateway.backend import Aggregator, Controller
-from gateway.catalog import Catalog
-from gateway.config import GatewayConfig
-from gateway.deployments import Deployments
-from gateway.docs import Documents
-from gateway.edge import Edge
-from gateway.ensembles import Ensembles
-from gateway.hosts import Hosts
-from gateway.inference_router import InferenceRouter
-from gateway.operation import Operation
-from gateway.protocol import Protocol
-from gateway.proxy import Proxy
-from gateway.reading import Reader
-from gateway.routing import Routes
-from gateway.runs import Runs
-from gateway.scoring import Scoring
-from gateway.v2 import OpenInference
-from trillium.process import StartFailed
+from trillium.server.process import StartFailed
+from trillium.server.tasks import background
+
+from .backend import Aggregator, Controller
+from .catalog import CatalogRoutes
+from .config import GatewayConfig
+from .deployments import DeploymentRoutes
+from .docs import Documents
+from .edge import Edge
+from .ensembles import Ensembles
+from .hosts import Hosts
+from .inference_router import InferenceRouter
+from .operation import Operation
+from .protocol import Protocol
+from .proxy import Proxy
+from .reading import Reader
+from .routing import Routes
+from .runs import RunRoutes
+from .scoring import Scoring
+from .v2 import OpenInference
 
 KEEP_ALIVE_S = 75
-"""How long an idle connection is kept, a little longer than most clients and proxies keep it."""
+"""Time that an idle connection stays open: a little longer than most clients keep it."""
 BACKLOG = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class RunningGateway:
-    """A gateway that is up."""
+    """A gateway that serves."""
 
     address: str
-    """Where it listens, with the port that was really taken."""
+    """Address that it listens on, with the actual port."""
     edge: Edge
+    serving: asyncio.Task[None]
+    """The HTTP server. It ends before the context is left only if it failed."""
 
 
 @asynccontextmanager
 async def running_gateway(config: GatewayConfig) -> AsyncIterator[RunningGateway]:
     """Start a gateway; leaving the context drains and stops it.
 
-    What is behind it need not be there yet. Raises StartFailed.
+    The aggregator and the controller may start later. Raises StartFailed.
     """
     draining = asyncio.Event()
     async with AsyncExitStack() as stack:
         aggregator = await stack.enter_async_context(Aggregator(config.aggregator))
         controller = await stack.enter_async_context(Controller(config.controller))
         hosts = Hosts(config.listen, config.allowed_hosts)
-        routes = Routes(operations(aggregator, controller, draining), Reader(config))
+        routes = Routes(operations(aggregator, controller, draining, config.sample), Reader(config))
         edge = Edge(routes, hosts=hosts, max_requests=config.max_requests)
         listener = stack.enter_context(_listening(config.listen))
         server = _Server(_settings(edge, config.drain_s))
-        serving = asyncio.create_task(server.serve([listener]))
+        serving = await stack.enter_async_context(
+            background("HTTP server", server.serve([listener]))
+        )
         try:
             await server.started_up.wait()
-            yield RunningGateway(_address(config.listen, listener), edge)
+            yield RunningGateway(_address(config.listen, listener), edge, serving)
         finally:
             draining.set()
             server.should_exit = True
@@ -73,17 +79,20 @@ async def running_gateway(config: GatewayConfig) -> AsyncIterator[RunningGateway
 
 
 def operations(
-    aggregator: Aggregator, controller: Controller, draining: asyncio.Event
+    aggregator: Aggregator,
+    controller: Controller,
+    draining: asyncio.Event,
+    sample: Sequence[float] = (),
 ) -> Sequence[Operation]:
-    """Everything that a gateway serves."""
+    """All operations of a gateway; `sample` is a row for models that carry none."""
     scoring = Scoring(aggregator)
     parts = (
         Ensembles(aggregator, scoring),
-        Deployments(controller, draining),
-        Runs(controller, draining),
-        Catalog(controller),
-        OpenInference(aggregator, scoring),
-        Proxy(aggregator, scoring),
+        DeploymentRoutes(controller, draining),
+        RunRoutes(controller, draining),
+        CatalogRoutes(controller),
+        OpenInference(aggregator),
+        Proxy(aggregator, scoring, sample=sample),
         InferenceRouter(controller),
     )
     served = [operation for part in parts for operation in part.operations()]
@@ -91,15 +100,17 @@ def operations(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: `__main__` has those."""
+    """uvicorn without its signal handlers, which `__main__` installs."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.started_up = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.started_up.set()
+        try:
+            await super().startup(sockets)
+        finally:
+            self.started_up.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -107,7 +118,7 @@ class _Server(uvicorn.Server):
 
 
 def _settings(edge: Edge, drain_s: float) -> uvicorn.Config:
-    # Its own lines would stand between ours; what goes wrong in it is still told.
+    # Only its warnings and errors are logged, next to the gateway's own lines.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     return uvicorn.Config(
         edge,
@@ -126,7 +137,7 @@ def _settings(edge: Edge, drain_s: float) -> uvicorn.Config:
 
 @contextlib.contextmanager
 def _listening(address: str) -> Iterator[socket.socket]:
-    """A socket that listens there; StartFailed if it cannot be had."""
+    """A socket that listens on `address`. Raises StartFailed."""
     path = address.removeprefix("unix:")
     is_path = path != address
     try:
@@ -139,19 +150,21 @@ def _listening(address: str) -> Iterator[socket.socket]:
             family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
             where = (host.strip("[]"), int(port))
             listener = socket.create_server(where, family=family, backlog=BACKLOG)
-            # Connections have it from their listener. Else a body waits, on asyncio's own loop,
-            # until the caller's kernel has told that the head came, which takes it 40 ms.
+            # Connections inherit it. Without it, on asyncio's own loop, a body waits 40 ms for the
+            # caller's kernel to acknowledge the head of the response.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         text = f"cannot listen on {address}: {error.strerror or error}"
-        raise StartFailed(f"{text}; choose another --listen or stop what is there") from error
+        raise StartFailed(
+            f"{text}; choose another --listen or stop the program that uses it"
+        ) from error
     with listener:
         yield listener
     if is_path:
         Path(path).unlink(missing_ok=True)
 
 
-def _address(asked: str, listener: socket.socket) -> str:
-    if asked.startswith("unix:"):
-        return asked
-    return f"{asked.rpartition(':')[0]}:{listener.getsockname()[1]}"
+def _address(listen: str, listener: socket.socket) -> str:
+    if listen.startswith("unix:"):
+        return listen
+    return f"{listen.rpartition(':')[0]}:{listener.getsockname()[1]}"

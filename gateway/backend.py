@@ -1,4 +1,4 @@
-"""Calls of the services behind the gateway: one channel to each for as long as the gateway runs."""
+"""Calls to the services behind the gateway, over one channel each."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ from collections.abc import AsyncGenerator
 from typing import Any, Self
 
 import grpc
+from google.protobuf.message import Message
 from grpc import aio
 
-from gateway.operation import Asked
-from trillium import wire
 from trillium.aggregator.v1.aggregator_service_pb2_grpc import AggregatorServiceStub
+from trillium.client import wire
 from trillium.controller.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from trillium.controller.v1.controller_service_pb2_grpc import ControllerServiceStub
 from trillium.controller.v1.run_service_pb2_grpc import RunServiceStub
+from trillium.oip import open_inference_pb2
+from trillium.oip.service import INFERENCE_SERVICE
 from trillium.rpc.channels import link_channel
+
+from .operation import HttpRequest
 
 
 class Backend:
-    """A service at an address, and calls of it within the time of a request."""
+    """A service at an address, called within the deadline of a request."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -30,22 +34,22 @@ class Backend:
     async def __aexit__(self, *_: object) -> None:
         await self._channel.close()
 
-    async def ask(self, method: Any, request: Any, asked: Asked) -> Any:
+    async def ask(self, method: Any, request: Any, http: HttpRequest) -> Any:
         """The answer to one call. Raises TrilliumError."""
-        left_s = asked.left_s
+        left_s = http.left_s
         try:
-            return await method(request, timeout=left_s, metadata=asked.metadata)
+            return await method(request, timeout=left_s, metadata=http.metadata)
         except grpc.RpcError as failure:
             raise wire.error_of(failure, self.address, left_s) from failure
 
     async def stream(
-        self, method: Any, request: Any, asked: Asked, timeout_s: float | None
+        self, method: Any, request: Any, http: HttpRequest, timeout_s: float | None
     ) -> AsyncGenerator[Any]:
-        """The answers of a call that streams them, within `timeout_s` or without end.
+        """The answers of a streaming call, with a deadline in `timeout_s` or without one.
 
-        Close it to withdraw the call. Raises TrilliumError.
+        Closing it cancels the call. Raises TrilliumError.
         """
-        call = method(request, timeout=timeout_s, metadata=asked.metadata)
+        call = method(request, timeout=timeout_s, metadata=http.metadata)
         try:
             while (answer := await call.read()) is not aio.EOF:
                 yield answer
@@ -61,11 +65,16 @@ class Aggregator(Backend):
     def __init__(self, address: str) -> None:
         super().__init__(address)
         self.stub = AggregatorServiceStub(self._channel)
-        self._check: Any = self._channel.unary_unary(wire.HEALTH_CHECK, *wire.HEALTH_TYPES)
 
-    async def is_serving(self, asked: Asked) -> bool:
-        """Whether every class can answer. Raises TrilliumError when the aggregator does not."""
-        return wire.is_serving(await self.ask(self._check, wire.health_request(""), asked))
+    async def infer(self, request: Message, http: HttpRequest) -> Any:
+        """The answer to a request of the Open Inference Protocol. Raises TrilliumError."""
+        # The protocol names each request and response after its RPC.
+        rpc = type(request).__name__.removesuffix("Request")
+        read = getattr(open_inference_pb2, f"{rpc}Response").FromString
+        method = self._channel.unary_unary(
+            f"/{INFERENCE_SERVICE}/{rpc}", type(request).SerializeToString, read
+        )
+        return await self.ask(method, request, http)
 
 
 class Controller(Backend):

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
-from trillium.config import Setting, address, one_of, read, seconds, whole_number
+from trillium.server.config import (
+    ServerConfig,
+    address,
+    read,
+    seconds,
+    setting,
+    settings_of,
+    whole_number,
+)
+from trillium.tables.numbers import is_number
 
 MIB = 1024 * 1024
 PROGRAM = "gateway"
@@ -19,9 +29,10 @@ _HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9_-]([a-z0-9._-]{0,252}[a-z0-9_
 
 
 def host_name(text: str) -> str:
-    """A name or address as hosts are compared: in lower case, without brackets and last dot.
+    """A name or address in the form in which hosts are compared: lower case, without brackets and
+    final dot.
 
-    Raises ValueError for what is neither.
+    Raises ValueError if it is neither.
     """
     lower = text.lower()
     if _HOST.fullmatch(lower) is None:
@@ -32,65 +43,75 @@ def host_name(text: str) -> str:
     return bare
 
 
-SETTINGS = (
-    Setting("listen", address, "127.0.0.1:9000", "where to listen; port 0 takes any"),
-    Setting("aggregator", address, "127.0.0.1:50051", "who scores rows", metavar="ADDRESS"),
-    Setting(
-        "controller",
-        address,
-        "127.0.0.1:50052",
-        "who keeps deployments, runs and the catalog",
-        metavar="ADDRESS",
-    ),
-    Setting(
-        "allowed_hosts",
-        host_name,
-        (),
-        "a name by which callers reach it, beside those that it listens on; requests for any other "
-        "host get nothing",
-        repeatable=True,
-        metavar="NAME",
-        flag=ALLOWED_HOST,
-    ),
-    Setting("max_body_bytes", whole_number(1024, 2**29), 16 * MIB, "largest request body"),
-    Setting("max_requests", whole_number(1, 65536), 1024, "most requests served at once"),
-    Setting(
-        "default_timeout_s",
-        seconds(SHORTEST_TIMEOUT_S, LONGEST_TIMEOUT_S),
-        10.0,
-        "time of requests without the header request-timeout, and for any body to arrive",
-    ),
-    Setting(
-        "verb_timeout_s",
-        seconds(SHORTEST_TIMEOUT_S, LONGEST_TIMEOUT_S),
-        120.0,
-        "the same for those that wait for a deployment or a run",
-    ),
-    Setting("drain_s", seconds(0, 3600), 10.0, "how long a stop waits for requests in flight"),
-    Setting("parent_pid", whole_number(1, 2**31), None, "stop when this parent process dies"),
-    Setting("log_level", one_of("debug", "info", "warning", "error"), "info", "what to log from"),
-)
+def row(text: str) -> tuple[float, ...]:
+    """Numbers with commas between them. Raises ValueError."""
+    values = []
+    for cell in text.split(","):
+        if not is_number(cell) or not math.isfinite(float(cell)):
+            raise ValueError(f"expected finite numbers with commas between them, got {cell!r}")
+        values.append(float(cell))
+    return tuple(values)
 
 
 @dataclass(frozen=True, slots=True)
-class GatewayConfig:
-    """Everything that a gateway is told."""
+class GatewayConfig(ServerConfig):
+    """The settings of a gateway."""
 
-    listen: str = "127.0.0.1:9000"
-    aggregator: str = "127.0.0.1:50051"
-    controller: str = "127.0.0.1:50052"
-    allowed_hosts: tuple[str, ...] = ()
-    max_body_bytes: int = 16 * MIB
-    max_requests: int = 1024
-    default_timeout_s: float = 10.0
-    verb_timeout_s: float = 120.0
-    drain_s: float = 10.0
-    parent_pid: int | None = None
-    log_level: str = "info"
+    listen: str = setting(address, "127.0.0.1:9000", "where to listen; port 0 takes any")
+    aggregator: str = setting(
+        address, "127.0.0.1:50051", "aggregator that scores rows", metavar="ADDRESS"
+    )
+    controller: str = setting(
+        address,
+        "127.0.0.1:50052",
+        "controller of deployments, runs and the catalog",
+        metavar="ADDRESS",
+    )
+    allowed_hosts: tuple[str, ...] = setting(
+        host_name,
+        (),
+        "an additional host name for which requests are accepted, next to the address it listens "
+        "on; requests for any other host are refused",
+        repeatable=True,
+        metavar="NAME",
+        flag=ALLOWED_HOST,
+    )
+    max_body_bytes: int = setting(
+        whole_number(1024, 2**29), 16 * MIB, "largest request body in bytes"
+    )
+    max_bytes_in_flight: int = setting(
+        whole_number(1024, 2**40),
+        32 * MIB,
+        "largest sum of the request bodies that are served at once; JSON takes up to eight times "
+        "as much memory",
+    )
+    max_requests: int = setting(
+        whole_number(1, 65536), 1024, "maximum number of concurrent requests"
+    )
+    default_timeout_s: float = setting(
+        seconds(SHORTEST_TIMEOUT_S, LONGEST_TIMEOUT_S),
+        10.0,
+        "deadline of requests without the header request-timeout, and of receiving any body",
+    )
+    verb_timeout_s: float = setting(
+        seconds(SHORTEST_TIMEOUT_S, LONGEST_TIMEOUT_S),
+        120.0,
+        "the same for requests that wait for a deployment or a run",
+    )
+    sample: tuple[float, ...] = setting(
+        row,
+        (),
+        "row that /predict/get/test and /metadata score where the models carry none: numbers with "
+        "commas between them",
+        metavar="ROW",
+    )
+
+
+SETTINGS = settings_of(GatewayConfig)
 
 
 def from_command_line(arguments: Sequence[str], environment: Mapping[str, str]) -> GatewayConfig:
-    """The config that flags and environment make; raises ConfigError with every problem."""
+    """The config from flags and environment. Raises ConfigError with every problem."""
     values: dict[str, Any] = read(
         PROGRAM,
         SETTINGS,

@@ -6,34 +6,35 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from google.protobuf.message import Message
 from pydantic import Field
 from starlette.responses import Response
 
-from gateway.backend import Controller
-from gateway.control import (
+from trillium.controller.v1 import controller_service_pb2 as pb
+from trillium.controller.v1 import deployment_pb2 as deployment_pb
+
+from .backend import Controller
+from .control import (
     WAITS,
-    EventsQuery,
+    DeploymentId,
     Name,
     NoWait,
-    PageToken,
     RequestId,
+    ShortPageQuery,
     Version,
+    answer,
     numbers_of,
     states_of,
 )
-from gateway.events import EVENT_STREAM, Event, event_stream
-from gateway.messages import to_json
-from gateway.operation import (
-    PATH_PARAMETERS,
-    Asked,
+from .events import EVENT_STREAM, ServerSentEvent, event_stream
+from .messages import to_json
+from .operation import (
+    HttpRequest,
     Operation,
     Promise,
     Query,
     Strict,
-    json_response,
 )
-from trillium.controller.v1 import controller_service_pb2 as pb
-from trillium.controller.v1 import deployment_pb2 as deployment_pb
 
 TAG = "Deployments"
 PREFIX = "deployments/"
@@ -41,7 +42,7 @@ _VERB = (404, 409)
 
 
 class LimitsBody(Strict):
-    """What each predictor may use."""
+    """Limits of each predictor."""
 
     cpus: float | None = Field(default=None, ge=0.1, le=64, description="Cores.")
     memory_bytes: int | None = Field(
@@ -50,69 +51,70 @@ class LimitsBody(Strict):
 
 
 class CreateBody(Strict):
-    """Asks for predictors without a model."""
+    """A deployment to create."""
 
-    deployment_id: str = Field(
-        default="",
-        max_length=40,
-        pattern="^([a-z]([a-z0-9-]*[a-z0-9])?)?$",
-        description="Lower-case letters, digits and '-'; empty has one made up.",
+    deployment_id: DeploymentId = Field(
+        default="", description="Lower-case letters, digits and '-'; empty: a generated id."
     )
     model: Name
-    model_version: Version = Field(default=0, description="0 means the newest.")
-    replica_count: int = Field(default=0, ge=0, le=64, description="Predictors; 0 means 1.")
+    model_version: Version = Field(default=0, description="0: the newest version.")
+    replica_count: int = Field(default=0, ge=0, le=64, description="Number of predictors; 0: 1.")
     limits: LimitsBody | None = None
     request_id: RequestId = ""
     no_wait: NoWait = False
 
 
 class LoadBody(Strict):
-    """Asks that a deployment serve its model."""
+    """The model that a deployment loads."""
 
     model: str = Field(
         default="",
         max_length=128,
         pattern="^[A-Za-z0-9._-]*$",
-        description="Only needed if the deployment was never created.",
+        description="Required only if the deployment does not exist.",
     )
     model_version: Version = Field(
-        default=0, description="0 means the deployment's own, or the newest if it is created."
+        default=0, description="0: the deployment's version, or the newest for a new one."
     )
-    newest_version: bool = Field(default=False, description="Whatever version it has now.")
+    newest_version: bool = Field(
+        default=False, description="Load the newest version, whichever the deployment has."
+    )
+    request_id: RequestId = ""
+    no_wait: NoWait = False
+
+
+class UpdateBody(Strict):
+    """What of a deployment changes."""
+
+    replica_count: int = Field(ge=1, le=64, description="Number of predictors.")
     request_id: RequestId = ""
     no_wait: NoWait = False
 
 
 class VerbBody(Strict):
-    """How a verb is to be carried out."""
+    """How a command is applied."""
 
     request_id: RequestId = ""
     no_wait: NoWait = False
 
 
-class ListQuery(Query):
-    """Which deployments, and which page of them."""
+class ListQuery(ShortPageQuery):
+    """Which deployments to list."""
 
-    page_size: int = Field(default=0, ge=0, le=500, description="Most in one answer; 0: 100.")
-    page_token: PageToken = ""
     states: states_of(deployment_pb.State) = Field(  # type: ignore[valid-type]
-        default=[], description="Only those in one of these states."
+        default=[], description="Only deployments in one of these states."
     )
-    model: str = Field(default="", description="Only those of this model.")
+    model: str = Field(default="", description="Only deployments of this model.")
 
 
 class WatchQuery(Query):
-    """Which deployments."""
+    """Which deployments to watch."""
 
-    deployment: str = Field(
-        default="",
-        pattern=f"^({PATH_PARAMETERS['deployment'].pattern.strip('^$')})?$",
-        description="Only this one; empty means all.",
-    )
+    deployment: DeploymentId = Field(default="", description="Only this one; empty: all.")
 
 
-class Deployments:
-    """Answers for the controller's deployments."""
+class DeploymentRoutes:
+    """The routes to the controller's deployments."""
 
     def __init__(self, controller: Controller, draining: asyncio.Event) -> None:
         self._controller = controller
@@ -121,16 +123,16 @@ class Deployments:
     def operations(self) -> Sequence[Operation]:
         path = "/v1/deployments"
         one = f"{path}/{{deployment}}"
-        told = Promise(200, "The deployment.", deployment_pb.Deployment)
+        deployment = Promise(200, "The deployment.", deployment_pb.Deployment)
         return (
             Operation(
                 "GET", path, TAG, "List deployments", self._list,
-                (Promise(200, "In the order of their ids.", pb.ListDeploymentsResponse),),
+                (Promise(200, "Sorted by id.", pb.ListDeploymentsResponse),),
                 query=ListQuery,
             ),
             Operation(
-                "POST", path, TAG, "Start predictors, without a model (DEPLOY_CREATE)",
-                self._create, (told,), description=WAITS, body=CreateBody, refusals=_VERB,
+                "POST", path, TAG, "Start predictors without loading the model (DEPLOY_CREATE)",
+                self._create, (deployment,), description=WAITS, body=CreateBody, refusals=_VERB,
                 body_example={"deployment_id": "a1", "model": "iris-setosa"}, waits=True,
                 changes=True,
             ),
@@ -140,111 +142,120 @@ class Deployments:
                 description=_WATCHING, refusals=(404,),
             ),
             Operation(
-                "GET", one, TAG, "Tell one deployment", self._get, (told,), refusals=(404,)
+                "GET", one, TAG, "Get a deployment", self._get, (deployment,), refusals=(404,)
             ),
             Operation(
-                "POST", f"{one}:load", TAG, "Serve the model (DEPLOY_LOAD)", self._load, (told,),
-                description=f"Creates the deployment first if needed. {WAITS}", body=LoadBody,
-                body_optional=True, refusals=_VERB, waits=True, changes=True,
+                "POST", f"{one}:load", TAG, "Load the model (DEPLOY_LOAD)", self._load,
+                (deployment,), description=f"Creates the deployment if it does not exist. {WAITS}",
+                body=LoadBody, body_optional=True, refusals=_VERB, waits=True, changes=True,
             ),
             Operation(
-                "POST", f"{one}:unload", TAG, "Free the model (DEPLOY_UNLOAD)", self._unload,
-                (told,), description=WAITS, body=VerbBody, body_optional=True, refusals=_VERB,
+                "POST", f"{one}:update", TAG, "Change the number of predictors", self._update,
+                (deployment,), description=f"Up or down, and no call fails. {WAITS}",
+                body=UpdateBody, refusals=_VERB, body_example={"replica_count": 3}, waits=True,
+                changes=True,
+            ),
+            Operation(
+                "POST", f"{one}:unload", TAG, "Unload the model (DEPLOY_UNLOAD)", self._unload,
+                (deployment,), description=WAITS, body=VerbBody, body_optional=True, refusals=_VERB,
                 waits=True, changes=True,
             ),
             Operation(
                 "POST", f"{one}:terminate", TAG, "Remove the predictors (TERMINATE)",
-                self._terminate, (told,), description=WAITS, body=VerbBody, body_optional=True,
-                refusals=_VERB, waits=True, changes=True,
+                self._terminate, (deployment,), description=WAITS, body=VerbBody,
+                body_optional=True, refusals=_VERB, waits=True, changes=True,
             ),
             Operation(
-                "GET", f"{one}/events", TAG, "What happened to a deployment", self._events,
+                "GET", f"{one}/events", TAG, "List the events of a deployment", self._events,
                 (Promise(200, "Oldest first.", pb.ListDeploymentEventsResponse),),
-                query=EventsQuery, refusals=(404,),
+                query=ShortPageQuery, refusals=(404,),
             ),
             Operation(
-                "GET", "/v1/servers", TAG, "What runs predictors", self._servers,
+                "GET", "/v1/servers", TAG, "List the servers that run predictors", self._servers,
                 (Promise(200, "Machines and engines.", pb.ListServersResponse),),
             ),
         )  # fmt: skip
 
-    async def _create(self, asked: Asked) -> Response:
-        body: CreateBody = asked.body
+    async def _create(self, http: HttpRequest) -> Response:
+        body: CreateBody = http.body
         limits = None
         if body.limits is not None:
             limits = deployment_pb.Limits(**body.limits.model_dump(exclude_none=True))
         fields = body.model_dump(exclude={"limits"})
         request = pb.CreateDeploymentRequest(limits=limits, **fields)
-        return await self._verb(self._controller.deployments.CreateDeployment, request, asked)
+        return await self._answer(self._controller.deployments.CreateDeployment, request, http)
 
-    async def _load(self, asked: Asked) -> Response:
-        request = pb.LoadDeploymentRequest(name=_name(asked), **asked.body.model_dump())
-        return await self._verb(self._controller.deployments.LoadDeployment, request, asked)
+    async def _load(self, http: HttpRequest) -> Response:
+        request = pb.LoadDeploymentRequest(name=_name(http), **http.body.model_dump())
+        return await self._answer(self._controller.deployments.LoadDeployment, request, http)
 
-    async def _unload(self, asked: Asked) -> Response:
-        request = pb.UnloadDeploymentRequest(name=_name(asked), **asked.body.model_dump())
-        return await self._verb(self._controller.deployments.UnloadDeployment, request, asked)
+    async def _update(self, http: HttpRequest) -> Response:
+        request = pb.UpdateDeploymentRequest(name=_name(http), **http.body.model_dump())
+        return await self._answer(self._controller.deployments.UpdateDeployment, request, http)
 
-    async def _terminate(self, asked: Asked) -> Response:
-        request = pb.TerminateDeploymentRequest(name=_name(asked), **asked.body.model_dump())
-        return await self._verb(self._controller.deployments.TerminateDeployment, request, asked)
+    async def _unload(self, http: HttpRequest) -> Response:
+        request = pb.UnloadDeploymentRequest(name=_name(http), **http.body.model_dump())
+        return await self._answer(self._controller.deployments.UnloadDeployment, request, http)
 
-    async def _get(self, asked: Asked) -> Response:
-        request = pb.GetDeploymentRequest(name=_name(asked))
-        return await self._verb(self._controller.deployments.GetDeployment, request, asked)
+    async def _terminate(self, http: HttpRequest) -> Response:
+        request = pb.TerminateDeploymentRequest(name=_name(http), **http.body.model_dump())
+        return await self._answer(self._controller.deployments.TerminateDeployment, request, http)
 
-    async def _list(self, asked: Asked) -> Response:
-        query: Any = asked.query
+    async def _get(self, http: HttpRequest) -> Response:
+        request = pb.GetDeploymentRequest(name=_name(http))
+        return await self._answer(self._controller.deployments.GetDeployment, request, http)
+
+    async def _list(self, http: HttpRequest) -> Response:
+        query: Any = http.query
         request = pb.ListDeploymentsRequest(
             page_size=query.page_size,
             page_token=query.page_token,
             states=numbers_of(deployment_pb.State, query.states),
             model=query.model,
         )
-        return await self._verb(self._controller.deployments.ListDeployments, request, asked)
+        return await self._answer(self._controller.deployments.ListDeployments, request, http)
 
-    async def _events(self, asked: Asked) -> Response:
-        request = pb.ListDeploymentEventsRequest(name=_name(asked), **asked.query.model_dump())
-        return await self._verb(self._controller.deployments.ListDeploymentEvents, request, asked)
+    async def _events(self, http: HttpRequest) -> Response:
+        request = pb.ListDeploymentEventsRequest(name=_name(http), **http.query.model_dump())
+        return await self._answer(self._controller.deployments.ListDeploymentEvents, request, http)
 
-    async def _servers(self, asked: Asked) -> Response:
+    async def _servers(self, http: HttpRequest) -> Response:
         request = pb.ListServersRequest()
-        return await self._verb(self._controller.deployments.ListServers, request, asked)
+        return await self._answer(self._controller.deployments.ListServers, request, http)
 
-    async def _watch(self, asked: Asked) -> Response:
-        id = asked.query.deployment
+    async def _watch(self, http: HttpRequest) -> Response:
+        id = http.query.deployment
         request = pb.WatchDeploymentsRequest(name=PREFIX + id if id else "")
         method = self._controller.deployments.WatchDeployments
-        changes = self._controller.stream(method, request, asked, _watch_s(asked))
+        changes = self._controller.stream(method, request, http, _watch_s(http))
         return await event_stream(changes, _event, self._draining)
 
-    async def _verb(self, method: Any, request: Any, asked: Asked) -> Response:
-        return json_response(to_json(await self._controller.ask(method, request, asked)))
+    async def _answer(self, method: Any, request: Message, http: HttpRequest) -> Response:
+        return await answer(self._controller, method, request, http)
 
 
 _WATCHING = (
-    "Server-sent events: `deployment` with a deployment, first for each one that there is, then "
-    "`snapshot_end`, then again `deployment` with each change, and `forgotten` when a record is "
-    "gone. A comment comes every 15 seconds. `problem` with a problem ends a watch that failed. "
-    "Whoever connects again begins with all deployments. With the header request-timeout it ends "
-    "then; otherwise it has no end."
+    "Server-sent events: `deployment` for each existing deployment, then `snapshot_end`, then "
+    "`deployment` for each change and `forgotten` when a record is removed. A comment follows "
+    "every 15 seconds without an event. `problem` ends a watch that failed. A new connection "
+    "starts with all deployments. Only the header request-timeout sets a deadline."
 )
-_WATCHED = "Events, each with JSON as its data."
+_WATCHED = "Events with JSON as data."
 
 
-def _watch_s(asked: Asked) -> float | None:
-    return asked.left_s if asked.timed else None
+def _watch_s(http: HttpRequest) -> float | None:
+    return http.left_s if http.timed else None
 
 
-def _event(message: pb.WatchDeploymentsResponse) -> Event:
+def _event(message: pb.WatchDeploymentsResponse) -> ServerSentEvent:
     match message.WhichOneof("event"):
         case "deployment":
-            return Event("deployment", to_json(message.deployment))
+            return ServerSentEvent("deployment", to_json(message.deployment))
         case "forgotten":
-            return Event("forgotten", {"name": message.forgotten})
+            return ServerSentEvent("forgotten", {"name": message.forgotten})
         case _:
-            return Event("snapshot_end", {})
+            return ServerSentEvent("snapshot_end", {})
 
 
-def _name(asked: Asked) -> str:
-    return PREFIX + asked.path["deployment"]
+def _name(http: HttpRequest) -> str:
+    return PREFIX + http.path["deployment"]

@@ -1,4 +1,4 @@
-"""The outermost layer: ids, limits, errors as problems, one line in the log for each request."""
+"""The outermost layer: request ids, limits, errors as problems, and a log line per request."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.hosts import Hosts
-from gateway.operation import problem_response
-from gateway.problems import answer_of
 from trillium.errors import (
     DeadlineExceeded,
     InternalError,
     Overloaded,
     TrilliumError,
 )
-from trillium.logs import REQUEST_ID
 from trillium.rpc.call import REQUEST_ID_KEY, open_call
+from trillium.server.logs import REQUEST_ID
+
+from .hosts import Hosts
+from .operation import problem_response
+from .problems import answer_of
 
 log = logging.getLogger("gateway.requests")
 
@@ -30,21 +31,21 @@ RETRY_AFTER_S = 1.0
 
 @dataclass(slots=True)
 class Served:
-    """One request on its way."""
+    """A request that is being served."""
 
     method: str
     path: str
     request_id: str
     traced: bool
     status: int = 0
-    """0 until the answer has begun."""
+    """0 until the response has started."""
 
 
 Inner = Callable[[Scope, Receive, Send, Served], Awaitable[None]]
 
 
 class Edge:
-    """The ASGI application: calls `inner` and answers whatever it raises."""
+    """The ASGI application: calls `inner` and turns what it raises into a response."""
 
     def __init__(self, inner: Inner, *, hosts: Hosts, max_requests: int) -> None:
         self._inner = inner
@@ -54,7 +55,7 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            raise AssertionError(f"uvicorn is told to speak HTTP only, not {scope['type']}")
+            raise AssertionError(f"uvicorn is configured for HTTP only, got {scope['type']}")
         headers = Headers(scope=scope)
         served = _served(scope, headers)
         token = REQUEST_ID.set(served.request_id)
@@ -70,12 +71,12 @@ class Edge:
         try:
             self._hosts.check(scope["method"], headers)
             if self.in_flight > self._max_requests:
-                text = f"{self._max_requests} requests are being served; try again later"
+                text = f"{self._max_requests} requests are already being served; try again later"
                 raise Overloaded(text, retry_after_s=RETRY_AFTER_S)
             await self._inner(scope, receive, answering, served)
         except Exception as error:
-            # In a call of its own: an error in a variable here, in a frame of its traceback, would
-            # be a cycle that keeps the request until a garbage collection.
+            # A separate call, because this frame is part of the error's traceback: with the error
+            # in a variable, a cycle would keep the request until a garbage collection.
             await _failed(error, served, started, scope, receive, answering)
         else:
             _log(served, started, logging.INFO if served.traced else logging.DEBUG, "OK")
@@ -86,18 +87,18 @@ class Edge:
 
 def _served(scope: Scope, headers: Headers) -> Served:
     chosen = headers.get(REQUEST_ID_KEY, "")
-    # gRPC's metadata takes ASCII only; a strange id is replaced, as every service does.
-    known = {REQUEST_ID_KEY: chosen} if chosen.isascii() else {}
-    call = open_call(scope["path"], known, 0.0, "")
+    # gRPC metadata is ASCII only; any other id is replaced, as in every service.
+    metadata = {REQUEST_ID_KEY: chosen} if chosen.isascii() else {}
+    call = open_call(scope["path"], metadata, 0.0, "")
     return Served(scope["method"], scope["path"], call.request_id, call.traced)
 
 
-def _told(error: Exception) -> TrilliumError:
+def _as_trillium_error(error: Exception) -> TrilliumError:
     match error:
         case TrilliumError():
             return error
         case TimeoutError():
-            return DeadlineExceeded("the time was up before there was an answer")
+            return DeadlineExceeded("the deadline passed before there was an answer")
         case _:
             return InternalError("internal error; the gateway's log has the details")
 
@@ -105,17 +106,17 @@ def _told(error: Exception) -> TrilliumError:
 async def _failed(
     error: Exception, served: Served, started: float, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    """Answer and log what ended a request."""
-    told = _told(error)
+    """Send the problem, unless the response has started, and log the error."""
+    raised = _as_trillium_error(error)
     if not served.status:
-        await _answer(told, served, scope, receive, send)
-    _log_failure(served, started, told, error)
+        await _answer(raised, served, scope, receive, send)
+    _log_failure(served, started, raised, error)
 
 
 async def _answer(
-    told: TrilliumError, served: Served, scope: Scope, receive: Receive, send: Send
+    raised: TrilliumError, served: Served, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    answer = answer_of(told, served.request_id, path=served.path)
+    answer = answer_of(raised, served.request_id, path=served.path)
     response = problem_response(answer.content, answer.status, answer.headers)
     await response(scope, receive, send)
 
@@ -124,11 +125,11 @@ def _add_header(message: MutableMapping[str, Any], name: str, value: str) -> Non
     message["headers"] = [*message.get("headers", ()), (name.encode(), value.encode())]
 
 
-def _log_failure(served: Served, started: float, told: TrilliumError, error: Exception) -> None:
-    outcome = f"{told.code.name}/{told.reason}: {told.message}"
-    is_defect = told is not error and isinstance(told, InternalError)
+def _log_failure(served: Served, started: float, raised: TrilliumError, error: Exception) -> None:
+    outcome = f"{raised.code.name}/{raised.reason}: {raised.message}"
+    is_defect = raised is not error and isinstance(raised, InternalError)
     level = logging.ERROR if is_defect else logging.INFO
-    _log(served, started, level, outcome, error=error if is_defect else None, upstream=told)
+    _log(served, started, level, outcome, error=error if is_defect else None, upstream=raised)
 
 
 def _log(

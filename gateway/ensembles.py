@@ -1,4 +1,4 @@
-"""Scoring in the shape one would choose today: `/v1/ensembles/...`."""
+"""The ensemble and its scores: `/v1/ensembles/...`."""
 
 from __future__ import annotations
 
@@ -8,51 +8,50 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from gateway.backend import Aggregator
-from gateway.few_errors import FewErrors
-from gateway.messages import shortest, to_json
-from gateway.operation import Asked, Operation, Promise, Strict, json_response
-from gateway.problems import MissingClass, missing_json
-from gateway.scoring import Rows, Scoring
 from trillium.aggregator.v1 import aggregator_service_pb2 as pb
-from trillium.answers import Classifications
+from trillium.client.answers import Classifications
+
+from .backend import Aggregator
+from .few_errors import FewErrors
+from .messages import shortest, to_json
+from .operation import HttpRequest, Operation, Promise, Strict, json_response
+from .problems import MissingClass, missing_json
+from .scoring import Rows, Scoring
 
 TAG = "Ensembles"
 _ROWS = [[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]]
 
 
 class PredictBody(Strict):
-    """Asks for every class's probability of each row."""
+    """Rows to score, and the classes to score them for."""
 
     instances: Rows
     class_labels: Annotated[list[str], FewErrors()] = Field(
-        default=[], description="Ask only these classes; empty means all. Each at most once."
+        default=[], description="Only these classes, each at most once; empty: all."
     )
-    allow_partial: bool = Field(
-        default=False, description="Answer what there is when some classes fail."
-    )
+    allow_partial: bool = Field(default=False, description="Return the other classes if some fail.")
 
 
 class ClassifyBody(Strict):
-    """Asks for the label of each row."""
+    """Rows to label."""
 
     instances: Rows
     allow_partial: bool = Field(
         default=False,
-        description="Answer what there is when some classes fail; rows whose label a missing class "
-        "could have won are undecided.",
+        description="Return labels even if some classes fail; a row is undecided if a missing "
+        "class could be its label.",
     )
     include_probabilities: bool = Field(
-        default=False, description="Also answer every class's probability of each row."
+        default=False, description="Also return every class's probability of each row."
     )
 
 
-class Predictions(BaseModel):
-    """Every class's probability of each row; a row need not add up to 1."""
+class PredictionRoutes(BaseModel):
+    """Every class's probability of each row; the sum of a row may differ from 1."""
 
-    ensemble: str = Field(description="Empty if its models do not say.")
-    class_labels: list[str] = Field(description="What the columns of `predictions` stand for.")
-    predictions: list[list[float]] = Field(description="One row for each of `instances`.")
+    ensemble: str = Field(description="Empty if its models have no ensemble name.")
+    class_labels: list[str] = Field(description="The classes of the columns of `predictions`.")
+    predictions: list[list[float]] = Field(description="One row per instance.")
     degraded: bool = Field(description="Whether classes are missing.")
     missing: list[MissingClass]
 
@@ -62,61 +61,63 @@ class Classified(BaseModel):
 
     label: str | None = Field(description="Null if undecided.")
     probability: float = Field(description="Of the label, 0 to 1; 0 if undecided.")
-    undecided: bool = Field(description="Whether a class that did not answer could have won.")
-    probabilities: list[float] | None = Field(description="As `class_labels`, if asked for.")
+    undecided: bool = Field(description="Whether a missing class could be the label.")
+    probabilities: list[float] | None = Field(
+        description="In the order of `class_labels`; null unless requested."
+    )
 
 
 class ClassifiedAll(BaseModel):
     """The label of each row."""
 
-    ensemble: str = Field(description="Empty if its models do not say.")
-    class_labels: list[str] = Field(description="The classes that answered.")
-    classifications: list[Classified] = Field(description="One for each of `instances`.")
+    ensemble: str = Field(description="Empty if its models have no ensemble name.")
+    class_labels: list[str] = Field(description="The classes that were scored.")
+    classifications: list[Classified] = Field(description="One per instance.")
     degraded: bool = Field(description="Whether classes are missing.")
     missing: list[MissingClass]
 
 
 class Ensembles:
-    """Answers for the ensemble behind the aggregator."""
+    """The routes to the aggregator's ensemble."""
 
     def __init__(self, aggregator: Aggregator, scoring: Scoring) -> None:
         self._aggregator = aggregator
         self._scoring = scoring
 
     def operations(self) -> Sequence[Operation]:
-        metadata = Promise(200, "What it expects and answers.", pb.GetMetadataResponse)
+        metadata = Promise(200, "Its inputs, outputs and limits.", pb.GetMetadataResponse)
         path = "/v1/ensembles/{ensemble}"
         example = {"instances": _ROWS}
         return (
             Operation(
-                "POST", f"{path}:predict", TAG, "Each class's probability of each row",
-                self._predict, (Promise(200, "One row for each instance.", Predictions),),
+                "POST", f"{path}:predict", TAG, "Get each class's probability of each row",
+                self._predict, (Promise(200, "One row per instance.", PredictionRoutes),),
                 body=PredictBody, body_example=example, refusals=(404,),
             ),
             Operation(
-                "POST", f"{path}:classify", TAG, "The most probable class of each row",
-                self._classify, (Promise(200, "One label for each instance.", ClassifiedAll),),
+                "POST", f"{path}:classify", TAG, "Get the most probable class of each row",
+                self._classify, (Promise(200, "One label per instance.", ClassifiedAll),),
                 body=ClassifyBody, body_example=example, refusals=(404,),
             ),
             Operation(
-                "GET", path, TAG, "What the ensemble expects and answers", self._get, (metadata,),
+                "GET", path, TAG, "Describe the ensemble", self._get, (metadata,),
                 refusals=(404,),
             ),
             Operation(
-                "GET", f"{path}/predictors", TAG, "Every predictor, its address and state",
+                "GET", f"{path}/predictors", TAG, "List the predictors with address and state",
                 self._predictors,
                 (Promise(200, "In the order of the classes.", pb.ListPredictorsResponse),),
                 refusals=(404,),
             ),
         )  # fmt: skip
 
-    async def _predict(self, asked: Asked) -> Response:
-        body: PredictBody = asked.body
+    async def _predict(self, http: HttpRequest) -> Response:
+        body: PredictBody = http.body
         answer = await self._scoring.predict(
             body.instances,
-            asked,
+            http,
             field="instances",
-            ensemble=asked.path["ensemble"],
+            ensemble=http.path["ensemble"],
             class_labels=body.class_labels,
             allow_partial=body.allow_partial,
         )
@@ -130,13 +131,13 @@ class Ensembles:
             }
         )
 
-    async def _classify(self, asked: Asked) -> Response:
-        body: ClassifyBody = asked.body
+    async def _classify(self, http: HttpRequest) -> Response:
+        body: ClassifyBody = http.body
         answer = await self._scoring.classify(
             body.instances,
-            asked,
+            http,
             field="instances",
-            ensemble=asked.path["ensemble"],
+            ensemble=http.path["ensemble"],
             allow_partial=body.allow_partial,
             include_probabilities=body.include_probabilities,
         )
@@ -150,13 +151,13 @@ class Ensembles:
             }
         )
 
-    async def _get(self, asked: Asked) -> Response:
-        return json_response(to_json(await self._scoring.metadata(asked, asked.path["ensemble"])))
+    async def _get(self, http: HttpRequest) -> Response:
+        return json_response(to_json(await self._scoring.metadata(http, http.path["ensemble"])))
 
-    async def _predictors(self, asked: Asked) -> Response:
-        await self._scoring.metadata(asked, asked.path["ensemble"])
+    async def _predictors(self, http: HttpRequest) -> Response:
+        await self._scoring.metadata(http, http.path["ensemble"])
         stub = self._aggregator.stub
-        answer = await self._aggregator.ask(stub.ListPredictors, pb.ListPredictorsRequest(), asked)
+        answer = await self._aggregator.ask(stub.ListPredictors, pb.ListPredictorsRequest(), http)
         return json_response(to_json(answer))
 
 

@@ -1,7 +1,7 @@
-"""Lists of JSON whose errors are looked for up to a limit, and no further.
+"""Lists of JSON in which the search for errors ends at a limit.
 
-pydantic makes an error of several hundred bytes for every wrong value: a body of three megabytes
-of wrong values would take a gigabyte.
+pydantic creates an error of several hundred bytes for every invalid value: a body of three
+megabytes of invalid values would take a gigabyte.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import Any
 from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 
-from trillium.rows import MAX_VIOLATIONS
+from trillium.violations import MAX_VIOLATIONS
 
 CHUNK = 256
-"""So many items are looked at together, and one by one only if one of them is wrong."""
+"""Number of items that are checked together, and one by one only if one of them is invalid."""
 
 Check = Callable[[list[Any]], Any]
-"""Raises ValidationError with the first thing that is wrong in a list."""
+"""Raises ValidationError with the first error of a list."""
 
 
 class FewErrors:
-    """Annotates a list, or a list of lists: its first `MAX_VIOLATIONS` errors are all there are.
+    """Annotates a list, or a list of lists: only its first `MAX_VIOLATIONS` errors are reported.
 
-    What is right costs one call of Python for the whole list.
+    A valid list costs one call of Python.
     """
 
     def __get_pydantic_core_schema__(
@@ -36,7 +36,7 @@ class FewErrors:
 
 
 class FirstError:
-    """Annotates a list, or a list of lists: its first error is the only one."""
+    """Annotates a list, or a list of lists: only its first error is reported."""
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -46,7 +46,7 @@ class FirstError:
 
 
 def few_unknown_keys(model: type[BaseModel], value: Any) -> Any:
-    """`value` with no more than `MAX_VIOLATIONS` keys that `model` does not know."""
+    """`value` with at most `MAX_VIOLATIONS` of the keys that `model` does not know."""
     known = model.model_fields
     if not isinstance(value, dict) or len(value) <= len(known) + MAX_VIOLATIONS:
         return value
@@ -55,7 +55,7 @@ def few_unknown_keys(model: type[BaseModel], value: Any) -> Any:
 
 
 def _failing_fast(schema: Any) -> Any:
-    """The schema of a list, which is to stop at its first error on every level."""
+    """The schema of a list, changed to stop at the first error on every level."""
     if schema["type"] != "list":
         return schema
     items = _failing_fast(schema["items_schema"])
@@ -75,11 +75,11 @@ def _checked(value: Any, check: Check) -> Any:
 
 
 def _wrong(values: list[Any], check: Check) -> Iterator[InitErrorDetails]:
-    """What is wrong with the items of `values`, in their order."""
+    """The errors of the items of `values`, in order."""
     for index, errors in _wrong_items(values, check):
         item = values[index]
         if isinstance(item, list) and errors[0]["loc"][1:]:
-            # The item is a list, too, and may have more that is wrong than this.
+            # The item is a list, too, and may have more errors than this one.
             for column, inner in _wrong_items(item, lambda part: check([part])):
                 yield from (_details(each, (index, column, *each["loc"][2:])) for each in inner)
         else:
@@ -87,7 +87,7 @@ def _wrong(values: list[Any], check: Check) -> Iterator[InitErrorDetails]:
 
 
 def _wrong_items(values: list[Any], check: Check) -> Iterator[tuple[int, list[Any]]]:
-    """The index of each wrong item of `values`, and the errors of it alone."""
+    """The index of each invalid item of `values`, with the errors of that item."""
     for start in range(0, len(values), CHUNK):
         chunk = values[start : start + CHUNK]
         if not _errors(chunk, check):
@@ -98,7 +98,7 @@ def _wrong_items(values: list[Any], check: Check) -> Iterator[tuple[int, list[An
 
 
 def _errors(values: list[Any], check: Check) -> list[Any]:
-    """The errors of the first wrong item."""
+    """The errors of the first invalid item."""
     try:
         check(values)
     except ValidationError as error:

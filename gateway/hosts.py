@@ -1,8 +1,8 @@
-"""Whom a request is for: hosts that are not the gateway's, and pages of other sites, get nothing.
+"""Refuses requests for hosts that are not the gateway's, and requests from pages of other sites.
 
-A browser takes a page's name to whatever address the name's owner says, 127.0.0.1 too: such a page
-could use a gateway that heeds no names as if it were its own (DNS rebinding). Nobody but the user
-can make a browser ask for a numeric address of this machine.
+The owner of a host name can point it at any address, including 127.0.0.1. A page under such a name
+could then use a gateway that does not check names as its own origin (DNS rebinding). A numeric
+address cannot be redirected in this way.
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
-from gateway.config import ALLOWED_HOST, host_name
-from gateway.problems import HttpError
 from trillium.errors import Code
+
+from .config import ALLOWED_HOST, host_name
+from .problems import HttpError
 
 _PORT = re.compile(r":[0-9]{0,5}$")
 _CLOSE = {"connection": "close"}
 
 
 class Hosts:
-    """The names that a gateway goes by."""
+    """The host names of a gateway."""
 
     def __init__(self, listen: str, more: Collection[str] = ()) -> None:
-        """`listen` is where the gateway listens; `more` are further names, as `host_name` makes
-        them.
+        """`listen` is the gateway's address; `more` are additional names in the form of
+        `host_name`.
 
-        A gateway on loopback or on a path is `localhost` and every loopback address. One on all
-        addresses is `localhost` and every address, since it does not know which lead to it.
+        On loopback or on a path, the names are `localhost` and every loopback address. On all
+        addresses, they are `localhost` and every address, since any of them may lead here.
         """
         self._names = frozenset(more)
         own = "localhost" if listen.startswith("unix:") else host_name(listen.rpartition(":")[0])
@@ -39,21 +40,21 @@ class Hosts:
         self._names |= {"localhost", own} if self._loopback else {own}
 
     def check(self, method: str, headers: Headers) -> None:
-        """Raises HttpError unless a request is for this gateway, and not from a foreign page."""
+        """Raises HttpError if a request is for another host, or from a page of another site."""
         given = headers.getlist("host")
         if len(given) != 1:
             text = f"header host: expected it once, got it {len(given)} times"
             raise HttpError(421, Code.PERMISSION_DENIED, "HOST_NOT_ALLOWED", text, _CLOSE)
         if not self._allows(given[0]):
-            text = f"header host: {given[0][:80]!r} is no name of this gateway"
-            mend = f"{ALLOWED_HOST} and TRILLIUM_GATEWAY_ALLOWED_HOSTS allow further names"
-            denied = f"{text}: expected {self._expected()}; {mend}"
+            text = f"header host: {given[0][:80]!r} is not a name of this gateway"
+            fix = f"add names with {ALLOWED_HOST} or TRILLIUM_GATEWAY_ALLOWED_HOSTS"
+            denied = f"{text}: expected {self._expected()}; {fix}"
             raise HttpError(421, Code.PERMISSION_DENIED, "HOST_NOT_ALLOWED", denied, _CLOSE)
         for origin in headers.getlist("origin"):
             self._check_origin(method, origin, given[0])
 
     def _check_origin(self, method: str, origin: str, host: str) -> None:
-        """Pages of other sites may change nothing, and what they would read is refused, too."""
+        """Raises HttpError for a page of another site, for reads as well as for changes."""
         netloc = _netloc(origin)
         if method in ("GET", "HEAD"):
             allowed = origin == "null" or self._allows(netloc)
@@ -61,12 +62,12 @@ class Hosts:
             allowed = netloc.lower() == host.lower()
         if not allowed:
             shown = repr(origin[:80])
-            text = f"a page of {shown} may not use this; call it from its own pages or programs"
+            text = f"a page of {shown} may not use this API; use its own pages or a program"
             raise HttpError(403, Code.PERMISSION_DENIED, "CROSS_ORIGIN", text, _CLOSE)
 
     def _allows(self, authority: str) -> bool:
-        """Whether `host` or `host:port` is this gateway's. Ports are mapped on the way: any will
-        do, and a foreign page gains nothing by them."""
+        """Whether `host` or `host:port` is this gateway's. Any port is allowed: ports may be mapped
+        on the way, and another port gives a page of another site nothing."""
         try:
             name = host_name(_PORT.sub("", authority))
         except ValueError:

@@ -10,52 +10,53 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from gateway.backend import Controller
-from gateway.messages import to_json
-from gateway.operation import Asked, Operation, Promise, json_response
 from trillium.controller.v1 import controller_service_pb2 as pb
 from trillium.controller.v1 import deployment_pb2 as deployment_pb
 from trillium.controller.v1 import run_service_pb2 as run_pb
 from trillium.errors import InvalidRequest
 
+from .backend import Controller
+from .messages import to_json
+from .operation import HttpRequest, Operation, Promise, json_response
+
 TAG = "The older routing service"
 LONGEST_ID = 32
-"""Of a run; a deployment's may be longer."""
+"""Maximum length of a run's id; a deployment's may be longer."""
 
 _ID = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 _DESCRIPTION = (
-    "`DEPLOY_CREATE` starts a predictor for `model`, `DEPLOY_LOAD` has it serve the model, "
-    "`DEPLOY_UNLOAD` frees the model, `TERMINATE` removes the predictor: each answers the "
-    "deployment. `TEMP` scores `dataset` with a predictor of its own and answers the run. Each "
-    "answers when it is done; when the time is up first, the answer is 504 and the work goes on."
+    "`DEPLOY_CREATE` starts a predictor for `model`, `DEPLOY_LOAD` loads the model, "
+    "`DEPLOY_UNLOAD` unloads it, `TERMINATE` removes the predictor: each returns the deployment. "
+    "`TEMP` scores `dataset` with a predictor of its own and returns the run. Each returns when "
+    "the work is done; if the time runs out first, the status is 504 and the work continues."
 )
 
 
 class RouterBody(BaseModel):
-    """What is to be done. Other keys are ignored, as they always were."""
+    """An operation of the older service. Unknown keys are ignored, as they were there."""
 
     model_config = ConfigDict(strict=True)
 
     job_id: str | int = Field(
-        description="Id of the deployment or run. What cannot be one, such as 17 or Job_1, is "
-        "turned into one, always the same; `name` in the answer has it."
+        description="Id of the deployment or run. A value that is not a valid id, such as 17 or "
+        "Job_1, always maps to the same valid id, which `name` of the response contains."
     )
     model: str = Field(default="", description="Name of a registered model.")
     dataset: str | None = Field(default=None, description="Name of a registered dataset, for TEMP.")
     operation_type: Literal["DEPLOY_CREATE", "DEPLOY_LOAD", "DEPLOY_UNLOAD", "TERMINATE", "TEMP"]
     container_id: str | None = Field(
         default=None,
-        description="Not needed, and ignored if it is none of ours. That of another deployment's "
-        "predictor is refused.",
+        description="Optional, and ignored if it is unknown. The container of another "
+        "deployment's predictor is refused.",
     )
 
 
 class InferenceRouter:
-    """Does what the older service did, by the controller."""
+    """The older service's route to the controller."""
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
-        self._verbs: dict[str, Callable[[str, RouterBody, Asked], Awaitable[Any]]] = {
+        self._verbs: dict[str, Callable[[str, RouterBody, HttpRequest], Awaitable[Any]]] = {
             "DEPLOY_CREATE": self._create,
             "DEPLOY_LOAD": self._load,
             "DEPLOY_UNLOAD": self._unload,
@@ -78,49 +79,51 @@ class InferenceRouter:
             ),
         )  # fmt: skip
 
-    async def _route(self, asked: Asked) -> Response:
-        body: RouterBody = asked.body
+    async def _route(self, http: HttpRequest) -> Response:
+        body: RouterBody = http.body
         id = id_of(body.job_id)
         if body.container_id and body.operation_type not in ("DEPLOY_CREATE", "TEMP"):
-            await self._check_container(id, body.container_id, asked)
-        return json_response(to_json(await self._verbs[body.operation_type](id, body, asked)))
+            await self._check_container(id, body.container_id, http)
+        return json_response(to_json(await self._verbs[body.operation_type](id, body, http)))
 
-    async def _create(self, id: str, body: RouterBody, asked: Asked) -> Any:
+    async def _create(self, id: str, body: RouterBody, http: HttpRequest) -> Any:
         request = pb.CreateDeploymentRequest(deployment_id=id, model=_model(body))
         return await self._controller.ask(
-            self._controller.deployments.CreateDeployment, request, asked
+            self._controller.deployments.CreateDeployment, request, http
         )
 
-    async def _load(self, id: str, body: RouterBody, asked: Asked) -> Any:
+    async def _load(self, id: str, body: RouterBody, http: HttpRequest) -> Any:
         request = pb.LoadDeploymentRequest(name=f"deployments/{id}", model=body.model)
         return await self._controller.ask(
-            self._controller.deployments.LoadDeployment, request, asked
+            self._controller.deployments.LoadDeployment, request, http
         )
 
-    async def _unload(self, id: str, body: RouterBody, asked: Asked) -> Any:
+    async def _unload(self, id: str, body: RouterBody, http: HttpRequest) -> Any:
         request = pb.UnloadDeploymentRequest(name=f"deployments/{id}")
         return await self._controller.ask(
-            self._controller.deployments.UnloadDeployment, request, asked
+            self._controller.deployments.UnloadDeployment, request, http
         )
 
-    async def _terminate(self, id: str, body: RouterBody, asked: Asked) -> Any:
+    async def _terminate(self, id: str, body: RouterBody, http: HttpRequest) -> Any:
         request = pb.TerminateDeploymentRequest(name=f"deployments/{id}")
         return await self._controller.ask(
-            self._controller.deployments.TerminateDeployment, request, asked
+            self._controller.deployments.TerminateDeployment, request, http
         )
 
-    async def _temp(self, id: str, body: RouterBody, asked: Asked) -> Any:
+    async def _temp(self, id: str, body: RouterBody, http: HttpRequest) -> Any:
         if not body.dataset:
-            raise InvalidRequest.of("dataset", "is empty; TEMP wants a registered dataset's name")
+            raise InvalidRequest.of(
+                "dataset", "is empty; TEMP requires the name of a registered dataset"
+            )
         request = run_pb.CreateRunRequest(run_id=id, model=_model(body), dataset=body.dataset)
-        return await self._controller.ask(self._controller.runs.CreateRun, request, asked)
+        return await self._controller.ask(self._controller.runs.CreateRun, request, http)
 
-    async def _check_container(self, id: str, container_id: str, asked: Asked) -> None:
-        """Raises InvalidRequest when the container is another deployment's."""
+    async def _check_container(self, id: str, container_id: str, http: HttpRequest) -> None:
+        """Raises InvalidRequest if the container belongs to another deployment."""
         request = pb.ListDeploymentsRequest(page_size=500)
         method = self._controller.deployments.ListDeployments
         while True:
-            page = await self._controller.ask(method, request, asked)
+            page = await self._controller.ask(method, request, http)
             for each in page.deployments:
                 owns = any(container_id == one.container_id for one in each.instances)
                 if owns and each.name != f"deployments/{id}":
@@ -132,10 +135,10 @@ class InferenceRouter:
 
 
 def id_of(job_id: str | int) -> str:
-    """The id that a job has here: itself if it may be one, else one made of it."""
+    """The id for a job: `job_id` if it is a valid id, otherwise one derived from it."""
     text = str(job_id)
     if not text:
-        raise InvalidRequest.of("job_id", "is empty; an id is wanted")
+        raise InvalidRequest.of("job_id", "is empty; expected an id")
     if len(text) <= LONGEST_ID and _ID.fullmatch(text):
         return text
     readable = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:16].strip("-")
@@ -145,5 +148,5 @@ def id_of(job_id: str | int) -> str:
 
 def _model(body: RouterBody) -> str:
     if not body.model:
-        raise InvalidRequest.of("model", "is empty; the name of a registered model is wanted")
+        raise InvalidRequest.of("model", "is empty; expected the name of a registered model")
     return body.model

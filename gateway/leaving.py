@@ -1,37 +1,38 @@
-"""Noticing that a caller has gone away."""
+"""Notices callers that close their connection before they have an answer."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from starlette.types import Receive
 
 from trillium.errors import Cancelled
+from trillium.server.tasks import background
 
 T = TypeVar("T")
 
 
 async def gone(receive: Receive) -> None:
-    """Return when the caller whose request was read has gone away."""
+    """Return when the caller closes the connection; the request must have been read."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def unless_gone(answering: Awaitable[T], receive: Receive) -> T:
-    """What `answering` answers; it is cancelled when the caller goes away. Raises Cancelled."""
-    working = asyncio.ensure_future(answering)
-    leaving = asyncio.create_task(gone(receive))
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise Cancelled("the caller went away before there was an answer")
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-        # What `working` raised has this frame in its traceback: a cycle, which would keep the
-        # request until a garbage collection.
-        del working, leaving, task
+async def unless_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T:
+    """The result of `work`, which is cancelled when the caller closes the connection.
+
+    Raises Cancelled then, and whatever `work` raises.
+    """
+    async with background("request", work) as working, background("caller", gone(receive)) as left:
+        try:
+            await asyncio.wait((working, left), return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                return working.result()
+            left.result()
+            raise Cancelled("the caller closed the connection before there was an answer")
+        finally:
+            # The traceback of what `work` raises holds this frame: with the task in it, a cycle
+            # would keep the request until a garbage collection.
+            del working, left

@@ -1,52 +1,53 @@
-"""Protobuf messages as JSON, and the JSON Schema of that, taken from the protos and their comments.
+"""Protobuf messages as JSON, and their JSON Schema, from the protos and their comments.
 
-Names are the protos' own. 64-bit integers are JSON numbers. An enum's value is its name without the
-prefix. A Timestamp is a text as RFC 3339 has it, a Duration is a number of seconds under its name
-with `_s`. What is not set is null.
+Names are those of the protos. 64-bit integers are JSON numbers. An enum value is its name without
+the prefix. A Timestamp is a string in the form of RFC 3339, a Duration a number of seconds under
+its name with `_s`. An unset field is null.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
 
-import numpy as np
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from trillium import shortest as decimals
+
 _TIMESTAMP = "google.protobuf.Timestamp"
 _DURATION = "google.protobuf.Duration"
+_MESSAGE_TYPE, _FIELD, _NESTED_TYPE = 4, 2, 3
 
 Schema = dict[str, Any]
 
 
 def to_json(message: Message) -> dict[str, Any]:
-    """A message as what `json.dumps` takes."""
+    """A message as an object for `json.dumps`."""
     return {_key(field): _value(message, field) for field in message.DESCRIPTOR.fields}
 
 
 def enum_name(enum: EnumDescriptor, number: int) -> str:
-    """The name of an enum's value without its prefix; its number if this version has no name."""
+    """The name of an enum value without its prefix; its number if it is unknown here."""
     value = enum.values_by_number.get(number)
     return str(number) if value is None else value.name.removeprefix(_prefix(enum))
 
 
 def enum_names(enum: EnumDescriptor) -> list[str]:
-    """The names without their prefix, but for the one that is never sent."""
+    """The names without their prefix; the unspecified one, which is never sent, is left out."""
     return [enum_name(enum, value.number) for value in enum.values if value.number]
 
 
 def shortest(values: Any) -> Any:
-    """float32 values as the shortest decimals that mean them: 5.1, not 5.0999999.
+    """float32 values as the shortest decimals that round to them: 5.1, not 5.0999999.
 
-    Takes an array of any shape, answers it as (nested) lists, a scalar as a float.
+    An array of any shape becomes (nested) lists, a scalar a float.
     """
-    array = np.asarray(values, np.float32)
-    return array.astype("U").astype(np.float64).tolist()
+    return decimals.shortest(values).tolist()
 
 
 def _key(field: Any) -> str:
@@ -86,7 +87,7 @@ def _prefix(enum: EnumDescriptor) -> str:
 
 
 def add_schema(descriptor: Any, schemas: dict[str, Schema]) -> Schema:
-    """A reference to the schema of a message, which is put into `schemas` with all that it uses."""
+    """A reference to the schema of a message, which is added to `schemas` with all that it uses."""
     if descriptor.name not in schemas:
         schema: Schema = {
             "type": "object",
@@ -124,7 +125,7 @@ def _single_schema(field: Any, schemas: dict[str, Schema]) -> Schema:
             case _:
                 return add_schema(field.message_type, schemas)
     if field.enum_type is not None:
-        # Values that a later version adds are told, too.
+        # Examples only: a later version of the service may return new values.
         return {"type": "string", "examples": enum_names(field.enum_type)}
     return _SCALARS[field.cpp_type]
 
@@ -147,7 +148,7 @@ def _comment(full_name: str) -> str:
 
 @cache
 def _comments() -> Mapping[str, str]:
-    """The comments of the protos' messages and fields by full name: programs have lost them."""
+    """Comments of messages and fields by full name, which generated code does not contain."""
     raw = (resources.files("trillium") / "descriptors.binpb").read_bytes()
     found: dict[str, str] = {}
     for file in descriptor_pb2.FileDescriptorSet.FromString(raw).file:
@@ -158,13 +159,15 @@ def _comments() -> Mapping[str, str]:
     return found
 
 
-def _name_at(file: descriptor_pb2.FileDescriptorProto, path: tuple[int, ...]) -> str:
-    """Full name of the message (4, i) or field (4, i, 2, j) at a path; "" for all else."""
-    match path:
-        case (4, index):
-            return f"{file.package}.{file.message_type[index].name}"
-        case (4, index, 2, field):
-            message = file.message_type[index]
-            return f"{file.package}.{message.name}.{message.field[field].name}"
-        case _:
+def _name_at(file: descriptor_pb2.FileDescriptorProto, path: Sequence[int]) -> str:
+    """Full name of the message or field at a path of descriptor.proto; "" for anything else."""
+    if len(path) % 2 or path[:1] != (_MESSAGE_TYPE,):
+        return ""
+    at: Any = file.message_type[path[1]]
+    name = f"{file.package}.{at.name}"
+    for kind, index in zip(path[2::2], path[3::2], strict=True):
+        if kind not in (_FIELD, _NESTED_TYPE):
             return ""
+        at = at.field[index] if kind == _FIELD else at.nested_type[index]
+        name += f".{at.name}"
+    return name

@@ -9,23 +9,24 @@ from google.protobuf.message import Message
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from gateway.config import LONGEST_TIMEOUT_S, SHORTEST_TIMEOUT_S
-from gateway.messages import add_schema
-from gateway.operation import JSON, SERVER_STATUSES, Operation, Promise, RawBody
-from gateway.problems import MEDIA_TYPE, Problem, phrase
-from gateway.reading import TIMEOUT_HEADER
 from trillium.rpc.call import REQUEST_ID_KEY
+
+from .config import LONGEST_TIMEOUT_S, SHORTEST_TIMEOUT_S
+from .messages import add_schema
+from .operation import JSON, SERVER_STATUSES, Operation, RawBody
+from .problems import MEDIA_TYPE, Problem, phrase
+from .reading import TIMEOUT_HEADER
 
 _REF = "#/components/schemas/{model}"
 _REQUEST_ID = {
-    "description": "The id of the request: the caller's own, or one that was made up.",
+    "description": "The id of the request: the caller's own, or a generated one.",
     "schema": {"type": "string"},
 }
 _HEADERS = (
     {
         "name": TIMEOUT_HEADER,
         "in": "header",
-        "description": "Seconds that the request may take; the work behind it ends then, too.",
+        "description": "Deadline in seconds, also for the services behind the gateway.",
         "schema": {
             "type": "number",
             "minimum": SHORTEST_TIMEOUT_S,
@@ -35,15 +36,15 @@ _HEADERS = (
     {
         "name": REQUEST_ID_KEY,
         "in": "header",
-        "description": "An id to find the request by in every service's log: printable ASCII, at "
-        "most 128 characters. Another one is made up instead of what is not that.",
+        "description": "Identifies the request in the log of every service: printable ASCII, at "
+        "most 128 characters. Any other value is replaced by a generated id.",
         "schema": {"type": "string"},
     },
 )
 
 
 def document(operations: Sequence[Operation], *, title: str, version: str, about: str) -> Any:
-    """The document, as `json.dumps` takes it."""
+    """The document, as an object for `json.dumps`."""
     shown = [each for each in operations if not each.hidden]
     schemas = _model_schemas(shown)
     paths: dict[str, Any] = {}
@@ -60,7 +61,7 @@ def document(operations: Sequence[Operation], *, title: str, version: str, about
 
 
 def statuses(operation: Operation) -> Sequence[int]:
-    """Every status of a problem that the operation may answer."""
+    """Every status with which the operation may return a problem."""
     found = {400, 403, 421, 429, 500, *operation.refusals}
     if operation.method == "POST":
         found |= {403, 408, 413, 415, 499}
@@ -70,7 +71,7 @@ def statuses(operation: Operation) -> Sequence[int]:
 
 
 def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    described: dict[str, Any] = {
         "tags": [operation.tag],
         "summary": operation.summary,
         "operationId": _operation_id(operation),
@@ -78,10 +79,10 @@ def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
         "responses": _responses(operation, schemas),
     }
     if operation.description:
-        told["description"] = operation.description
+        described["description"] = operation.description
     if operation.body is not None:
-        told["requestBody"] = _body(operation)
-    return told
+        described["requestBody"] = _body(operation)
+    return described
 
 
 def _operation_id(operation: Operation) -> str:
@@ -120,17 +121,16 @@ def _body(operation: Operation) -> dict[str, Any]:
             for media, each in model.content.items()
         }
         return {"required": True, "description": model.description, "content": content}
-    told: dict[str, Any] = {"schema": _schema(model, {})}
-    if operation.body_example is not None:
-        told["example"] = operation.body_example
-    return {"required": not operation.body_optional, "content": {JSON: told}}
+    content = _content(_schema(model, {}), operation.body_example)
+    return {"required": not operation.body_optional, "content": {JSON: content}}
 
 
 def _responses(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for promise in operation.promises:
         entry = found.setdefault(str(promise.status), _response(promise.description))
-        entry["content"][promise.media_type] = _promised(promise, schemas)
+        content = _content(_schema(promise.schema, schemas), promise.example)
+        entry["content"][promise.media_type] = content
     problem = {"schema": {"$ref": _REF.format(model="Problem")}}
     for status in statuses(operation):
         entry = found.setdefault(str(status), _response(phrase(status)))
@@ -146,15 +146,15 @@ def _response(description: str) -> dict[str, Any]:
     }
 
 
-def _promised(promise: Promise, schemas: dict[str, Any]) -> dict[str, Any]:
-    told: dict[str, Any] = {"schema": _schema(promise.schema, schemas)}
-    if promise.example is not None:
-        told["example"] = promise.example
-    return told
+def _content(schema: Any, example: Any) -> dict[str, Any]:
+    return {"schema": schema} if example is None else {"schema": schema, "example": example}
 
 
 def _schema(schema: Any, schemas: dict[str, Any]) -> Any:
-    """The schema of a protobuf message class, a pydantic model, one of several, or itself."""
+    """The schema of a protobuf message class, a pydantic model, one of several (a tuple), a list of
+    one (in a list), or a schema as it is."""
+    if isinstance(schema, list):
+        return {"type": "array", "items": _schema(schema[0], schemas)}
     if isinstance(schema, tuple):
         return {"anyOf": [_schema(each, schemas) for each in schema]}
     if isinstance(schema, type) and issubclass(schema, Message):
@@ -165,7 +165,7 @@ def _schema(schema: Any, schemas: dict[str, Any]) -> Any:
 
 
 def _model_schemas(operations: Sequence[Operation]) -> dict[str, Any]:
-    """The schemas of all pydantic models that bodies and answers are made of, by name."""
+    """The schemas of all pydantic models of bodies and responses, by name."""
     models: dict[type[BaseModel], None] = dict.fromkeys([Problem, *_models(operations)])
     _, schema = models_json_schema([(each, "validation") for each in models], ref_template=_REF)
     found: dict[str, Any] = schema["$defs"]
@@ -174,11 +174,11 @@ def _model_schemas(operations: Sequence[Operation]) -> dict[str, Any]:
 
 def _models(operations: Sequence[Operation]) -> Iterable[type[BaseModel]]:
     for operation in operations:
-        said: list[Any] = [promise.schema for promise in operation.promises]
+        schemas: list[Any] = [promise.schema for promise in operation.promises]
         if isinstance(operation.body, RawBody):
-            said += [each["schema"] for each in operation.body.content.values()]
+            schemas += [each["schema"] for each in operation.body.content.values()]
         else:
-            said.append(operation.body)
-        for each in said:
+            schemas.append(operation.body)
+        for each in schemas:
             if isinstance(each, type) and issubclass(each, BaseModel):
                 yield each

@@ -1,6 +1,6 @@
-"""What the gateway serves: one `Operation` for each method of each path, and what a handler knows.
+"""The operations of the API, one for each method of each path, and the request that a handler gets.
 
-The list of operations is the one source of the routes, the checks and the OpenAPI document.
+Routes, checks and the OpenAPI document all derive from the list of operations.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,17 +16,18 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
-from gateway.few_errors import few_unknown_keys
-from gateway.problems import MEDIA_TYPE
 from trillium.rpc.call import REQUEST_ID_KEY
+
+from .few_errors import few_unknown_keys
+from .problems import MEDIA_TYPE
 
 JSON = "application/json"
 SERVER_STATUSES = (429, 499, 500, 501, 503, 504)
-"""What any operation that asks a service behind the gateway may answer."""
+"""Statuses of problems of every operation that calls a service behind the gateway."""
 
 
 class Strict(BaseModel):
-    """Base of request bodies: no unknown keys, no text where a number is wanted, finite numbers."""
+    """Base of request bodies: no unknown keys, no strings for numbers, finite numbers."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -37,14 +38,14 @@ class Strict(BaseModel):
 
 
 class Query(BaseModel):
-    """Base of query parameters, which come as texts."""
+    """Base of query parameters, which arrive as strings."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, slots=True)
 class PathParameter:
-    """A part of a path that the caller chooses."""
+    """A variable part of a path."""
 
     name: str
     description: str
@@ -63,7 +64,9 @@ PATH_PARAMETERS: Mapping[str, PathParameter] = {
         PathParameter("deployment", "Id of a deployment.", f"^{_ID % 38}$", "a1"),
         PathParameter("run", "Id of a run.", f"^{_ID % 30}$", "r1"),
         PathParameter("ensemble", "Name of the ensemble.", _NAME, "iris"),
-        PathParameter("model", "Name of the ensemble.", _NAME, "iris"),
+        PathParameter(
+            "model", "Name of the ensemble or of one class's model.", "^.{1,256}$", "iris"
+        ),
         PathParameter("version", "Version of the model: always 1.", "^[0-9]{1,9}$", "1"),
         PathParameter("asset", "Name of a file.", "^[a-z]+[.](js|css)$", "page.js"),
     )
@@ -71,40 +74,40 @@ PATH_PARAMETERS: Mapping[str, PathParameter] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One request, as far as it was checked."""
+class HttpRequest:
+    """A checked request."""
 
     path: Mapping[str, str]
-    """The path's parameters."""
+    """The parameters of the path."""
     query: Any
     """The operation's query model."""
     body: Any
     """The operation's body model; None without a body."""
     raw: bytes
-    """The body as it came."""
+    """The body as received."""
     headers: Headers
     deadline: float
     """On the monotonic clock."""
     timed: bool
-    """Whether the caller set the time."""
+    """Whether the caller set the deadline."""
     request_id: str
     traced: bool
     """Whether the caller chose the request id."""
 
     @property
     def left_s(self) -> float:
-        """Seconds left, and never quite none: who has no time left is told so by the callee."""
+        """Seconds until the deadline; at least a little, so that the called service reports it."""
         return max(0.001, self.deadline - time.monotonic())
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What travels with the calls that answer this: an id that was chosen is traced there."""
+        """Metadata of the calls for this request: an id that the caller chose is traced there."""
         return ((REQUEST_ID_KEY, self.request_id),) if self.traced else ()
 
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """An answer that an operation may give besides problems."""
+    """A response of an operation, other than problems."""
 
     status: int
     description: str
@@ -116,7 +119,7 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class RawBody:
-    """A body that the handler reads itself, as the OpenAPI document tells it."""
+    """A body that the handler reads itself, with its content for the OpenAPI document."""
 
     content: Mapping[str, Any]
     description: str
@@ -130,7 +133,7 @@ class Operation:
     path: str
     tag: str
     summary: str
-    handler: Callable[[Asked], Awaitable[Response]]
+    handler: Callable[[HttpRequest], Coroutine[Any, Any, Response]]
     promises: Sequence[Promise]
     description: str = ""
     body: type[BaseModel] | RawBody | None = None
@@ -138,15 +141,15 @@ class Operation:
     body_example: Any = None
     query: type[BaseModel] | None = None
     refusals: Sequence[int] = ()
-    """Statuses of problems besides those that every operation may answer."""
+    """Statuses of problems in addition to those of every operation."""
     waits: bool = False
-    """Whether it waits for a deployment or a run, and so gets more time by default."""
+    """Whether it waits for a deployment or a run, and so has a longer default deadline."""
     changes: bool = False
-    """Whether it changes something, and so is carried out though its caller has gone away."""
+    """Whether it changes something, and so completes even if the caller disconnects."""
     local: bool = False
-    """Whether it asks no service behind the gateway."""
+    """Whether it calls no service behind the gateway."""
     hidden: bool = False
-    """Left out of the OpenAPI document: the document itself and its page."""
+    """Whether the OpenAPI document leaves it out."""
     parameters: Sequence[PathParameter] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -160,7 +163,7 @@ def json_response(
     headers: Mapping[str, str] | None = None,
     media_type: str = JSON,
 ) -> Response:
-    """`content` as JSON; NaN and infinity, which it does not know, raise ValueError."""
+    """`content` as JSON. Raises ValueError for NaN and infinity."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Response(text.encode(), status, headers, media_type)
 

@@ -33,11 +33,11 @@ STATUS_OF: Mapping[Code, int] = {
     Code.DATA_LOSS: 500,
     Code.UNAUTHENTICATED: 401,
 }
-"""As the comments of google/rpc/code.proto say."""
+"""From the comments of google/rpc/code.proto."""
 
 
 class HttpError(TrilliumError):
-    """An error that only HTTP has, or that has another status there than its code."""
+    """An error of HTTP itself, or one whose status differs from that of its code."""
 
     def __init__(
         self,
@@ -55,46 +55,52 @@ class HttpError(TrilliumError):
 
 
 class WrongField(BaseModel):
-    """A field of the request that is wrong."""
+    """An invalid field of the request."""
 
-    field: str = Field(description="Its path, such as `data[0][3]`.")
-    description: str = Field(description="What is wrong with its value, and what is allowed.")
+    field: str = Field(description="Path of the field, such as `data[0][3]`.")
+    description: str = Field(description="What is wrong with the value, and what is expected.")
 
 
 class MissingClass(BaseModel):
-    """A class that did not answer."""
+    """A class that failed."""
 
     class_label: str
-    address: str = Field(description="The predictor that was asked or would have been.")
-    phase: str = Field(description="How far it got: connect, queue or run.")
+    address: str = Field(description="Address of its predictor.")
+    phase: str = Field(description="Where it failed: connect, queue or run.")
     message: str
-    elapsed_s: float = Field(description="Time spent on it until it failed.")
+    elapsed_s: float = Field(description="Seconds until it failed.")
     timed_out: bool = Field(
-        description="Whether the request's time ran out, rather than that the predictor failed."
+        description="Whether the deadline passed, rather than the predictor failed."
+    )
+    rejected: bool = Field(
+        description="Whether the rows are at fault, so that asking again fails again."
     )
 
 
 class Problem(BaseModel):
-    """What went wrong, in the form of RFC 9457."""
+    """An error, in the form of RFC 9457."""
 
-    type: str = Field(description="Always about:blank; `reason` tells errors apart.")
-    title: str = Field(description="The status in words.")
+    type: str = Field(description="Always about:blank; `reason` identifies the error.")
+    title: str = Field(description="The name of the status.")
     status: int = Field(description="The HTTP status.")
-    detail: str = Field(description="What went wrong, in a sentence for a person.")
+    detail: str = Field(description="Human-readable explanation of the error.")
     code: str = Field(description="The gRPC code, such as INVALID_ARGUMENT.")
-    reason: str = Field(description="A stable word for programs, such as INVALID_REQUEST.")
-    request_id: str = Field(description="Stands in the log, and in the header x-request-id.")
-    fields: list[WrongField] = Field(default=[], description="Every wrong field, up to 20.")
+    reason: str = Field(description="Stable identifier for programs, such as INVALID_REQUEST.")
+    request_id: str = Field(description="The id in the logs and in the header x-request-id.")
+    fields: list[WrongField] = Field(default=[], description="The invalid fields, at most 20.")
     missing: list[MissingClass] = Field(default=[], description="The classes that failed.")
-    retry_after_s: float | None = Field(default=None, description="Trying again then is safe.")
+    retry_after_s: float | None = Field(
+        default=None, description="Seconds after which a retry is safe."
+    )
     error: str = Field(
-        default="", description="Below /v2 the detail again: the Open Inference Protocol's name."
+        default="",
+        description="Under /v2: the same as `detail`, as in the Open Inference Protocol.",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A problem as it is sent."""
+    """A problem as a response."""
 
     status: int
     content: dict[str, Any]
@@ -102,13 +108,13 @@ class Answer:
 
 
 def answer_of(error: TrilliumError, request_id: str, *, path: str) -> Answer:
-    """How `error` is answered to a request for `path`."""
-    known = error.status if isinstance(error, HttpError) else STATUS_OF[error.code]
+    """The response for `error` to a request for `path`."""
+    status = error.status if isinstance(error, HttpError) else STATUS_OF[error.code]
     headers = dict(error.headers) if isinstance(error, HttpError) else {}
     content: dict[str, Any] = {
         "type": "about:blank",
-        "title": phrase(known),
-        "status": known,
+        "title": phrase(status),
+        "status": status,
         "detail": error.message,
         "code": error.code.name,
         "reason": error.reason,
@@ -126,7 +132,7 @@ def answer_of(error: TrilliumError, request_id: str, *, path: str) -> Answer:
             headers["retry-after"] = str(math.ceil(error.retry_after_s))
     if path.startswith("/v2"):
         content["error"] = error.message
-    return Answer(known, content, headers)
+    return Answer(status, content, headers)
 
 
 def missing_json(failure: Any) -> dict[str, Any]:
@@ -138,9 +144,10 @@ def missing_json(failure: Any) -> dict[str, Any]:
         "message": failure.message,
         "elapsed_s": round(failure.elapsed_s, 6),
         "timed_out": failure.timed_out,
+        "rejected": failure.rejected,
     }
 
 
 def phrase(status: int) -> str:
-    """A status in words."""
+    """The name of a status."""
     return "Client Closed Request" if status == CLIENT_CLOSED_REQUEST else HTTPStatus(status).phrase

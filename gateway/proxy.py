@@ -1,70 +1,87 @@
-"""The routes of the older proxy, with its shapes.
+"""The routes of the older proxy, with its response formats.
 
-One row is answered as it always was. Several rows, of which the older one answered the first only,
-are answered with a list where one row has its value.
+One row has the format of the older proxy. For several rows, of which the older proxy scored only
+the first, a list takes the place of the single value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 from starlette.responses import Response
 
-from gateway.backend import Aggregator
-from gateway.messages import enum_name, shortest, to_json
-from gateway.operation import Asked, Operation, Promise, json_response
-from gateway.scoring import Rows, Scoring
 from trillium.aggregator.v1 import aggregator_service_pb2 as pb
+from trillium.errors import NoSample
+
+from .backend import Aggregator
+from .messages import enum_name, shortest
+from .operation import HttpRequest, Operation, Promise, json_response
+from .scoring import Lists, Scoring
 
 TAG = "The older proxy"
 _EXAMPLE = {"data": [[5.1, 3.5, 1.4, 0.2]]}
 _PREDICTED = {
-    "setosa": {"prediction": [0.99407125, 0.00592875]},
-    "versicolor": {"prediction": [0.0055, 0.9945]},
-    "virginica": {"prediction": [0.0001, 0.9999]},
+    "setosa": {"prediction": [0.9940712451934814, 0.005928754806518555]},
+    "versicolor": {"prediction": [0.006389796733856201, 0.9936102032661438]},
+    "virginica": {"prediction": [7.152557373046875e-06, 0.999992847442627]},
+}
+_METADATA = {
+    "data_type": "float32",
+    "data_structure": "(1,4)",
+    "data_sample": [[5.1, 3.5, 1.4, 0.2]],
+    "prediction_type": "float32",
+    "prediction_structure": "(1,2)",
+    "prediction_sample": {
+        f"service_{label}": each["prediction"] for label, each in _PREDICTED.items()
+    },
 }
 
 
 class Data(BaseModel):
-    """Rows to score. Other keys are ignored, as they always were."""
+    """Rows to score. Unknown keys are ignored, as by the older proxy."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
-    data: Rows
+    data: Lists
 
 
-class Health(BaseModel):
-    """Whether the gateway takes requests."""
+class ProxyHealth(BaseModel):
+    """Whether the gateway accepts requests."""
 
-    status: Literal["SERVING"]
-
-
-class PredictorHealth(BaseModel):
-    """One predictor of a class."""
-
-    address: str
-    state: str = Field(description="CONNECTING, READY, UNAVAILABLE or MISMATCHED.")
-    detail: str = Field(description="Why it is not asked; empty when READY.")
+    health: Literal["ok"]
 
 
 class ClassHealth(BaseModel):
-    """Whether a class can answer."""
+    """Whether a class is ready."""
 
-    status: Literal["SERVING", "NOT_SERVING"] = Field(
-        description="SERVING while at least one of its predictors is READY."
+    health: str = Field(
+        description='"ok" while at least one of its predictors is ready; otherwise why none is.'
     )
-    predictors: list[PredictorHealth]
 
 
 class AllHealth(RootModel[dict[str, ClassHealth]]):
     """Every class by its label."""
 
 
+class ProxyMetadata(BaseModel):
+    """What the ensemble takes and returns, by the example of one row."""
+
+    data_type: Literal["float32"]
+    data_structure: str = Field(description="Shape of one row: `(1,4)` for four features.")
+    data_sample: list[list[float]] = Field(description="One row; none if there is no sample.")
+    prediction_type: Literal["float32"]
+    prediction_structure: Literal["(1,2)"]
+    prediction_sample: dict[str, list[float]] = Field(
+        description="The prediction of each class for that row, under `service_` and its label."
+    )
+
+
 class ClassPrediction(BaseModel):
-    """What the model of one class says."""
+    """The prediction of one class."""
 
     prediction: list[float] | list[list[float]] = Field(
         description="One row: [p, 1 - p]. Several rows: one such pair for each."
@@ -89,11 +106,15 @@ class LabelPrediction(BaseModel):
 
 
 class Proxy:
-    """Answers as the older proxy did."""
+    """The routes of the older proxy."""
 
-    def __init__(self, aggregator: Aggregator, scoring: Scoring) -> None:
+    def __init__(
+        self, aggregator: Aggregator, scoring: Scoring, *, sample: Sequence[float] = ()
+    ) -> None:
+        """`sample` is a row for models that carry none."""
         self._aggregator = aggregator
         self._scoring = scoring
+        self._own_sample = sample
 
     def operations(self) -> Sequence[Operation]:
         predicted = Promise(200, "The probability of each class.", Prediction, example=_PREDICTED)
@@ -101,21 +122,22 @@ class Proxy:
             200,
             "The most probable class.",
             LabelPrediction,
-            example={"prediction": {"proba": 0.99407125, "label": "setosa"}},
+            example={"prediction": {"proba": 0.9940712451934814, "label": "setosa"}},
         )
         several = (
-            "One row is answered with `[p, 1 - p]` for each class, several rows with a list of "
-            "such pairs, in the order of the rows."
+            "Returns `[p, 1 - p]` per class for one row, and a list of such pairs in the order of "
+            "the rows for several."
         )
-        sample = "Scores the row that the models carry, without any input."
+        sample = "Scores the sample row of the models."
         return (
             Operation(
-                "POST", "/predict", TAG, "Each class's probability", self._predict, (predicted,),
-                description=several, body=Data, body_example=_EXAMPLE,
+                "POST", "/predict", TAG, "Get each class's probability", self._predict,
+                (predicted,), description=several, body=Data, body_example=_EXAMPLE,
             ),
             Operation(
-                "POST", "/predict/label", TAG, "The most probable class", self._label, (labelled,),
-                description="One row is answered with an object, several rows with a list of them.",
+                "POST", "/predict/label", TAG, "Get the most probable class", self._label,
+                (labelled,),
+                description="Returns an object for one row, and a list of objects for several.",
                 body=Data, body_example=_EXAMPLE,
             ),
             Operation(
@@ -129,81 +151,108 @@ class Proxy:
             Operation(
                 "POST", "/predict/post/test", TAG, "Score a sample row", self._post_sample,
                 (predicted,),
-                description=f"{sample} With a body it does what POST /predict does.",
+                description=f"{sample} With a body, the same as POST /predict.",
                 body=OptionalData, body_optional=True, body_example=_EXAMPLE,
             ),
             Operation(
-                "GET", "/metadata", TAG, "What the ensemble expects and answers", self._metadata,
-                (Promise(200, "Features, classes, shapes, a sample.", pb.GetMetadataResponse),),
+                "GET", "/metadata", TAG, "Describe the ensemble", self._metadata,
+                (Promise(200, "Shapes and an example.", ProxyMetadata, example=_METADATA),),
+                description="`GET /v1/ensembles/{ensemble}` has more facts.",
             ),
             Operation(
-                "GET", "/health", TAG, "Is the gateway up?", self._health,
-                (Promise(200, "It takes requests.", Health),), local=True,
-                description="Says nothing of what is behind it: /health/all does.",
+                "GET", "/health", TAG, "Report whether the gateway is running", self._health,
+                (Promise(200, "It accepts requests.", ProxyHealth),), local=True,
+                description="Does not check the services behind it; see /health/all.",
             ),
             Operation(
-                "GET", "/health/all", TAG, "Can every class answer?", self._health_all,
+                "GET", "/health/all", TAG, "Report whether each class is ready", self._health_all,
                 (
-                    Promise(200, "Every class can.", AllHealth),
-                    Promise(503, "Some cannot, or none is known.", AllHealth),
+                    Promise(200, "Every class is ready.", AllHealth),
+                    Promise(503, "At least one class is not ready, or none is known.", AllHealth),
                 ),
             ),
         )  # fmt: skip
 
-    async def _predict(self, asked: Asked) -> Response:
-        return await self._scored(asked.body.data, asked)
+    async def _predict(self, http: HttpRequest) -> Response:
+        return await self._scored(http.body.data, http)
 
-    async def _post_sample(self, asked: Asked) -> Response:
-        if asked.body.data is None:
-            return await self._sample(asked)
-        return await self._scored(asked.body.data, asked)
+    async def _post_sample(self, http: HttpRequest) -> Response:
+        if http.body.data is None:
+            return await self._sample(http)
+        return await self._scored(http.body.data, http)
 
-    async def _scored(self, rows: Rows, asked: Asked) -> Response:
-        answer = await self._scoring.predict(rows, asked, field="data")
+    async def _scored(self, rows: Lists, http: HttpRequest) -> Response:
+        answer = await self._scoring.predict(rows, http, field="data")
         return json_response(_by_class(answer.class_labels, answer.probabilities))
 
-    async def _label(self, asked: Asked) -> Response:
-        answer = await self._scoring.classify(asked.body.data, asked, field="data")
-        labels = [
-            {"proba": probability, "label": label}
-            for probability, label in zip(
-                shortest(answer.probabilities), answer.labels, strict=True
-            )
-        ]
+    async def _label(self, http: HttpRequest) -> Response:
+        answer = await self._scoring.classify(http.body.data, http, field="data")
+        probabilities = answer.probabilities.astype(np.float64).tolist()
+        pairs = zip(probabilities, answer.labels, strict=True)
+        labels = [{"proba": probability, "label": label} for probability, label in pairs]
         return json_response({"prediction": labels if len(labels) > 1 else labels[0]})
 
-    async def _sample(self, asked: Asked) -> Response:
+    async def _sample(self, http: HttpRequest) -> Response:
+        return json_response((await self._scored_sample(http))[1])
+
+    async def _scored_sample(self, http: HttpRequest) -> tuple[list[float], dict[str, Any]]:
+        """The sample of the models, or the gateway's own, and its predictions. Raises NoSample."""
         stub = self._aggregator.stub
-        answer = await self._aggregator.ask(stub.PredictSample, pb.PredictSampleRequest(), asked)
-        row = np.array([answer.probabilities], np.float32)
-        return json_response(_by_class(answer.class_labels, row))
+        try:
+            answer = await self._aggregator.ask(stub.PredictSample, pb.PredictSampleRequest(), http)
+        except NoSample:
+            if not self._own_sample:
+                raise
+            row = list(self._own_sample)
+            scored = await self._scoring.predict([row], http, field="sample")
+            return row, _by_class(scored.class_labels, scored.probabilities)
+        probabilities = np.array([answer.probabilities], np.float32)
+        return shortest(answer.features), _by_class(answer.class_labels, probabilities)
 
-    async def _metadata(self, asked: Asked) -> Response:
-        return json_response(to_json(await self._scoring.metadata(asked)))
+    async def _metadata(self, http: HttpRequest) -> Response:
+        known = await self._scoring.metadata(http)
+        sample: list[Any] = []
+        predictions: dict[str, Any] = {}
+        with suppress(NoSample):
+            row, predictions = await self._scored_sample(http)
+            sample = [row]
+        return json_response(
+            {
+                "data_type": "float32",
+                "data_structure": f"(1,{known.feature_count})",
+                "data_sample": sample,
+                "prediction_type": "float32",
+                "prediction_structure": "(1,2)",
+                "prediction_sample": {
+                    f"service_{label}": each["prediction"] for label, each in predictions.items()
+                },
+            }
+        )
 
-    async def _health(self, asked: Asked) -> Response:
-        return json_response({"status": "SERVING"})
+    async def _health(self, http: HttpRequest) -> Response:
+        return json_response({"health": "ok"})
 
-    async def _health_all(self, asked: Asked) -> Response:
+    async def _health_all(self, http: HttpRequest) -> Response:
         stub = self._aggregator.stub
-        answer = await self._aggregator.ask(stub.ListPredictors, pb.ListPredictorsRequest(), asked)
-        found = _health_of(answer.predictors)
-        whole = bool(found) and all(each["status"] == "SERVING" for each in found.values())
-        return json_response(found, 200 if whole else 503)
+        answer = await self._aggregator.ask(stub.ListPredictors, pb.ListPredictorsRequest(), http)
+        classes = _health_of(answer.predictors)
+        ready = bool(classes) and all(one["health"] == "ok" for one in classes.values())
+        return json_response(classes, 200 if ready else 503)
 
 
 class OptionalData(BaseModel):
-    """Rows to score; without them a sample row is."""
+    """Rows to score; the sample row if absent."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
-    data: Rows | None = None
+    data: Lists | None = None
 
 
 def _by_class(labels: Sequence[str], probabilities: Any) -> dict[str, Any]:
-    """[n, classes] as the older proxy wrote it."""
-    pairs = np.stack((probabilities, np.float32(1) - probabilities), axis=-1)
-    rows = shortest(pairs)
+    """Probabilities [n, classes] in the format of the older proxy: float32 values, and their
+    complements, with all digits of the float64 that they are."""
+    wide = np.asarray(probabilities).astype(np.float64)
+    rows = np.stack((wide, 1 - wide), axis=-1).tolist()
     return {
         label: {"prediction": [row[index] for row in rows] if len(rows) > 1 else rows[0][index]}
         for index, label in enumerate(labels)
@@ -211,12 +260,12 @@ def _by_class(labels: Sequence[str], probabilities: Any) -> dict[str, Any]:
 
 
 def _health_of(predictors: Sequence[pb.Predictor]) -> Mapping[str, Any]:
-    found: dict[str, Any] = {}
+    classes: dict[str, Any] = {}
     for each in predictors:
-        entry = found.setdefault(each.class_label, {"status": "NOT_SERVING", "predictors": []})
+        entry = classes.setdefault(each.class_label, {"health": ""})
         if each.state == pb.PREDICTOR_STATE_READY:
-            entry["status"] = "SERVING"
-        state = enum_name(pb.PredictorState.DESCRIPTOR, each.state)
-        one = {"address": each.address, "state": state, "detail": each.detail}
-        entry["predictors"].append(one)
-    return found
+            entry["health"] = "ok"
+        elif not entry["health"]:
+            state = enum_name(pb.PredictorState.DESCRIPTOR, each.state)
+            entry["health"] = f"{state}: {each.detail}" if each.detail else state
+    return classes

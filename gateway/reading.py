@@ -1,31 +1,59 @@
-"""From a request to what its operation may rely on; everything wrong is told with its field."""
+"""Reads and checks requests; a request that is invalid is refused with every invalid field."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import Headers, QueryParams
 from starlette.types import Receive, Scope
 
-from gateway.config import LONGEST_TIMEOUT_S, SHORTEST_TIMEOUT_S, GatewayConfig
-from gateway.operation import JSON, Asked, Operation, RawBody
-from gateway.problems import HttpError
-from gateway.strict_json import parse
 from trillium.errors import Cancelled, Code, InvalidRequest, Violation
-from trillium.rows import MAX_VIOLATIONS
+from trillium.rpc.budget import Budget
+from trillium.violations import MAX_VIOLATIONS, Violations
+
+from .config import LONGEST_TIMEOUT_S, SHORTEST_TIMEOUT_S, GatewayConfig
+from .operation import JSON, HttpRequest, Operation, RawBody
+from .problems import HttpError
+from .strict_json import parse
 
 TIMEOUT_HEADER = "request-timeout"
 MOST_PARAMETERS = 256
-"""Of one query; more than any operation has a use for."""
+"""Largest number of parameters in one query; more than any operation takes."""
 _NUMBER = re.compile(r"([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _BODY_METHODS = ("POST",)
-_ALTERNATIVES = ("str", "int", "list[float]", "list[list[float]]")
-"""What pydantic adds to the path of a field that may be one of several types."""
+_ALTERNATIVES = (
+    "str",
+    "int",
+    "list[float]",
+    "list[list[float]]",
+    "list[object]",
+    "list[nullable[float]]",
+    "list[list[nullable[float]]]",
+)
+"""What pydantic adds to the path of a field that may have one of several types."""
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Held:
+    """What one request holds of the bytes in flight."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.size = 0
+
+    def take(self, size: int) -> None:
+        """Hold that many more. Raises Overloaded."""
+        self._budget.take(size)
+        self.size += size
 
 
 class Reader:
@@ -33,76 +61,105 @@ class Reader:
 
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
+        self._budget = Budget(config.max_bytes_in_flight)
+
+    @contextmanager
+    def holding(self) -> Iterator[Held]:
+        """Counts the body of one request, which `read` is given, while it is served."""
+        held = Held(self._budget)
+        try:
+            yield held
+        finally:
+            self._budget.give_back(held.size)
 
     async def read(
-        self, operation: Operation, scope: Scope, receive: Receive, request_id: str, traced: bool
-    ) -> Asked:
-        """The request, checked. Raises InvalidRequest, MalformedMessage, HttpError, Cancelled."""
+        self,
+        operation: Operation,
+        scope: Scope,
+        receive: Receive,
+        request_id: str,
+        traced: bool,
+        held: Held,
+    ) -> HttpRequest:
+        """The request, checked. Raises InvalidRequest, MalformedMessage, HttpError, Overloaded,
+        Cancelled."""
+        started = time.monotonic()
         headers = Headers(scope=scope)
-        timeout_s = _timeout_s(headers.get(TIMEOUT_HEADER))
-        config = self._config
-        default_s = config.verb_timeout_s if operation.waits else config.default_timeout_s
-        deadline = time.monotonic() + (default_s if timeout_s is None else timeout_s)
         path: Mapping[str, str] = scope["path_params"]
-        wrong = _wrong_path(operation, path)
-        query = _query(operation, _parameters(scope["query_string"]), wrong)
-        if wrong:
-            raise InvalidRequest(wrong[:MAX_VIOLATIONS])
+        violations = Violations()
+        timeout_s = violations.check(lambda: _timeout_s(headers.get(TIMEOUT_HEADER)))
+        violations.extend(_wrong_path(operation, path))
+        query = violations.check(lambda: _query(operation, _parameters(scope["query_string"])))
+        violations.raise_any()
         raw = b""
         body = None
         if operation.method in _BODY_METHODS:
-            raw = await self._body(headers, receive)
+            raw = await self._body(headers, receive, held)
             body = _parsed(operation, headers, raw)
-        return Asked(
+        return HttpRequest(
             path=path,
             query=query,
             body=body,
             raw=raw,
             headers=headers,
-            deadline=deadline,
+            deadline=started + (self._default_s(operation) if timeout_s is None else timeout_s),
             timed=timeout_s is not None,
             request_id=request_id,
             traced=traced,
         )
 
-    async def _body(self, headers: Headers, receive: Receive) -> bytes:
-        """The body. Raises HttpError when it is too large or does not come in time."""
-        if headers.get("content-encoding", "identity").lower() != "identity":
-            text = (
-                f"content-encoding is {headers['content-encoding'][:60]!r}; only identity is taken"
-            )
-            raise _unsupported(text)
+    def _default_s(self, operation: Operation) -> float:
+        config = self._config
+        return config.verb_timeout_s if operation.waits else config.default_timeout_s
+
+    async def _body(self, headers: Headers, receive: Receive, held: Held) -> bytes:
+        """The body. Raises HttpError if it is too large or does not arrive in time, Cancelled."""
+        encoding = headers.get("content-encoding", "identity")
+        if encoding.lower() != "identity":
+            raise unsupported(f"content-encoding is {encoding[:60]!r}; expected identity")
         most, within_s = self._config.max_body_bytes, self._config.default_timeout_s
         announced = headers.get("content-length", "0")
         if announced.isdecimal() and len(announced) < 20 and int(announced) > most:
             raise _too_large(f"has {announced} bytes", most)
-        parts: list[bytes] = []
-        size = 0
         try:
             async with asyncio.timeout(within_s):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise Cancelled("the caller went away before the body was read")
-                    part = message.get("body", b"")
-                    size += len(part)
-                    if size > most:
-                        raise _too_large("is larger", most)
-                    parts.append(part)
-                    if not message.get("more_body", False):
-                        return b"".join(parts)
+                return await _received(receive, most, held)
         except TimeoutError as error:
             text = f"the body did not arrive within {within_s:g} s"
             code = Code.DEADLINE_EXCEEDED
             raise HttpError(408, code, "BODY_TIMEOUT", text, {"connection": "close"}) from error
 
 
-def checked(model: type[BaseModel], value: Any, prefix: str = "") -> Any:
-    """`value` as that model. Raises InvalidRequest with every wrong field."""
+async def _received(receive: Receive, most: int, held: Held) -> bytes:
+    """The parts of a body of at most `most` bytes."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Cancelled("the caller closed the connection before the body was read")
+        part = message.get("body", b"")
+        size += len(part)
+        if size > most:
+            raise _too_large("is larger", most)
+        held.take(len(part))
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def read_json(model: type[M], raw: bytes) -> M:
+    """The body as that model. Raises MalformedMessage, and InvalidRequest as `checked` does."""
+    return checked(model, parse(raw))
+
+
+def checked(model: type[M], value: Any) -> M:
+    """`value` as that model. Raises InvalidRequest with every invalid field, up to the limit."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise InvalidRequest(_violations(error, prefix)) from error
+        found = error.errors(include_url=False)[:MAX_VIOLATIONS]
+        raise InvalidRequest([_violation(each) for each in found]) from error
 
 
 def media_type_of(headers: Headers) -> str:
@@ -114,28 +171,29 @@ def _parsed(operation: Operation, headers: Headers, raw: bytes) -> Any:
     model = operation.body
     if model is None:
         if raw:
-            raise InvalidRequest.of("body", f"has {len(raw)} bytes; none is wanted here")
+            raise InvalidRequest.of("body", f"has {len(raw)} bytes; expected no body")
         return None
     if isinstance(model, RawBody):
         return None
     if not raw:
         if operation.body_optional:
             return model()
-        raise InvalidRequest.of("body", "is empty; a JSON object is wanted")
-    found = media_type_of(headers)
-    if found != JSON and not (found.startswith("application/") and found.endswith("+json")):
-        raise _unsupported(f"content-type is {found[:60]!r}; {JSON} is wanted")
-    return checked(model, parse(raw))
+        raise InvalidRequest.of("body", "is empty; expected a JSON object")
+    media_type = media_type_of(headers)
+    if re.fullmatch(r"application/(json|.*\+json)", media_type) is None:
+        raise unsupported(f"content-type is {media_type[:60]!r}; expected {JSON}")
+    return read_json(model, raw)
 
 
-def _unsupported(text: str) -> HttpError:
+def unsupported(text: str) -> HttpError:
+    """A content type or coding that the gateway does not read; `text` names it."""
     code = Code.INVALID_ARGUMENT
     return HttpError(415, code, "UNSUPPORTED_MEDIA_TYPE", text, {"connection": "close"})
 
 
 def _too_large(what: str, most: int) -> HttpError:
-    text = f"the body {what}; at most {most} bytes allowed"
-    # Whoever sends more than is taken is not listened to any longer.
+    text = f"the body {what}; expected at most {most} bytes"
+    # The rest of the body is not read, so the connection cannot be used again.
     return HttpError(413, Code.INVALID_ARGUMENT, "BODY_TOO_LARGE", text, {"connection": "close"})
 
 
@@ -145,17 +203,16 @@ def _timeout_s(text: str | None) -> float | None:
         return None
     least, most = SHORTEST_TIMEOUT_S, LONGEST_TIMEOUT_S
     if _NUMBER.fullmatch(text) is None or not least <= float(text) <= most:
-        allowed = f"a number of seconds from {least:g} to {most:g} is wanted"
-        raise InvalidRequest.of(f"header {TIMEOUT_HEADER}", f"is {text[:60]!r}; {allowed}")
+        expected = f"expected a number of seconds from {least:g} to {most:g}"
+        raise InvalidRequest.of(f"header {TIMEOUT_HEADER}", f"is {text[:60]!r}; {expected}")
     return float(text)
 
 
-def _wrong_path(operation: Operation, path: Mapping[str, str]) -> list[Violation]:
-    return [
-        Violation(each.name, f"is {path[each.name][:80]!r}; allowed: {each.pattern}")
-        for each in operation.parameters
-        if not each.allows(path[each.name])
-    ]
+def _wrong_path(operation: Operation, path: Mapping[str, str]) -> Iterator[Violation]:
+    for each in operation.parameters:
+        if not each.allows(path[each.name]):
+            text = f"is {path[each.name][:80]!r}; expected a match of {each.pattern}"
+            yield Violation(each.name, text)
 
 
 def _parameters(raw: bytes) -> QueryParams:
@@ -167,54 +224,45 @@ def _parameters(raw: bytes) -> QueryParams:
     return QueryParams(raw)
 
 
-def _query(operation: Operation, given: QueryParams, wrong: list[Violation]) -> Any:
-    """The query as the operation's model; what is wrong with it goes to `wrong`."""
+def _query(operation: Operation, given: QueryParams) -> Any:
+    """The query as the operation's model. Raises InvalidRequest with every invalid parameter."""
     model = operation.query
+    violations = Violations()
     values: dict[str, Any] = {}
     for name in given:
         texts = given.getlist(name)
         if model is None:
-            wrong.append(Violation(name[:80], "is no parameter of this; it takes none"))
+            violations.add(name[:80], "is not a known parameter; this operation has none")
         elif name in model.model_fields and _is_list(model, name):
             values[name] = texts
         else:
             values[name] = texts[0]
             if len(texts) > 1:
-                wrong.append(Violation(name[:80], "is given more than once"))
-    if model is None:
-        return None
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        wrong += _violations(error, "")
-        return None
+                violations.add(name[:80], "is given more than once")
+    query = None if model is None else violations.check(partial(checked, model, values))
+    violations.raise_any()
+    return query
 
 
 def _is_list(model: type[BaseModel], name: str) -> bool:
     return getattr(model.model_fields[name].annotation, "__origin__", None) is list
 
 
-def _violations(error: ValidationError, prefix: str) -> list[Violation]:
-    """Every wrong field, up to the limit."""
-    found = error.errors(include_url=False)
-    return [_violation(each, prefix) for each in found[:MAX_VIOLATIONS]]
-
-
-def _violation(each: Any, prefix: str) -> Violation:
-    path = field_path(each["loc"], prefix)
+def _violation(each: Any) -> Violation:
+    path = field_path(each["loc"])
     if each["type"] == "missing":
-        return Violation(path, "is missing")
+        return Violation(path, "is required")
     if each["type"] == "extra_forbidden":
-        return Violation(path, "is not known here")
+        return Violation(path, "is not a known field")
     if each["type"] in ("model_type", "dict_type"):
-        return Violation(path, f"is {_shown(each['input'])}; an object is wanted")
-    said = each["msg"]
-    return Violation(path, f"is {_shown(each['input'])}; {said[:1].lower()}{said[1:]}")
+        return Violation(path, f"is {_shown(each['input'])}; expected an object")
+    expected = each["msg"]
+    return Violation(path, f"is {_shown(each['input'])}; {expected[:1].lower()}{expected[1:]}")
 
 
-def field_path(parts: Sequence[str | int], prefix: str = "") -> str:
+def field_path(parts: Sequence[str | int]) -> str:
     """The path of a field as a caller would write it: `data[0][3]`."""
-    text = prefix
+    text = ""
     for part in parts:
         if isinstance(part, int):
             text += f"[{part}]"
@@ -224,7 +272,7 @@ def field_path(parts: Sequence[str | int], prefix: str = "") -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value in few words; never the whole of a large one."""
+    """A value as an error message shows it; a large one is described instead."""
     match value:
         case dict():
             return "an object"

@@ -1,4 +1,4 @@
-"""The results of a run as JSON, CSV or Parquet, written while they arrive."""
+"""The results of a run as JSON, CSV or Parquet, written as they arrive."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from gateway.messages import shortest
-from gateway.problems import HttpError
 from trillium.controller.v1 import run_service_pb2 as pb
 from trillium.errors import Code
 
+from .messages import shortest
+from .problems import HttpError
+
 LONGEST_S = 3600.0
-"""Time for a download whose caller set none."""
+"""Deadline of a download whose caller set none, in seconds."""
 ROW_GROUP_ROWS = 65_536
 COLUMNS = ("row", "probability", "label")
 
@@ -42,18 +43,18 @@ Writer = Callable[[Batches], AsyncGenerator[bytes]]
 
 
 def writer(kind: str) -> Writer:
-    """What writes that format. Raises HttpError for Parquet where there is no pyarrow."""
+    """The writer of a format. Raises HttpError for Parquet if pyarrow is not installed."""
     if kind == "parquet":
         try:
             import pyarrow.parquet  # noqa: F401
         except ImportError as error:
-            text = "Parquet needs pyarrow where the gateway runs; json and csv do not"
+            text = "Parquet requires pyarrow in the gateway; install it, or use json or csv"
             raise HttpError(501, Code.UNIMPLEMENTED, "NO_PARQUET", text) from error
     return {"json": _json, "csv": _csv, "parquet": _parquet}[kind]
 
 
 async def _json(batches: Batches) -> AsyncGenerator[bytes]:
-    """An array of objects, one row a line."""
+    """An array of objects, one per line."""
     opening = "[\n"
     async with aclosing(batches):
         async for batch in batches:
@@ -90,7 +91,7 @@ def _rows(batch: pb.StreamResultsResponse) -> Sequence[tuple[int, float, str]]:
 
 
 async def _parquet(batches: Batches) -> AsyncGenerator[bytes]:
-    """One row group for every 65536 rows or so: what is held in memory at once."""
+    """Row groups of about 65,536 rows, one of which is held in memory at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -121,7 +122,7 @@ def _table(pa: Any, schema: Any, results: Sequence[Any]) -> Any:
 
 
 class _Sink(io.RawIOBase):
-    """A file that is read while it is written. Parquet never goes back in it."""
+    """A file that is read while it is written; writing Parquet never seeks back."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -140,6 +141,6 @@ class _Sink(io.RawIOBase):
         return self._size
 
     def taken(self) -> bytes:
-        """What was written since the last time."""
+        """What was written since the previous call."""
         parts, self._parts = self._parts, []
         return b"".join(parts)

@@ -1,4 +1,4 @@
-"""Answers that are sent while they are made."""
+"""Responses that are sent while they are produced."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.leaving import gone
+from trillium.server.tasks import background
+
+from .leaving import gone
 
 
 class Streamed(Response):
-    """Sends what `parts` yields until it ends, or until the caller goes away; then closes it.
+    """Sends what `parts` yields until it ends or the caller closes the connection; then closes it.
 
-    What `parts` raises is raised to the caller of this; the connection then ends in the middle of
-    the body, so that nobody takes a part for the whole.
+    An error of `parts` is raised here. The connection then ends in the middle of the body, so that
+    no client takes a part for the whole.
     """
 
     def __init__(
@@ -35,18 +37,16 @@ class Streamed(Response):
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sending = asyncio.create_task(self._send(send))
-        leaving = asyncio.create_task(gone(receive))
-        try:
-            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                sending.result()
-        finally:
-            for task in (sending, leaving):
-                task.cancel()
-            await asyncio.gather(sending, leaving, return_exceptions=True)
-            # What `sending` raised has this frame in its traceback: a cycle.
-            del sending, leaving, task
+        async with (
+            background("response", self._send(send)) as sending,
+            background("caller", gone(receive)) as left,
+        ):
+            try:
+                await asyncio.wait((sending, left), return_when=asyncio.FIRST_COMPLETED)
+                (sending if sending.done() else left).result()
+            finally:
+                # The traceback of what `sending` raises holds this frame: a cycle otherwise.
+                del sending, left
 
     async def _send(self, send: Send) -> None:
         start: dict[str, Any] = {"type": "http.response.start", "status": self.status_code}
@@ -58,7 +58,7 @@ class Streamed(Response):
 
 
 async def begun(parts: AsyncGenerator[Any]) -> AsyncGenerator[Any]:
-    """`parts` once its first one is there, so that an early error can still be an answer."""
+    """`parts`, once the first one is available: an error before it can still set the status."""
     try:
         first = [await anext(parts)]
     except StopAsyncIteration:

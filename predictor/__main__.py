@@ -6,16 +6,17 @@ import logging
 import os
 import sys
 
-from predictor.config import PROGRAM, from_command_line
-from trillium import logs
-from trillium.process import end_with_parent, run, stop_requested
+from trillium.server import logs
+from trillium.server.process import end_with_parent, run, stop_requested
+
+from .config import PROGRAM, from_command_line
 
 
 async def main() -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
     config = from_command_line(sys.argv[1:], os.environ)
-    # Not above: --help and wrong flags are answered at once, and gRPC heeds what `run` settles.
-    from predictor.app import running_predictor
+    # Not above: --help and wrong flags need no gRPC, and gRPC reads what `run` sets.
+    from .app import running_predictor
 
     logs.configure(PROGRAM, config.log_level)
     stopped = stop_requested()
@@ -27,5 +28,10 @@ async def main() -> None:
         logging.getLogger(PROGRAM).info("draining")
 
 
+def run_program() -> int:
+    """Run it; returns the exit status."""
+    return run(PROGRAM, main)
+
+
 if __name__ == "__main__":
-    sys.exit(run(PROGRAM, main))
+    sys.exit(run_program())

@@ -7,28 +7,28 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from predictor.artifact import beside
-from predictor.config import PredictorConfig
-from predictor.host import ModelHost
-from predictor.inference import PredictorModels
-from predictor.model_service import MODEL_SERVICE, ModelServicer, Shelf, read_artifact
-from predictor.service import PREDICTOR_SERVICE, PredictorServicer
 from trillium.clock import Clock, SystemClock
 from trillium.errors import ModelNotFound, ModelRejected
 from trillium.oip import service as oip
-from trillium.process import StartFailed
-from trillium.rpc.front import front_on
+from trillium.rpc.front import AddressInUse, Front
 from trillium.rpc.health import Health
-from trillium.rpc.listening import AddressInUse
 from trillium.rpc.methods import Limits
+from trillium.server.process import StartFailed
+
+from .config import PredictorConfig
+from .host import ModelHost
+from .inference import PredictorModels
+from .model_service import MODEL_SERVICE, ModelServicer
+from .models_folder import ModelsFolder, read_artifact
+from .service import PREDICTOR_SERVICE, PredictorServicer
 
 
 @dataclass(frozen=True, slots=True)
 class RunningPredictor:
-    """A predictor that is up."""
+    """A predictor that is running."""
 
     address: str
-    """Where it listens, with the port that was really taken."""
+    """Where it listens, with the actual port."""
     host: ModelHost
     health: Health
 
@@ -39,7 +39,7 @@ async def running_predictor(
 ) -> AsyncIterator[RunningPredictor]:
     """Start a predictor; leaving the context drains and stops it.
 
-    It listens first and loads then, so that whoever looks sees NOT_SERVING and not a closed door.
+    It listens first and loads then, so that health checks see NOT_SERVING instead of no server.
     Raises StartFailed.
     """
     clock = clock or SystemClock()
@@ -52,9 +52,9 @@ async def running_predictor(
             serving, "", PREDICTOR_SERVICE, oip.INFERENCE_SERVICE
         ),
     )
-    shelf = Shelf(config.models_dir, config.max_model_bytes)
+    folder = ModelsFolder(config.models_dir, config.max_model_bytes)
     inference = oip.InferenceServicer(
-        PredictorModels(host, shelf, clock=clock, max_rows=config.max_rows),
+        PredictorModels(host, folder, clock=clock, max_rows=config.max_rows),
         server_name="trillium-predictor",
         extensions=(
             oip.CLASSIFICATION,
@@ -67,12 +67,12 @@ async def running_predictor(
     )
     services = (
         PredictorServicer(host, clock=clock, max_rows=config.max_rows).service(),
-        ModelServicer(host, shelf).service(),
+        ModelServicer(host, folder).service(),
         inference.service(),
         health.service(),
     )
-    limits = Limits(max_message_bytes=config.max_message_bytes)
-    front = front_on(config.front, services, (config.listen,), limits, drain_s=config.drain_s)
+    limits = Limits(config.max_message_bytes, config.max_bytes_in_flight)
+    front = Front(services, (config.listen,), limits)
     try:
         await front.start()
     except AddressInUse as error:
@@ -92,11 +92,11 @@ async def _load(host: ModelHost, config: PredictorConfig) -> None:
     if config.model is None:
         return
     try:
-        artifact, digest = await asyncio.to_thread(
+        artifact, digest, declared = await asyncio.to_thread(
             read_artifact, config.model, config.max_model_bytes
         )
-        said = beside(config.model).overridden_by(config.said)
-        await host.load(config.model.stem, artifact, digest, said)
+        declared = declared.overridden_by(config.declared)
+        await host.load(config.model.stem, artifact, digest, declared)
     except ModelNotFound as error:
         raise StartFailed(f"{error}; check --model, or train one: make models") from error
     except ModelRejected as error:

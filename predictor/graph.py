@@ -1,7 +1,7 @@
-"""What must be seen or changed in an ONNX graph itself, before ONNX Runtime opens it.
+"""What must be checked or changed in an ONNX graph itself, before ONNX Runtime opens it.
 
-The `onnx` package costs time and memory to import, so it is imported only for the rare artifact
-that needs it: one with ZipMap, or one that may refer to files outside.
+Only the rare artifact that needs it is parsed: one with ZipMap, or one that may refer to other
+files.
 """
 
 from __future__ import annotations
@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
+from .onnx_messages import EXTERNAL, FLOAT, model_class
+
 _STEP_BYTES = 2**20
 
 
 class Unusable(Exception):
-    """The reason why an artifact cannot be served, in words that follow "the model is refused"."""
+    """Why an artifact cannot be served: a phrase that follows "the model is refused: "."""
 
 
 def check_self_contained(artifact: bytes) -> None:
@@ -23,18 +27,15 @@ def check_self_contained(artifact: bytes) -> None:
     """
     if not _mentions(artifact, b"location"):
         return
-    import onnx
-
-    model = _parse(artifact)
-    for tensor in _tensors(model):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+    for tensor in _tensors(_parse(artifact)):
+        if tensor.data_location == EXTERNAL:
             raise Unusable(
                 f"tensor {tensor.name!r} lies in another file; one file must hold it all"
             )
 
 
 def _mentions(artifact: bytes, word: bytes) -> bool:
-    """As `word in artifact`, in steps, since every other thread stands still while one is taken."""
+    """As `word in artifact`, in steps, since every other thread waits during each."""
     ends = range(_STEP_BYTES, len(artifact) + _STEP_BYTES, _STEP_BYTES)
     return any(artifact.find(word, end - _STEP_BYTES, end + len(word)) >= 0 for end in ends)
 
@@ -54,12 +55,10 @@ def _tensors(message: Any) -> Iterator[Any]:
 def without_zipmap(artifact: bytes, output_name: str) -> tuple[bytes, Sequence[int | str]]:
     """The artifact with the tensor [n, 2] that feeds ZipMap as output in ZipMap's place.
 
-    The new output bears the old one's name. Answers the artifact and ZipMap's keys in column order.
-    With several ZipMaps, `output_name` says which one is meant; when another output
-    bears it, the ZipMaps are cut out with their outputs, and there are no keys.
+    The new output has the old one's name. Returns the artifact and ZipMap's keys in column order.
+    Of several ZipMaps, the one whose output is `output_name` is meant; if it names another output,
+    the ZipMaps are cut out with their outputs, and no keys are returned.
     """
-    import onnx
-
     model = _parse(artifact)
     graph = model.graph
     outputs = {output.name for output in graph.output}
@@ -70,15 +69,14 @@ def without_zipmap(artifact: bytes, output_name: str) -> tuple[bytes, Sequence[i
         return model.SerializeToString(), ()
     if len(found) != 1:
         names = ", ".join(node.output[0] for node in found) or "none"
-        text = "one output of maps made by ZipMap is wanted"
-        raise Unusable(f"{text}; there: {names}" + (": give --output-name" if found else ""))
+        text = f"expected one output of maps made by ZipMap, got {names}"
+        raise Unusable(text + (": give --output-name" if found else ""))
     (zipmap,) = found
     name, source = zipmap.output[0], zipmap.input[0]
     graph.node.remove(zipmap)
     graph.node.add(op_type="Identity", input=[source], output=[name], name="trillium_probabilities")
-    probabilities = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
     del graph.output[:]
-    graph.output.append(probabilities)
+    graph.output.add(name=name, type={"tensor_type": {"elem_type": FLOAT}})
     keys: list[int | str] = []
     for attribute in zipmap.attribute:
         keys += [key.decode(errors="replace") for key in attribute.strings] or list(attribute.ints)
@@ -98,10 +96,7 @@ def _cut(graph: Any, nodes: Sequence[Any]) -> None:
 
 
 def _parse(artifact: bytes) -> Any:
-    import onnx
-    from google.protobuf.message import DecodeError
-
     try:
-        return onnx.load_model_from_string(artifact)
+        return model_class().FromString(artifact)
     except DecodeError as error:
-        raise Unusable("it is no ONNX file, or only a part of one") from error
+        raise Unusable("it is no ONNX file, or only part of one") from error

@@ -1,34 +1,38 @@
-"""The predictor's model, as clients of the Open Inference Protocol ask for it."""
+"""The predictor's model for clients of the Open Inference Protocol."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from predictor.host import LoadedModel, ModelHost
-from predictor.lifecycle import SERVING, State
-from predictor.model_service import Shelf
 from trillium.clock import Clock
 from trillium.errors import InvalidRequest, ModelFailed, ModelNotFound, ModelNotLoaded, quoted
 from trillium.oip.model import Listed, ModelState, ServedModel
 from trillium.rows import Block, Probabilities, are_probabilities
 from trillium.rpc.call import Call
 from trillium.rpc.uploads import is_name
-from trillium.statistics import Statistics
+from trillium.server.statistics import Statistics
+
+from .host import ModelHost
+from .lifecycle import SERVING, ModelStage
+from .loaded import LoadedModel
+from .models_folder import ModelsFolder
 
 _STATES = {
-    State.LOADING: (ModelState.LOADING, "being loaded"),
-    State.READY: (ModelState.READY, ""),
-    State.REPLACING: (ModelState.READY, ""),
-    State.UNLOADING: (ModelState.UNLOADING, "being unloaded"),
+    ModelStage.LOADING: (ModelState.LOADING, "being loaded"),
+    ModelStage.READY: (ModelState.READY, ""),
+    ModelStage.REPLACING: (ModelState.READY, ""),
+    ModelStage.UNLOADING: (ModelState.UNLOADING, "being unloaded"),
 }
 
 
 class PredictorModels:
     """The one model that is loaded, and those that could be."""
 
-    def __init__(self, host: ModelHost, shelf: Shelf, *, clock: Clock, max_rows: int) -> None:
+    def __init__(
+        self, host: ModelHost, folder: ModelsFolder, *, clock: Clock, max_rows: int
+    ) -> None:
         self._host = host
-        self._shelf = shelf
+        self._folder = folder
         self._clock = clock
         self._max_rows = max_rows
 
@@ -39,9 +43,10 @@ class PredictorModels:
             name=description.name,
             platform="onnxruntime_onnx",
             feature_count=description.feature_count,
-            class_labels=(description.facts.class_label,),
+            class_labels=(description.class_label,),
             max_rows=self._max_rows,
             names_labels=False,
+            takes_missing=description.takes_missing,
         )
 
     def served(self) -> Sequence[ServedModel]:
@@ -58,7 +63,7 @@ class PredictorModels:
         """The loaded model, and the artifacts that the predictor can read."""
         description = self._host.description
         found = {
-            name: Listed(name, ModelState.UNAVAILABLE, "not loaded") for name in self._shelf.names
+            name: Listed(name, ModelState.UNAVAILABLE, "not loaded") for name in self._folder.names
         }
         if description is not None:
             state, reason = _STATES[self._host.state]
@@ -66,7 +71,7 @@ class PredictorModels:
         return list(found.values())
 
     def statistics(self, model: ServedModel) -> Statistics:
-        """What it has done since it was loaded."""
+        """Its statistics since it was loaded."""
         return self._loaded(model.name).statistics
 
     async def score(
@@ -86,29 +91,29 @@ class PredictorModels:
     async def load(self, name: str) -> None:
         """Load the artifact of that name from the models folder."""
         if not is_name(name):
-            text = f"is {quoted(name)}; letters, digits, '.', '_' and '-' are wanted, at most 128"
+            text = f"is {quoted(name)}; expected 1 to 128 letters, digits, '.', '_' and '-'"
             raise InvalidRequest.of("model_name", text)
-        artifact, digest, said = await self._shelf.read(name)
-        await self._host.load(name, artifact, digest, said)
+        artifact, digest, declared = await self._folder.read(name)
+        await self._host.load(name, artifact, digest, declared)
 
     async def unload(self, name: str) -> None:
         """Unload the model, if it is of that name."""
         description = self._host.description
         if description is not None and description.name == name:
             await self._host.unload()
-        elif name not in self._shelf.names:
-            raise ModelNotFound(f"no model {quoted(name)} here; there is {self._there}")
+        elif name not in self._folder.names:
+            raise ModelNotFound(f"no model {quoted(name)} here; available: {self._available}")
 
     def _loaded(self, name: str) -> LoadedModel:
         try:
             model = self._host.model
         except ModelNotLoaded as error:
-            raise ModelNotFound(f"no model {quoted(name)} to ask: {error}") from error
+            raise ModelNotFound(f"no model {quoted(name)} is loaded: {error}") from error
         if model.description.name != name:
-            raise ModelNotFound(f"no model {quoted(name)} to ask; there is {self._there}")
+            raise ModelNotFound(f"no model {quoted(name)} is loaded; loaded: {self._available}")
         return model
 
     @property
-    def _there(self) -> str:
+    def _available(self) -> str:
         description = self._host.description
         return "none" if description is None else repr(description.name)

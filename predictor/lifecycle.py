@@ -16,8 +16,8 @@ from enum import Enum
 from trillium.errors import ModelBusy
 
 
-class State(Enum):
-    """Where the model is in its life."""
+class ModelStage(Enum):
+    """The state of the model."""
 
     EMPTY = "empty"
     LOADING = "loading"
@@ -27,7 +27,7 @@ class State(Enum):
     UNLOADING = "unloading"
 
 
-class Event(Enum):
+class StageEvent(Enum):
     """What happens to the model."""
 
     LOAD = "load"
@@ -37,22 +37,22 @@ class Event(Enum):
     UNLOADED = "unloaded"
 
 
-SERVING = frozenset({State.READY, State.REPLACING})
+SERVING = frozenset({ModelStage.READY, ModelStage.REPLACING})
 """States in which rows are scored."""
 
 TRANSITIONS = {
-    (State.EMPTY, Event.LOAD): State.LOADING,
-    (State.LOADING, Event.LOADED): State.READY,
-    (State.LOADING, Event.FAILED): State.EMPTY,
-    (State.READY, Event.LOAD): State.REPLACING,
-    (State.REPLACING, Event.LOADED): State.READY,
-    (State.REPLACING, Event.FAILED): State.READY,
-    (State.READY, Event.UNLOAD): State.UNLOADING,
-    (State.UNLOADING, Event.UNLOADED): State.EMPTY,
+    (ModelStage.EMPTY, StageEvent.LOAD): ModelStage.LOADING,
+    (ModelStage.LOADING, StageEvent.LOADED): ModelStage.READY,
+    (ModelStage.LOADING, StageEvent.FAILED): ModelStage.EMPTY,
+    (ModelStage.READY, StageEvent.LOAD): ModelStage.REPLACING,
+    (ModelStage.REPLACING, StageEvent.LOADED): ModelStage.READY,
+    (ModelStage.REPLACING, StageEvent.FAILED): ModelStage.READY,
+    (ModelStage.READY, StageEvent.UNLOAD): ModelStage.UNLOADING,
+    (ModelStage.UNLOADING, StageEvent.UNLOADED): ModelStage.EMPTY,
 }
 
 
-def step(state: State, event: Event) -> State:
+def step(state: ModelStage, event: StageEvent) -> ModelStage:
     """The state after `event`; raises ModelBusy when it cannot happen in `state`."""
     try:
         return TRANSITIONS[state, event]

@@ -1,11 +1,11 @@
 """`python -m predictor.template`: imports what a predictor needs, and is forked into predictors.
 
 Forked processes share the pages of what was imported, which is most of a predictor's memory, and
-start at once. Whoever asks becomes their parent, if it is a subreaper: exit codes, signals and the
-end with the parent are then those of a process that it started itself.
+start at once. The process that asks becomes their parent, if it is a subreaper: exit codes, signals
+and the end with the parent are then those of a process that it started itself.
 
 Standard input is a SOCK_SEQPACKET socket. A message is a predictor's arguments as a JSON list, with
-the descriptor of its output; the answer is its process id, or 0 if there can be none now. The
+the descriptor of its output; the reply is its process id, or 0 if none can be started now. The
 template ends when the socket is closed. Linux only.
 
 No import may start a thread, an event loop or gRPC's core: they do not survive a fork.
@@ -23,8 +23,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from predictor.config import PROGRAM
-from trillium.process import EXIT_FAILED, EXIT_OK, run, settle_environment
+from trillium.server.process import EXIT_FAILED, EXIT_OK, run, settle_environment
+
+from .config import PROGRAM
 
 _MESSAGE_BYTES = 64 * 1024
 _PID_BYTES = 16
@@ -32,15 +33,15 @@ _GO = b"go"
 
 
 def main() -> int:
-    """Answer until the socket is closed, and be a predictor in each new process."""
+    """Reply until the socket is closed, and be a predictor in each new process."""
     _close_what_was_inherited()
     settle_environment()
     # OpenBLAS would start threads as soon as numpy is imported; a predictor has no use for them.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     with contextlib.suppress(ImportError):
         import uvloop  # noqa: F401
-    import predictor.app  # noqa: F401
-    from predictor.__main__ import main as serve
+    from . import app  # noqa: F401
+    from .__main__ import main as serve
 
     if len(os.listdir("/proc/self/task")) > 1:
         print(f"{PROGRAM}: an import started a thread, so this cannot be forked", file=sys.stderr)
@@ -57,8 +58,8 @@ def main() -> int:
 def _close_what_was_inherited() -> None:
     """Keep only the standard descriptors.
 
-    uvloop leaves a second one of standard input to whom it starts: predictors would get it, and as
-    long as any of them ran, nobody would notice that the template has ended.
+    uvloop leaves a second one of standard input to the processes that it starts. Predictors would
+    inherit it, and the end of the template would go unnoticed while any of them runs.
     """
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2:
@@ -101,12 +102,12 @@ def _leave(template: socket.socket, arguments: Sequence[str]) -> None:
         if os.fork() != 0:
             os._exit(EXIT_OK)
         os.setsid()
-        _show((sys.orig_argv[0], "-m", PROGRAM, *arguments))
+        _show((sys.orig_argv[0], "-m", str(__package__), *arguments))
         template.send(b"%d" % os.getpid())
         if template.recv(len(_GO)) == _GO:
             return
     except OSError:
-        pass  # The template answers that there is no process, or is gone itself.
+        pass  # The template replies that there is no process, or is gone itself.
     os._exit(EXIT_FAILED)
 
 

@@ -6,7 +6,7 @@
 With them goes `trillium/descriptors.binpb`: the descriptors with the comments of the protos, which
 server reflection answers with.
 
-The stubs land beside the package that their proto names (`trillium.predictor.v1` becomes
+The stubs land next to the package that their proto names (`trillium.predictor.v1` becomes
 `trillium/predictor/v1/`), so that protoc's own absolute imports hold from a bare checkout, an
 editable install and a wheel alike. The generators are pinned in pyproject.toml, and not at their
 newest: generated code needs a runtime at least as new as its generator.

@@ -4,8 +4,8 @@
 
 The files name everything, so nothing is resolved: each package is installed by itself, with its
 hash checked, and at the end all of them are checked against each other. An installer that resolves
-decides by what the index holds today. pip 23, which Python 3.11 brings, did so for `coverage[toml]`
-beside `coverage==…`: it took the newest one, and failed on the day that there was a newer one.
+decides by what the index holds today. Given `coverage==…` and `coverage[toml]`, pip 23, which
+Python 3.11 brings, took the newest one, and failed on the day that there was a newer one.
 
 pip installs uv and nothing else; uv installs the rest, in a tenth of pip's time, from the index
 that pip is set to.
@@ -37,7 +37,7 @@ _UV_NAMES = {
     "timeout": "UV_HTTP_TIMEOUT",
     "default-timeout": "UV_HTTP_TIMEOUT",
 }
-"""uv's variable for each setting of pip's that says where packages are and how to reach them."""
+"""uv's variable for each setting of pip that locates packages or defines how to reach them."""
 _SPLIT_BY_COMMA = ("UV_FIND_LINKS",)
 
 
@@ -48,7 +48,7 @@ def uv_settings(pip_config: str, environment: Mapping[str, str]) -> dict[str, st
     as pip does it.
     """
     found = {"UV_INDEX_STRATEGY": "unsafe-best-match"}
-    # What the environment says replaces what files say.
+    # The environment overrides files.
     for line in sorted(pip_config.splitlines(), key=lambda each: each.startswith(":env:")):
         key, _, value = line.partition("=")
         if name := _UV_NAMES.get(key.rpartition(".")[2]):

@@ -13,7 +13,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
 CELL_S = 120
 """How long a cell may take on a busy machine."""
-# What a kernel tells of itself differs from machine to machine.
+# What a kernel reports about itself differs from machine to machine.
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},

@@ -11,7 +11,7 @@ base=${1:-http://127.0.0.1:9000}
 job=${SMOKE_JOB_ID:-smoke-$$}
 passed=0
 
-# check NAME EXPRESSION CURL-ARGUMENTS...: is EXPRESSION (Python, `told` is the answer) true?
+# check NAME EXPRESSION CURL-ARGUMENTS...: is EXPRESSION (Python; `answer` is the answer) true?
 check() {
     local name=$1 expression=$2 answer
     shift 2
@@ -20,8 +20,8 @@ check() {
         exit 1
     }
     python3 -c '
-import json, sys
-told = json.loads(sys.argv[1])
+import json, struct, sys
+answer = json.loads(sys.argv[1])
 sys.exit(not eval(sys.argv[2]))
 ' "$answer" "$expression" || {
         printf 'FAILED %s: %s is not so of %s\n' "$name" "$expression" "$answer" >&2
@@ -35,27 +35,35 @@ json=(--header 'Content-Type: application/json')
 setosa='{"data": [[5.1, 3.5, 1.4, 0.2]]}'
 two='{"data": [[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]]}'
 classes='["setosa", "versicolor", "virginica"]'
-one_row="list(told) == $classes and all(abs(sum(each['prediction']) - 1) < 1e-6 for each in told.values())"
+# float32 values with all digits of the float64 that they are.
+wide='lambda p: struct.unpack("f", struct.pack("f", p))[0] == p'
+one_row="list(answer) == $classes and all(list(each) == ['prediction'] and len(each['prediction']) == 2 \
+and ($wide)(each['prediction'][0]) and abs(sum(each['prediction']) - 1) < 1e-6 for each in answer.values())"
 
 # --- The older proxy ---
-check 'GET /health' 'told["status"] == "SERVING"' "$base/health"
-check 'GET /health/all' "[k for k, v in told.items() if v['status'] == 'SERVING'] == $classes" \
+check 'GET /health' 'answer == {"health": "ok"}' "$base/health"
+check 'GET /health/all' "list(answer.items()) == [(label, {'health': 'ok'}) for label in $classes]" \
     "$base/health/all"
-check 'GET /metadata' "told['class_labels'] == $classes and told['feature_count'] == 4" \
+check 'GET /metadata' "list(answer) == ['data_type', 'data_structure', 'data_sample', \
+'prediction_type', 'prediction_structure', 'prediction_sample'] \
+and (answer['data_type'], answer['data_structure']) == ('float32', '(1,4)') \
+and answer['data_sample'] == [[5.1, 3.5, 1.4, 0.2]] \
+and (answer['prediction_type'], answer['prediction_structure']) == ('float32', '(1,2)') \
+and list(answer['prediction_sample']) == ['service_' + label for label in $classes]" \
     "$base/metadata"
 check 'GET /predict/get/test' "$one_row" "$base/predict/get/test"
 check 'GET /predict/post/test' "$one_row" "$base/predict/post/test"
 check 'POST /predict/post/test' "$one_row" --request POST "$base/predict/post/test"
-check 'POST /predict' "$one_row and told['setosa']['prediction'][0] > 0.9" \
+check 'POST /predict' "$one_row and answer['setosa']['prediction'][0] > 0.9" \
     "${json[@]}" --data "$setosa" "$base/predict"
 check 'POST /predict, two rows' \
-    'all(len(each["prediction"]) == 2 and len(each["prediction"][0]) == 2 for each in told.values())' \
+    'all(len(each["prediction"]) == 2 and len(each["prediction"][0]) == 2 for each in answer.values())' \
     "${json[@]}" --data "$two" "$base/predict"
 check 'POST /predict/label' \
-    'told["prediction"]["label"] == "setosa" and told["prediction"]["proba"] > 0.9' \
+    'list(answer["prediction"]) == ["proba", "label"] and answer["prediction"]["label"] == "setosa"' \
     "${json[@]}" --data "$setosa" "$base/predict/label"
 check 'POST /predict/label, two rows' \
-    '[each["label"] for each in told["prediction"]] == ["setosa", "virginica"]' \
+    '[each["label"] for each in answer["prediction"]] == ["setosa", "virginica"]' \
     "${json[@]}" --data "$two" "$base/predict/label"
 
 # --- The older routing service: its five calls in sequence ---
@@ -67,10 +75,10 @@ route() {
     check "POST /inference_router/ $1" "$2" "${json[@]}" --data "$(order "$1")" \
         "$base/inference_router/"
 }
-route DEPLOY_CREATE 'told["state"] == "CREATED"'
-route DEPLOY_LOAD 'told["state"] == "LOADED"'
-route DEPLOY_UNLOAD 'told["state"] == "CREATED"'
-route TERMINATE 'told["state"] == "TERMINATED"'
-route TEMP 'told["state"] == "SUCCEEDED" and told["rows_done"] == 150'
+route DEPLOY_CREATE 'answer["state"] == "CREATED"'
+route DEPLOY_LOAD 'answer["state"] == "LOADED"'
+route DEPLOY_UNLOAD 'answer["state"] == "CREATED"'
+route TERMINATE 'answer["state"] == "TERMINATED"'
+route TEMP 'answer["state"] == "SUCCEEDED" and answer["rows_done"] == 150'
 
 printf '%d checks passed\n' "$passed"

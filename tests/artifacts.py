@@ -31,16 +31,19 @@ from tests.onnx_graphs import serialise
 from tests.sound_artifacts import (
     double_input,
     half_input,
+    input_for_each_feature,
     iris_rows,
     is_setosa,
     large,
     odd_names,
     one_column_tensor,
     opset9_svm_zipmap,
+    output_for_each_class,
     renamed_opset,
     slow,
     string_zipmap,
     two_column_tensor,
+    vector,
 )
 
 __all__ = [
@@ -49,6 +52,7 @@ __all__ = [
     "external_data",
     "fixed_batch",
     "half_input",
+    "input_for_each_feature",
     "iris_rows",
     "is_setosa",
     "labels_only",
@@ -58,6 +62,7 @@ __all__ = [
     "odd_names",
     "one_column_tensor",
     "opset9_svm_zipmap",
+    "output_for_each_class",
     "reference_positive_probabilities",
     "regressor",
     "renamed_opset",
@@ -70,6 +75,7 @@ __all__ = [
     "two_column_tensor",
     "two_inputs",
     "two_probability_outputs",
+    "vector",
     "with_trillium_metadata",
 ]
 
@@ -126,5 +132,5 @@ def reference_positive_probabilities(
     answer: Any = session.run([name], feed)[0]
     if isinstance(answer, list):
         return np.array([row[column] for row in answer], np.float32)
-    positive: npt.NDArray[Any] = answer[:, column]
+    positive: npt.NDArray[Any] = answer if answer.ndim == 1 else answer[:, column]
     return positive

@@ -110,6 +110,45 @@ def one_column_tensor() -> bytes:
     return assemble(nodes, [rows_in()], [output], constants())
 
 
+def vector() -> bytes:
+    """Only the positive probability: "probability" float [n], as torch's squeeze(-1) leaves it."""
+    nodes = [
+        helper.make_node("Gemm", ["input", "weights", "bias"], ["logit"]),
+        helper.make_node("Sigmoid", ["logit"], ["column"]),
+        helper.make_node("Squeeze", ["column", "last"], ["probability"]),
+    ]
+    output = helper.make_tensor_value_info("probability", TensorProto.FLOAT, [None])
+    return assemble(nodes, [rows_in()], [output], {**constants(), "last": np.array([1])})
+
+
+def output_for_each_class() -> bytes:
+    """Two outputs [n, 1], "rest" and "setosa", as skl2onnx's zipmap="columns" makes them."""
+    nodes = [
+        *logit(),
+        helper.make_node("Sigmoid", ["logit"], ["setosa"]),
+        helper.make_node("Sub", ["one", "setosa"], ["rest"]),
+    ]
+    outputs = [scores_out(name, columns=1) for name in ("rest", "setosa")]
+    return assemble(nodes, [rows_in()], outputs, constants())
+
+
+def input_for_each_feature() -> bytes:
+    """An input [n, 1] for each feature: two of floats, one of integers, and one of truth values."""
+    kinds = {
+        "sepal_length": TensorProto.FLOAT,
+        "sepal_width": TensorProto.FLOAT,
+        "petal": TensorProto.INT64,
+        "wide": TensorProto.BOOL,
+    }
+    casts = [
+        helper.make_node("Cast", [name], [f"{name}_float"], to=TensorProto.FLOAT) for name in kinds
+    ]
+    joined = helper.make_node("Concat", [f"{name}_float" for name in kinds], ["joined"], axis=1)
+    inputs = [rows_in(name, kind, columns=1) for name, kind in kinds.items()]
+    nodes = [*casts, joined, *logit("joined"), *two_columns()]
+    return assemble(nodes, inputs, [scores_out()], constants())
+
+
 def double_input() -> bytes:
     """float64 rows in, float64 "probabilities" [n, 2] out, column 1 setosa."""
     wide = TensorProto.DOUBLE

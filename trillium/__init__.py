@@ -15,7 +15,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trillium.answers import (
+    from trillium.client.aio import AsyncClient
+    from trillium.client.answers import (
         Classifications,
         Metadata,
         Predictions,
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
         PredictorStatus,
         SampleScore,
     )
-    from trillium.async_client import AsyncClient
-    from trillium.client import Client
-    from trillium.controller_client import ControllerClient
+    from trillium.client.controller import AsyncControllerClient, ControllerClient
+    from trillium.client.sync import Client
     from trillium.errors import (
         Cancelled,
         ClassFailure,
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncClient",
+    "AsyncControllerClient",
     "Cancelled",
     "ClassFailure",
     "Classifications",
@@ -113,15 +114,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AsyncClient": "trillium.async_client",
-    "Classifications": "trillium.answers",
-    "Client": "trillium.client",
-    "ControllerClient": "trillium.controller_client",
-    "Metadata": "trillium.answers",
-    "Predictions": "trillium.answers",
-    "PredictorState": "trillium.answers",
-    "PredictorStatus": "trillium.answers",
-    "SampleScore": "trillium.answers",
+    "AsyncClient": "trillium.client.aio",
+    "AsyncControllerClient": "trillium.client.controller",
+    "Classifications": "trillium.client.answers",
+    "Client": "trillium.client.sync",
+    "ControllerClient": "trillium.client.controller",
+    "Metadata": "trillium.client.answers",
+    "Predictions": "trillium.client.answers",
+    "PredictorState": "trillium.client.answers",
+    "PredictorStatus": "trillium.client.answers",
+    "SampleScore": "trillium.client.answers",
 }
 """Where the names of `__all__` are that are not in `trillium.errors`."""
 

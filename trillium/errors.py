@@ -12,15 +12,16 @@
     ├── ModelFailed           INTERNAL             MODEL_FAILED        the model's run failed
     ├── NoSample              FAILED_PRECONDITION  NO_SAMPLE           the models carry no sample
     ├── NoMetadata            UNAVAILABLE          NO_METADATA         no predictor reached yet
-    ├── PredictorsFailed      UNAVAILABLE or       PREDICTORS_FAILED   one failure for each class
-    │                         DEADLINE_EXCEEDED
+    ├── PredictorsFailed      UNAVAILABLE,         PREDICTORS_FAILED   one failure for each class
+    │                         DEADLINE_EXCEEDED or
+    │                         INVALID_ARGUMENT (the rows cannot be scored)
     ├── DatasetNotFound       NOT_FOUND            DATASET_NOT_FOUND   no dataset of that name
     ├── DeploymentNotFound    NOT_FOUND            DEPLOYMENT_NOT_FOUND
     ├── DeploymentExists      ALREADY_EXISTS       DEPLOYMENT_EXISTS   with another spec
     ├── RunNotFound           NOT_FOUND            RUN_NOT_FOUND       none, or it has expired
     ├── RunExists             ALREADY_EXISTS       RUN_EXISTS          with another order
     ├── RequestIdReused       ALREADY_EXISTS       REQUEST_ID_REUSED   came with another request
-    ├── IllegalStep           FAILED_PRECONDITION  ILLEGAL_STEP        says which steps are legal
+    ├── IllegalStep           FAILED_PRECONDITION  ILLEGAL_STEP        lists the legal steps
     ├── DeploymentFailed      FAILED_PRECONDITION  DEPLOYMENT_FAILED   a predictor failed for good
     ├── Superseded            ABORTED              SUPERSEDED          another verb came later
     ├── StoreDown             UNAVAILABLE          STORE_UNAVAILABLE   the store does not answer
@@ -129,7 +130,8 @@ class MalformedMessage(TrilliumError):
 
 
 class ModelRejected(TrilliumError):
-    """The artifact is no binary classifier that a predictor can serve; the message says why."""
+    """The artifact is not a binary classifier that a predictor can serve; the message has the
+    reason."""
 
     code = Code.INVALID_ARGUMENT
     reason = "MODEL_REJECTED"
@@ -234,7 +236,7 @@ class RequestIdReused(TrilliumError):
 
 
 class IllegalStep(TrilliumError):
-    """The verb does not fit what is; the message says which verbs do."""
+    """The state of the deployment does not allow the verb; the message lists those it allows."""
 
     code = Code.FAILED_PRECONDITION
     reason = "ILLEGAL_STEP"
@@ -248,7 +250,7 @@ class DeploymentFailed(TrilliumError):
 
 
 class Superseded(TrilliumError):
-    """While this request waited, another one changed what is wanted."""
+    """Another request changed the target state while this one waited."""
 
     code = Code.ABORTED
     reason = "SUPERSEDED"
@@ -294,7 +296,7 @@ class Draining(TrilliumError):
 
 
 class Unsupported(TrilliumError):
-    """The protocol has this call, and this server does not do it; the message says who does."""
+    """The protocol has this call, but this server does not serve it; the message names who does."""
 
     code = Code.UNIMPLEMENTED
     reason = "UNSUPPORTED"
@@ -347,6 +349,8 @@ class ClassFailure:
     """Seconds from the arrival of the request to the failure."""
     timed_out: bool = False
     """Whether the request's time ran out, rather than that the predictor failed."""
+    rejected: bool = False
+    """Whether the rows are at fault, so that asking again fails again."""
 
     def __str__(self) -> str:
         spent = f"after {self.elapsed_s * 1000:.0f} ms"
@@ -368,9 +372,12 @@ class PredictorsFailed(TrilliumError):
     ) -> None:
         self.failures = tuple(failures)
         self.was_run = was_run
-        """Whether any predictor got the request; not told over the wire."""
-        late = bool(self.failures) and all(failure.timed_out for failure in self.failures)
-        self.code = Code.DEADLINE_EXCEEDED if late else Code.UNAVAILABLE
+        """Whether any predictor got the request; not sent over the wire."""
+        self.code = Code.UNAVAILABLE
+        if any(failure.rejected for failure in self.failures):
+            self.code = Code.INVALID_ARGUMENT
+        elif self.failures and all(failure.timed_out for failure in self.failures):
+            self.code = Code.DEADLINE_EXCEEDED
         sentences = [str(failure) for failure in self.failures[: self.SHOWN]]
         more = len(self.failures) - len(sentences)
         if more > 0:

@@ -1,7 +1,7 @@
-"""`python -m trillium.healthcheck ADDRESS...`: does the server there say that it is SERVING?
+"""`python -m trillium.healthcheck ADDRESS...`: does a server report SERVING?
 
-For HEALTHCHECK in an image, and for a person. Of several addresses one that serves is enough: the
-image does not know which service its container runs, and only that one's door is open. Prints one
+For HEALTHCHECK in an image, and for people. Of several addresses, one that serves is enough: the
+image does not know which service its container runs, and only that one listens. Prints one
 line. Instead of an address, `http://host:port/path` is asked for a 200. Exit status: 0 when it
 serves, 1 when not, 2 when the command line is wrong.
 """
@@ -18,16 +18,16 @@ from urllib.parse import urlsplit
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from trillium.config import address, seconds
 from trillium.rpc.channels import link_channel
+from trillium.server.config import address, seconds
 
 SERVING = "SERVING"
 _HTTP = "http://"
 
 
 async def status_of(address: str, service: str = "", *, deadline_s: float = 3.0) -> str:
-    """What grpc.health.v1 says there of `service` ("" is the whole server): "SERVING" or another
-    name of a ServingStatus; or, where no answer came in time, why, as a sentence."""
+    """The status of `service` ("" is the whole server): "SERVING" or another name of a
+    ServingStatus; or, if no answer came in time, the reason as a sentence."""
     if address.startswith(_HTTP):
         return await asyncio.to_thread(_http_status, address, deadline_s)
     async with link_channel(address) as channel:
@@ -54,7 +54,7 @@ def _http_status(url: str, deadline_s: float) -> str:
 
 
 def _place(text: str) -> str:
-    """Parses an address, or the URL of a page that tells health."""
+    """Parses an address, or the URL of a health page."""
     if not text.startswith(_HTTP):
         return address(text)
     parts = urlsplit(text)
@@ -63,12 +63,12 @@ def _place(text: str) -> str:
 
 
 async def check(addresses: Sequence[str], service: str, deadline_s: float) -> tuple[bool, str]:
-    """Whether one of `addresses` serves, and the line that says so."""
+    """Whether one of `addresses` serves, and a line with the status of what was found."""
     asked = (status_of(each, service, deadline_s=deadline_s) for each in addresses)
-    found = dict(zip(addresses, await asyncio.gather(*asked), strict=True))
-    serving = [each for each, status in found.items() if status == SERVING]
-    told = serving[:1] or list(found)
-    return bool(serving), "; ".join(f"{each}: {found[each]}" for each in told)
+    statuses = dict(zip(addresses, await asyncio.gather(*asked), strict=True))
+    serving = [each for each, status in statuses.items() if status == SERVING]
+    shown = serving[:1] or list(statuses)
+    return bool(serving), "; ".join(f"{each}: {statuses[each]}" for each in shown)
 
 
 def _parser() -> argparse.ArgumentParser:

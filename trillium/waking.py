@@ -1,4 +1,4 @@
-"""Waking tasks of one event loop: whoever waits is told that something happened, not what."""
+"""Waking tasks of one event loop: whoever waits learns that something happened, not what."""
 
 from __future__ import annotations
 
@@ -27,10 +27,17 @@ class Bell:
 
 
 async def first_of(*waits: Awaitable[object], timeout_s: float | None = None) -> None:
-    """Wait until one of `waits` is over, at most `timeout_s` seconds; the others are cancelled."""
+    """Wait until one of `waits` is over, at most `timeout_s` seconds; the others are cancelled.
+
+    Raises what one of them raised.
+    """
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()

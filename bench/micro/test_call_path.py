@@ -14,16 +14,17 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from aggregator.batching import Lane, Part, Ticket
 from aggregator.combine import combine, decide
+from aggregator.lanes.lane import Lane
+from aggregator.lanes.ticket import Part, Ticket
 from bench.checking import flowers
 from bench.processes import ROOT
 from bench.systems.known import probabilities, request
 from bench.systems.naive import LABELS
-from predictor.artifact import Facts
 from predictor.onnx import Classifier
 from trillium.aggregator.v1 import aggregator_service_pb2 as pb
 from trillium.clock import SystemClock
+from trillium.model.declared import DeclaredFacts
 from trillium.rows import from_block
 from trillium.tensor.v1 import tensor_pb2
 
@@ -108,7 +109,7 @@ def test_assembling_and_settling_a_batch(
             lane.put(part)
         batch = lane.take()
         assert batch is not None
-        batch.sent_to("host:1")
+        batch.sent_to("host:1", lambda: None)
         batch.settle(answer)
         return len(batch.parts)
 
@@ -133,5 +134,5 @@ def test_deciding_the_label(benchmark: BenchmarkFixture, rows: int) -> None:
 @pytest.mark.parametrize("rows", ROWS)
 def test_one_predictor_call(benchmark: BenchmarkFixture, rows: int) -> None:
     path = Path(ROOT / "models" / "iris-setosa.onnx")
-    model = Classifier(path.read_bytes(), Facts())
+    model = Classifier(path.read_bytes(), DeclaredFacts())
     assert benchmark(model.raw_scores, flowers(rows)).shape == (rows,)

@@ -67,9 +67,7 @@ def labels(answer: bytes) -> list[str]:
 
 
 @contextmanager
-def trillium(
-    models: Path, folder: Path, name: str = "trillium", front: str = "grpc", workers: int = 1
-) -> Iterator[Up]:
+def trillium(models: Path, folder: Path, name: str = "trillium", workers: int = 1) -> Iterator[Up]:
     """This project: an aggregator and three predictors behind unix sockets."""
     address = f"127.0.0.1:{free_port()}"
     sockets = {label: f"unix:{folder}/{name}-{label}.sock" for label in LABELS}
@@ -80,7 +78,7 @@ def trillium(
         for label in LABELS
     ]
     words = [word for label in LABELS for word in ("--predictor", f"{label}={sockets[label]}")]
-    words += ["--front", front, "--workers", str(workers)]
+    words += ["--workers", str(workers)]
     aggregator = python("aggregator", "--listen", address, *words)
     with running(aggregator, *predictors, log=folder / f"{name}.log") as pids:
         yield Up(
@@ -121,21 +119,11 @@ def echo(models: Path, folder: Path) -> Iterator[Up]:
 Start: TypeAlias = Callable[[Path, Path], AbstractContextManager[Up]]
 """Takes the folder of the models, and one for what it writes."""
 
-FRONTS = {"trillium": "grpc", "trillium-h2corn": "h2corn"}
-"""The project, by the name of the system: on which front."""
-
-OWN: dict[str, Start] = {
-    **{name: partial(trillium, name=name, front=front) for name, front in FRONTS.items()},
-    "naive": naive,
-    "echo": echo,
-}
+OWN: dict[str, Start] = {"trillium": trillium, "naive": naive, "echo": echo}
 """What every run has."""
 
 
 def with_workers(workers: int) -> dict[str, Start]:
-    """The systems of FRONTS in their order, with so many worker processes of the aggregator."""
-    return {
-        name: partial(trillium, name=name, front=front, workers=workers)
-        for one, front in FRONTS.items()
-        for name in [f"{one}-workers{workers}"]
-    }
+    """The project with so many worker processes of the aggregator."""
+    name = f"trillium-workers{workers}"
+    return {name: partial(trillium, name=name, workers=workers)}

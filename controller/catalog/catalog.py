@@ -13,26 +13,26 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from controller.catalog.datasets import Dataset, Format, parse
-from controller.catalog.gathering import DatasetLimits
-from controller.catalog.registered import (
+from trillium.clock import Clock
+from trillium.errors import DatasetNotFound, InvalidRequest, ModelNotFound
+from trillium.model.declared import DeclaredFacts
+from trillium.model.description import ModelDescription
+from trillium.rpc.uploads import wrong_name
+
+from ..store.codec import to_milliseconds
+from ..store.port import Kind, Store
+from .datasets import Dataset, Format, Layout, TableLimits, parse
+from .registered import (
     DatasetVersion,
-    Described,
     ModelVersion,
     RegisteredDataset,
     RegisteredModel,
-    Said,
     dataset_body,
     dataset_of,
     model_body,
     model_of,
 )
-from controller.catalog.shelf import Shelf
-from controller.store.codec import to_milliseconds
-from controller.store.port import Kind, Store
-from trillium.clock import Clock
-from trillium.errors import DatasetNotFound, InvalidRequest, ModelNotFound
-from trillium.rpc.uploads import wrong_name
+from .shelf import Shelf
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +40,16 @@ log = logging.getLogger(__name__)
 class ModelTrial(Protocol):
     """Who opens and tries a model before it is registered."""
 
-    async def describe(self, name: str, artifact: bytes, digest: str, said: Said) -> Described:
-        """What a predictor says of the model. Raises what a predictor refuses it with:
+    async def describe(
+        self, name: str, artifact: bytes, digest: str, declared: DeclaredFacts
+    ) -> ModelDescription:
+        """A predictor's description of the model. Raises what a predictor refuses it with:
         ModelRejected, InvalidRequest."""
         ...
 
 
-_NO_LIMITS_SAID = DatasetLimits()
+_DEFAULT_LIMITS = TableLimits()
+_DEFAULT_LAYOUT = Layout()
 
 
 class Catalog:
@@ -59,7 +62,7 @@ class Catalog:
         clock: Clock,
         trial: ModelTrial,
         *,
-        limits: DatasetLimits = _NO_LIMITS_SAID,
+        limits: TableLimits = _DEFAULT_LIMITS,
     ) -> None:
         """`limits` are for datasets; the store stays its owner's to open and close."""
         self._store = store
@@ -71,28 +74,25 @@ class Catalog:
 
     async def models(self, *, after: str = "", limit: int = 1000) -> Sequence[RegisteredModel]:
         """At most `limit` (1 to 1000) models whose names come after `after`, in their order."""
-        return await self._models.page(after, limit)
+        return [stored.value for stored in await self._models.page(after=after, limit=limit)]
 
     async def every_model(self) -> AsyncIterator[RegisteredModel]:
         """All models in the order of their names, a page at a time."""
-        after = ""
-        while page := await self.models(after=after):
-            for model in page:
-                yield model
-            after = page[-1].name
+        async for stored in self._models.all():
+            yield stored.value
 
     async def model(self, name: str) -> RegisteredModel:
-        """The model of that name. Raises ModelNotFound, which tells what there is."""
+        """The model of that name. Raises ModelNotFound, which lists the models."""
         model = await self._models.get(name)
         if model is None:
             there = await self._models.names()
             raise ModelNotFound(f"no model {name[:140]!r}; there: {there}")
-        return model
+        return model.value
 
     async def model_version(
         self, name: str, version: int = 0
     ) -> tuple[RegisteredModel, ModelVersion]:
-        """A version of a model, 0 meaning the newest. Raises ModelNotFound, which tells what
+        """A version of a model, 0 meaning the newest. Raises ModelNotFound, which lists what
         there is."""
         model = await self.model(name)
         if 0 <= version <= len(model.versions):
@@ -108,11 +108,11 @@ class Catalog:
         return artifact
 
     async def register_model(
-        self, name: str, artifact: bytes, said: Said
+        self, name: str, artifact: bytes, declared: DeclaredFacts
     ) -> tuple[RegisteredModel, int]:
         """Make an artifact the next version of a model; answers the model and that version.
 
-        An artifact that is the newest version already, with the same said of it, stays that
+        An artifact that is the newest version already, with the same declared facts, stays that
         version. Raises InvalidRequest for another class than that of earlier versions, and what
         the trial raises; nothing is registered then.
         """
@@ -120,32 +120,32 @@ class Catalog:
         digest = await _sha256(artifact)
         before = await self._models.get(name)
         if before is not None:
-            newest = before.versions[-1]
-            if (newest.digest, newest.said) == (digest, said):
-                return before, newest.version
-            _check_class(before, said.class_label)
-        described = await self._trial.describe(name, artifact, digest, said)
-        fresh = self._fresh_version(artifact, digest, described, said)
+            newest = before.value.versions[-1]
+            if (newest.digest, newest.declared) == (digest, declared):
+                return before.value, newest.version
+            _check_class(before.value, declared.class_label)
+        described = await self._trial.describe(name, artifact, digest, declared)
+        fresh = self._fresh_version(artifact, digest, described, declared)
         await self._store.put_blob(digest, artifact)
-        after = await self._models.change(name, _with_model(name, fresh, described, said))
-        return after, after.versions[-1].version
+        after = await self._models.change(name, _with_model(name, fresh, described, declared))
+        return after.value, after.value.versions[-1].version
 
     async def datasets(self, *, after: str = "", limit: int = 1000) -> Sequence[RegisteredDataset]:
         """At most `limit` (1 to 1000) datasets whose names come after `after`, in their order."""
-        return await self._datasets.page(after, limit)
+        return [stored.value for stored in await self._datasets.page(after=after, limit=limit)]
 
     async def dataset(self, name: str) -> RegisteredDataset:
-        """The dataset of that name. Raises DatasetNotFound, which tells what there is."""
+        """The dataset of that name. Raises DatasetNotFound, which lists the datasets."""
         dataset = await self._datasets.get(name)
         if dataset is None:
             there = await self._datasets.names()
             raise DatasetNotFound(f"no dataset {name[:140]!r}; there: {there}")
-        return dataset
+        return dataset.value
 
     async def dataset_version(
         self, name: str, version: int = 0
     ) -> tuple[RegisteredDataset, DatasetVersion]:
-        """A version of a dataset, 0 meaning the newest. Raises DatasetNotFound, which tells what
+        """A version of a dataset, 0 meaning the newest. Raises DatasetNotFound, which lists what
         there is."""
         dataset = await self.dataset(name)
         if 0 <= version <= len(dataset.versions):
@@ -153,32 +153,34 @@ class Catalog:
         text = f"dataset {name!r} has no version {version}; there: 1 to {len(dataset.versions)}"
         raise DatasetNotFound(text)
 
-    async def rows(self, digest: str, format: Format) -> Dataset:
+    async def rows(self, version: DatasetVersion) -> Dataset:
         """What a version's file holds; raises DatasetNotFound."""
-        content = await self._store.get_blob(digest)
+        content = await self._store.get_blob(version.digest)
         if content is None:
-            raise DatasetNotFound(f"the store has no file with the SHA-256 {digest}")
-        return await asyncio.to_thread(parse, content, format, self._limits)
+            raise DatasetNotFound(f"the store has no file with the SHA-256 {version.digest}")
+        return await asyncio.to_thread(parse, content, version.format, self._limits, version.layout)
 
     async def register_dataset(
-        self, name: str, content: bytes, format: Format | None
+        self, name: str, content: bytes, format: Format | None, layout: Layout = _DEFAULT_LAYOUT
     ) -> tuple[RegisteredDataset, int]:
         """Make a file the next version of a dataset; answers the dataset and that version.
 
-        None has the format told by the content. A file that is the newest version already stays
-        that version. Raises InvalidRequest with every violation; nothing is registered then.
+        None derives the format from the content. A file that is the newest version already, read in
+        the same way, stays that version. Raises InvalidRequest with every violation; nothing is
+        registered then.
         """
         _check_name(name)
         digest = await _sha256(content)
         before = await self._datasets.get(name)
         if before is not None:
-            newest = before.versions[-1]
-            if newest.digest == digest and format in (None, newest.format):
-                return before, newest.version
-        dataset = await asyncio.to_thread(parse, content, format, self._limits)
-        if dataset.left_out:
-            facts = {"dataset": name, "columns": list(dataset.left_out)}
-            log.info("index of a dataset left out", extra=facts)
+            newest = before.value.versions[-1]
+            same = newest.digest == digest and newest.layout == layout
+            if same and format in (None, newest.format):
+                return before.value, newest.version
+        dataset = await asyncio.to_thread(parse, content, format, self._limits, layout)
+        if dataset.notes:
+            facts = {"dataset": name, "notes": list(dataset.notes)}
+            log.info("dataset read", extra=facts)
         fresh = DatasetVersion(
             version=1,
             digest=digest,
@@ -188,15 +190,19 @@ class Catalog:
             labelled=dataset.labels is not None,
             created=to_milliseconds(self._clock.now()),
             format=dataset.format,
+            layout=layout,
+            has_names=dataset.has_names,
+            notes=dataset.notes,
+            first_missing=dataset.first_missing,
         )
         await self._store.put_blob(digest, content)
         after = await self._datasets.change(name, _with_dataset(name, fresh))
-        return after, after.versions[-1].version
+        return after.value, after.value.versions[-1].version
 
     def _fresh_version(
-        self, artifact: bytes, digest: str, described: Described, said: Said
+        self, artifact: bytes, digest: str, described: ModelDescription, declared: DeclaredFacts
     ) -> ModelVersion:
-        names = said.feature_names or described.feature_names
+        names = declared.feature_names or described.feature_names
         if len(names) not in (0, described.feature_count):
             text = f"are {len(names)}; the model takes {described.feature_count}"
             raise InvalidRequest.of("feature_names", text)
@@ -208,23 +214,25 @@ class Catalog:
             feature_names=names,
             class_label=described.class_label,
             created=to_milliseconds(self._clock.now()),
-            said=said,
+            declared=declared,
+            takes_missing=described.takes_missing,
+            inferred=described.inferred,
         )
 
 
 def _with_model(
-    name: str, fresh: ModelVersion, described: Described, said: Said
+    name: str, fresh: ModelVersion, described: ModelDescription, declared: DeclaredFacts
 ) -> Callable[[RegisteredModel | None], RegisteredModel]:
     """Adds a version to a model, unless it is the newest one."""
-    ensemble = said.ensemble or described.ensemble
-    class_labels = said.class_labels or described.class_labels
+    ensemble = declared.ensemble or described.ensemble
+    class_labels = declared.class_labels or described.class_labels
 
     def change(before: RegisteredModel | None) -> RegisteredModel:
         if before is None:
             return RegisteredModel(name, ensemble, fresh.class_label, class_labels, (fresh,))
         _check_class(before, fresh.class_label)
         newest = before.versions[-1]
-        if (newest.digest, newest.said) == (fresh.digest, fresh.said):
+        if (newest.digest, newest.declared) == (fresh.digest, fresh.declared):
             return before
         added = replace(fresh, version=newest.version + 1)
         return replace(
@@ -246,7 +254,7 @@ def _with_dataset(
         if before is None:
             return RegisteredDataset(name, (fresh,))
         newest = before.versions[-1]
-        if (newest.digest, newest.format) == (fresh.digest, fresh.format):
+        if replace(fresh, version=newest.version, created=newest.created) == newest:
             return before
         added = replace(fresh, version=newest.version + 1)
         return replace(before, versions=(*before.versions, added))
@@ -261,7 +269,7 @@ def _check_name(name: str) -> None:
 
 
 def _check_class(before: RegisteredModel, class_label: str) -> None:
-    """Raises InvalidRequest if that is another class; "" is not said yet."""
+    """Raises InvalidRequest if that is another class; "" is not declared yet."""
     if class_label not in ("", before.class_label):
         text = f"is {class_label[:140]!r}, but {before.name!r} recognises {before.class_label!r}"
         raise InvalidRequest.of("header.class_label", f"{text}; use another name for it")

@@ -1,62 +1,21 @@
 """What the catalog keeps of models and datasets: values, and the bodies of their records.
 
-A model or dataset is one record with all of its versions; the bytes are blobs beside it.
+A model or dataset is one record with all of its versions; the bytes are separate blobs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from controller.catalog.datasets import Format
-from controller.predictors import Artifact
-from controller.store.port import Body
+from trillium.model.declared import DeclaredFacts
+from trillium.tables.dialect import Dialect
+from trillium.tables.gathering import Choice
 
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What somebody says of a model beside its artifact, for predictors, too. None and empty mean:
-    not said."""
-
-    class_label: str = ""
-    positive_column: int | None = None
-    """Which column of the probabilities is the class: 0 or 1."""
-    output_name: str = ""
-    """Which output of the graph holds the probabilities."""
-    ensemble: str = ""
-    class_labels: tuple[str, ...] = ()
-    """All classes of the ensemble in order."""
-    feature_names: tuple[str, ...] = ()
-    sample: tuple[float, ...] = ()
-    """A row to try, in feature order; numbers of single precision."""
-
-    def artifact(self, name: str, digest: str, content: bytes) -> Artifact:
-        """An artifact as predictors are given it, with all that is said here."""
-        return Artifact(
-            name=name,
-            digest=digest,
-            content=content,
-            class_label=self.class_label,
-            positive_column=self.positive_column,
-            output_name=self.output_name,
-            ensemble=self.ensemble,
-            class_labels=self.class_labels,
-            feature_names=self.feature_names,
-            sample=self.sample,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """What a predictor says of a model that it has loaded."""
-
-    feature_count: int
-    class_label: str
-    feature_names: tuple[str, ...] = ()
-    ensemble: str = ""
-    class_labels: tuple[str, ...] = ()
+from ..store.port import Body
+from .datasets import Format, Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +32,12 @@ class ModelVersion:
     """In column order; empty if unknown."""
     class_label: str
     created: datetime
-    said: Said
-    """What was said when it was registered, and has to be said to predictors again."""
+    declared: DeclaredFacts
+    """The facts that were declared when it was registered, and that predictors need, too."""
+    takes_missing: bool = False
+    """Whether a value of a row may be missing."""
+    inferred: str = ""
+    """What was inferred instead of declared, and from what; empty if nothing was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +71,14 @@ class DatasetVersion:
     """Whether the true class of each row is known."""
     created: datetime
     format: Format
+    layout: Layout = field(default_factory=Layout)
+    """How the file is read."""
+    has_names: bool = True
+    """Whether the names of the features are the file's own."""
+    notes: tuple[str, ...] = ()
+    """What was recognized in the file, for a person."""
+    first_missing: str = ""
+    """Where the first missing value is; empty if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +92,16 @@ class RegisteredDataset:
 
 def model_body(model: RegisteredModel) -> Body:
     """The body of a model's record."""
-    return _body(asdict(model))
+    body = _body(asdict(model))
+    for version in body["versions"]:
+        version["said"] = version.pop("declared")
+    return body
 
 
-def model_of(body: Body) -> RegisteredModel:
+def model_of(name: str, body: Body) -> RegisteredModel:
     """The model that `model_body` made `body` of."""
     return RegisteredModel(
-        name=body["name"],
+        name=name,
         ensemble=body["ensemble"],
         class_label=body["class_label"],
         class_labels=tuple(body["class_labels"]),
@@ -140,14 +114,13 @@ def dataset_body(dataset: RegisteredDataset) -> Body:
     return _body(asdict(dataset))
 
 
-def dataset_of(body: Body) -> RegisteredDataset:
+def dataset_of(name: str, body: Body) -> RegisteredDataset:
     """The dataset that `dataset_body` made `body` of."""
     versions = tuple(_dataset_version(each) for each in body["versions"])
-    return RegisteredDataset(body["name"], versions)
+    return RegisteredDataset(name, versions)
 
 
 def _model_version(body: Body) -> ModelVersion:
-    said = body["said"]
     return ModelVersion(
         version=body["version"],
         digest=body["digest"],
@@ -156,16 +129,17 @@ def _model_version(body: Body) -> ModelVersion:
         feature_names=tuple(body["feature_names"]),
         class_label=body["class_label"],
         created=body["created"],
-        said=Said(
-            class_label=said["class_label"],
-            positive_column=said["positive_column"],
-            output_name=said["output_name"],
-            ensemble=said["ensemble"],
-            class_labels=tuple(said["class_labels"]),
-            feature_names=tuple(said["feature_names"]),
-            sample=tuple(said.get("sample", ())),
-        ),
+        declared=_declared(body["said"]),
+        takes_missing=body.get("takes_missing", False),
+        inferred=body.get("inferred", ""),
     )
+
+
+def _declared(body: Body) -> DeclaredFacts:
+    known: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in body.items()
+    }
+    return DeclaredFacts(**known)
 
 
 def _dataset_version(body: Body) -> DatasetVersion:
@@ -178,7 +152,16 @@ def _dataset_version(body: Body) -> DatasetVersion:
         labelled=body["labelled"],
         created=body["created"],
         format=Format(body["format"]),
+        layout=_layout(body["layout"]) if "layout" in body else Layout(),
+        has_names=body.get("has_names", body["format"] != Format.NPY.value),
+        notes=tuple(body.get("notes", ())),
+        first_missing=body.get("first_missing", ""),
     )
+
+
+def _layout(body: Body) -> Layout:
+    choice = body["choice"]
+    return Layout(Choice(choice["label"], tuple(choice["drop"])), Dialect(**body["dialect"]))
 
 
 def _body(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,15 +7,21 @@ from typing import TypeVar
 
 from google.protobuf.message import Message
 
-from controller import names
-from controller.catalog.catalog import Catalog
-from controller.catalog.datasets import Format
-from controller.catalog.registered import RegisteredDataset, RegisteredModel, Said
 from trillium.controller.v1 import catalog_service_pb2 as pb
 from trillium.errors import InvalidRequest, Violation
+from trillium.model.declared import DeclaredFacts
+from trillium.model.messages import facts_in
 from trillium.rpc import uploads
 from trillium.rpc.call import Call
-from trillium.rpc.methods import Service, stream_unary, unary_unary
+from trillium.rpc.methods import Service, service_of
+from trillium.tables.dialect import Dialect
+from trillium.tables.gathering import LONGEST_TEXT, Choice
+from trillium.violations import Violations
+
+from .. import names
+from .catalog import Catalog
+from .datasets import Format, Layout
+from .registered import RegisteredDataset, RegisteredModel
 
 CATALOG_SERVICE = "trillium.controller.v1.CatalogService"
 
@@ -23,8 +29,8 @@ MIB = 1024 * 1024
 PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
 NOTHING: Mapping[str, str] = {}
-LONGEST_TEXT = 200
-"""Characters that a class label and the name of an output may have."""
+_MOST_DROPPED = 1000
+"""Columns that one dataset may name as no features."""
 _PAGE_BYTES = 2 * MIB
 """A page ends early when it gets larger: most callers take 4 MiB."""
 
@@ -57,15 +63,15 @@ class CatalogServicer:
 
     def service(self) -> Service:
         """The gRPC service that answers for this."""
-        return Service(
-            CATALOG_SERVICE,
-            (
-                unary_unary("ListModels", pb.ListModelsRequest, self._list_models),
-                unary_unary("ListRefusedModels", pb.ListRefusedModelsRequest, self._list_refused),
-                stream_unary("RegisterModel", pb.RegisterModelRequest, self._register_model),
-                unary_unary("ListDatasets", pb.ListDatasetsRequest, self._list_datasets),
-                stream_unary("RegisterDataset", pb.RegisterDatasetRequest, self._register_dataset),
-            ),
+        return service_of(
+            pb.DESCRIPTOR.services_by_name["CatalogService"],
+            {
+                "ListModels": self._list_models,
+                "ListRefusedModels": self._list_refused,
+                "RegisterModel": self._register_model,
+                "ListDatasets": self._list_datasets,
+                "RegisterDataset": self._register_dataset,
+            },
         )
 
     async def _list_models(
@@ -101,20 +107,11 @@ class CatalogServicer:
         self, parts: AsyncIterator[pb.RegisterModelRequest], call: Call
     ) -> pb.RegisterModelResponse:
         header, first_chunk = await uploads.opening(parts)
-        _check(_wrong_model_fields(header, self._max_model_bytes))
-        said = Said(
-            class_label=header.class_label,
-            positive_column=header.positive_column if header.HasField("positive_column") else None,
-            output_name=header.output_name,
-            ensemble=header.ensemble,
-            class_labels=tuple(header.ensemble_class_labels),
-            feature_names=tuple(header.feature_names),
-            sample=tuple(header.sample),
-        )
+        declared = _declared(header, self._max_model_bytes)
         async with self._room.taken(header.size_bytes):
             content, digest = await uploads.assembled(first_chunk or b"", parts, header.size_bytes)
             uploads.check_digest(f"the artifact of {header.name}", digest, header.sha256)
-            model, version = await self._catalog.register_model(header.name, content, said)
+            model, version = await self._catalog.register_model(header.name, content, declared)
         return pb.RegisterModelResponse(model=model_message(model), version=version)
 
     async def _register_dataset(
@@ -124,12 +121,15 @@ class CatalogServicer:
         wrong = uploads.wrong_fields(header, self._max_dataset_bytes)
         if header.format not in _FORMATS:
             wrong.append(Violation("header.format", f"is {header.format}; no such format"))
+        layout = _layout(header.layout, wrong)
         _check(wrong)
         format = _FORMATS[header.format]
         async with self._room.taken(header.size_bytes):
             content, digest = await uploads.assembled(first_chunk or b"", parts, header.size_bytes)
             uploads.check_digest(f"the file of {header.name}", digest, header.sha256)
-            dataset, version = await self._catalog.register_dataset(header.name, content, format)
+            dataset, version = await self._catalog.register_dataset(
+                header.name, content, format, layout
+            )
         return pb.RegisterDatasetResponse(dataset=dataset_message(dataset), version=version)
 
 
@@ -143,6 +143,8 @@ def model_message(model: RegisteredModel) -> pb.Model:
             size_bytes=version.size_bytes,
             feature_count=version.feature_count,
             feature_names=version.feature_names,
+            takes_missing=version.takes_missing,
+            inferred=version.inferred,
         )
         each.create_time.FromDatetime(version.created)
     return message
@@ -158,6 +160,9 @@ def dataset_message(dataset: RegisteredDataset) -> pb.Dataset:
             row_count=version.row_count,
             feature_names=version.feature_names,
             labelled=version.labelled,
+            layout=_layout_message(version.layout),
+            notes=version.notes,
+            first_missing=version.first_missing,
         )
         each.create_time.FromDatetime(version.created)
     return message
@@ -181,17 +186,49 @@ def _fitting(messages: Sequence[M]) -> Sequence[M]:
     return messages
 
 
-def _wrong_model_fields(header: pb.RegisterModelHeader, max_bytes: int) -> list[Violation]:
-    wrong = uploads.wrong_fields(header, max_bytes)
-    if header.HasField("positive_column") and header.positive_column > 1:
-        text = f"is {header.positive_column}; 0 or 1 is wanted"
-        wrong.append(Violation("header.positive_column", text))
+def _declared(header: pb.RegisterModelHeader, max_bytes: int) -> DeclaredFacts:
+    """The facts that a checked header declares; raises InvalidRequest."""
+    wrong = Violations()
+    wrong.extend(uploads.wrong_fields(header, max_bytes))
+    declared = facts_in(header, wrong)
     for field in ("class_label", "output_name", "ensemble"):
         text = getattr(header, field)
         if len(text) > LONGEST_TEXT:
             problem = f"has {len(text)} characters; at most {LONGEST_TEXT} allowed"
-            wrong.append(Violation(f"header.{field}", problem))
-    return wrong
+            wrong.add(f"header.{field}", problem)
+    wrong.raise_any()
+    return declared
+
+
+def _layout(message: pb.TableLayout, wrong: list[Violation]) -> Layout:
+    """The layout that a header has; what is wrong with it is added to `wrong`."""
+    for field in ("label_column", "drop_columns"):
+        value = getattr(message, field)
+        longest = max(map(len, [value] if isinstance(value, str) else value), default=0)
+        if longest > LONGEST_TEXT:
+            problem = f"has {longest} characters; at most {LONGEST_TEXT} allowed"
+            wrong.append(Violation(f"header.layout.{field}", problem))
+    if len(message.drop_columns) > _MOST_DROPPED:
+        problem = f"has {len(message.drop_columns)} names; at most {_MOST_DROPPED} allowed"
+        wrong.append(Violation("header.layout.drop_columns", problem))
+    header = message.has_header if message.HasField("has_header") else None
+    try:
+        dialect = Dialect(message.delimiter[:9], message.decimal[:9] or ".", header)
+    except ValueError as error:
+        wrong.append(Violation("header.layout", str(error)))
+        dialect = Dialect()
+    return Layout(Choice(message.label_column, tuple(message.drop_columns)), dialect)
+
+
+def _layout_message(layout: Layout) -> pb.TableLayout:
+    dialect = layout.dialect
+    return pb.TableLayout(
+        label_column=layout.choice.label,
+        drop_columns=layout.choice.drop,
+        delimiter=dialect.delimiter,
+        decimal="" if dialect.decimal == "." else dialect.decimal,
+        has_header=dialect.header,
+    )
 
 
 def _check(wrong: Sequence[Violation]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from controller.catalog.catalog import Catalog
-from controller.deployment import Deployment, Spec
-from controller.predictors import Artifact
 from trillium.errors import ModelNotFound
+
+from ..deployments.document import Deployment, Spec
+from ..predictors import Artifact
+from .catalog import Catalog
 
 
 class Library:
@@ -36,6 +37,6 @@ class Library:
         registered = await self._catalog.model(name)
         for version in registered.versions:
             if version.digest == digest:
-                said = replace(version.said, class_label=registered.class_label)
-                return said.artifact(name, digest, await self._catalog.artifact(digest))
+                declared = replace(version.declared, class_label=registered.class_label)
+                return Artifact(name, digest, await self._catalog.artifact(digest), declared)
         raise ModelNotFound(f"model {name!r} has no version with digest {digest}")

@@ -9,22 +9,25 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from grpc import aio
 
-from controller.catalog.registered import Described, Said
-from controller.predictors import Artifact, Predictors
+from trillium.client.wire import error_of
 from trillium.errors import DeadlineExceeded, ModelRejected, Unreachable
+from trillium.model.declared import DeclaredFacts
+from trillium.model.description import ModelDescription
+from trillium.model.messages import description_of
 from trillium.predictor.v1 import model_service_pb2 as model_pb
 from trillium.predictor.v1.model_service_pb2_grpc import ModelServiceStub
-from trillium.process import start_child
 from trillium.rpc.channels import link_channel
-from trillium.wire import error_of
+from trillium.server import programs
+from trillium.server.children import ChildProcess, how_it_ended
+
+from ..predictors import Artifact, Predictors
 
 START_S = 60.0
 """How long a predictor may take until it answers: long enough for a machine that is busy."""
@@ -39,7 +42,7 @@ _FOREIGN = "TRILLIUM_PREDICTOR_"
 
 
 class TrialFailed(Exception):
-    """No predictor could be had; it says nothing of the model."""
+    """No predictor could be started; this does not concern the model."""
 
 
 class Trial:
@@ -60,19 +63,21 @@ class Trial:
         self._load_s = load_s
         self._python = python
 
-    async def describe(self, name: str, artifact: bytes, digest: str, said: Said) -> Described:
-        """What a predictor says of the model that it has just loaded.
+    async def describe(
+        self, name: str, artifact: bytes, digest: str, declared: DeclaredFacts
+    ) -> ModelDescription:
+        """A predictor's description of the model that it has just loaded.
 
         Cancelling ends the predictor, too. Raises what the predictor refuses the model with
         (ModelRejected, InvalidRequest), ModelRejected if that was its end, and TrialFailed.
         """
-        given = said.artifact(name, digest, artifact)
+        given = Artifact(name, digest, artifact, declared)
         async with self._turns:
             with TemporaryDirectory(prefix="trial-") as folder:
                 async with _child(Path(folder), self._python) as child:
                     return await self._ask(child, given)
 
-    async def _ask(self, child: _Child, given: Artifact) -> Described:
+    async def _ask(self, child: _Child, given: Artifact) -> ModelDescription:
         predictors = Predictors()
         try:
             await self._until_answering(child, predictors)
@@ -86,7 +91,7 @@ class Trial:
             async with asyncio.timeout(self._start_s):
                 # A channel that finds nobody backs off; so it is used when somebody listens.
                 while not child.socket.exists() or await predictors.look(child.address) is None:
-                    if child.process.returncode is not None:
+                    if child.status is not None:
                         raise TrialFailed(f"the predictor {child.ending()}")
                     await asyncio.sleep(_POLL_S)
         except TimeoutError as error:
@@ -101,30 +106,27 @@ class Trial:
             raise ModelRejected(text) from error
         except Unreachable as error:
             try:
-                await asyncio.wait_for(child.process.wait(), _ENDING_S)
+                await asyncio.wait_for(child.ended(), _ENDING_S)
             except TimeoutError:
                 raise ModelRejected("a predictor that tried it no longer answered") from error
             raise ModelRejected(f"a predictor that tried it {child.ending()}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Child:
-    """A predictor process."""
+class _Child(ChildProcess):
+    """A predictor process that listens in a folder of its own."""
 
-    process: asyncio.subprocess.Process
-    socket: Path
-    log: Path
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "log")
+        self.socket = folder / "p.sock"
 
     @property
     def address(self) -> str:
         return f"unix:{self.socket}"
 
     def ending(self) -> str:
-        """How it ended, and what it said last."""
-        status = self.process.returncode or 0
-        how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-        last = self.log.read_bytes()[-_LOG_BYTES:].decode(errors="replace").strip()
-        return f"{how}: {last or 'it said nothing'}"
+        """How it ended, and its last output."""
+        last = self.last_output(_LOG_BYTES).strip()
+        return f"{how_it_ended(self.status or 0)}: {last or 'it wrote nothing'}"
 
 
 @asynccontextmanager
@@ -133,33 +135,24 @@ async def _child(folder: Path, python: str) -> AsyncIterator[_Child]:
 
     Raises TrialFailed.
     """
-    socket, log = folder / "p.sock", folder / "log"
-    command = (python, "-m", "predictor", "--listen", f"unix:{socket}", "--log-level", "error")
+    child = _Child(folder)
+    words = ("--listen", child.address, "--log-level", "error", "--parent-pid", str(os.getpid()))
+    ours = programs.environment() or os.environ
+    environment = {name: text for name, text in ours.items() if not name.startswith(_FOREIGN)}
     try:
-        process = await _started((*command, "--parent-pid", str(os.getpid())), log)
+        await child.start(
+            *programs.command("predictor", *words, python=python), environment=environment
+        )
     except OSError as error:
         raise TrialFailed(f"no predictor can be started with {python}: {error}") from error
     try:
-        yield _Child(process, socket, log)
+        yield child
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        child.kill()
+        await child.ended()
 
 
-async def _started(command: Sequence[str], log: Path) -> asyncio.subprocess.Process:
-    with log.open("wb") as output:
-        return await start_child(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env={name: text for name, text in os.environ.items() if not name.startswith(_FOREIGN)},
-            start_new_session=True,
-        )
-
-
-async def _description(address: str) -> Described:
+async def _description(address: str) -> ModelDescription:
     async with link_channel(address) as channel:
         stub = ModelServiceStub(channel)
         try:
@@ -169,11 +162,4 @@ async def _description(address: str) -> Described:
                 f"the predictor did not describe the model: {error_of(error, address, _ANSWER_S)}"
             )
             raise TrialFailed(text) from error
-    model = answer.model
-    return Described(
-        feature_count=model.feature_count,
-        class_label=model.class_label,
-        feature_names=tuple(model.feature_names),
-        ensemble=model.ensemble,
-        class_labels=tuple(model.ensemble_class_labels),
-    )
+    return description_of(answer.model)

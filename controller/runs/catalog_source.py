@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from controller.catalog.catalog import Catalog
-from controller.catalog.datasets import Format
-from controller.catalog.specs import Library
-from controller.runs.labels import KnownClasses
-from controller.runs.source import ScoringData, ScoringModel, Table
+from ..catalog.catalog import Catalog
+from ..catalog.specs import Library
+from .labels import KnownClasses
+from .source import ScoringData, ScoringModel, ScoringTable
 
 
 class CatalogSource:
@@ -20,12 +19,12 @@ class CatalogSource:
         """That version of a model, 0 meaning the newest; raises ModelNotFound."""
         _, found = await self._catalog.model_version(model, version)
         spec = await self._library.spec(model, found.version)
-        return ScoringModel(spec, found.feature_count, found.feature_names)
+        return ScoringModel(spec, found.feature_count, found.feature_names, found.takes_missing)
 
     async def classes(self, model: str) -> KnownClasses:
         """What is known of the classes of a model's ensemble; raises ModelNotFound.
 
-        All of them if the model says so, or else its own and those of other models of the ensemble.
+        All of them if the model lists them, else its own and those of the ensemble's other models.
         """
         found = await self._catalog.model(model)
         if found.class_labels:
@@ -46,13 +45,14 @@ class CatalogSource:
             version=found.version,
             row_count=found.row_count,
             feature_count=len(names),
-            # A matrix has no names; those that it was given say nothing of the columns.
-            feature_names=() if found.format is Format.NPY else names,
+            # Names that a file without any was given do not describe its columns.
+            feature_names=names if found.has_names else (),
             labelled=found.labelled,
+            first_missing=found.first_missing,
         )
 
-    async def rows(self, dataset: str, version: int) -> Table:
+    async def rows(self, dataset: str, version: int) -> ScoringTable:
         """All rows of that version; raises DatasetNotFound."""
         _, found = await self._catalog.dataset_version(dataset, version)
-        read = await self._catalog.rows(found.digest, found.format)
-        return Table(read.rows, read.labels)
+        read = await self._catalog.rows(found)
+        return ScoringTable(read.rows, read.labels)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from controller.failpoints import Failpoints
-from controller.runs.run import Run, beaten
-from controller.runs.runs import Runs, StoredRun
+from ..failpoints import Failpoints
+from ..store.records import Stored
+from .repository import Runs
+from .run import Run, beaten
 
 
 class RunLost(Exception):
@@ -17,7 +18,7 @@ class RunLost(Exception):
 class HeldRun:
     """The run as it was last written by us; as long as that is its revision, it is ours."""
 
-    def __init__(self, runs: Runs, stored: StoredRun, failpoints: Failpoints) -> None:
+    def __init__(self, runs: Runs, stored: Stored[Run], failpoints: Failpoints) -> None:
         self._runs = runs
         self._stored = stored
         self._failpoints = failpoints
@@ -26,15 +27,15 @@ class HeldRun:
     @property
     def run(self) -> Run:
         """The run."""
-        return self._stored.run
+        return self._stored.value
 
     async def write(self, change: Callable[[Run], Run], name: str) -> None:
         """Write what `change` makes of the run, between the failpoints run-before-`name` and
         run-after-`name`. Raises RunLost, and has no effect then."""
         async with self._writing:
-            after = beaten(change(self._stored.run))
+            after = beaten(change(self._stored.value))
             self._failpoints.passed(f"run-before-{name}")
-            written = await self._runs.replace(self._stored, after)
+            written = await self._runs.put(after.id, after, self._stored.rev)
             if written is None:
                 raise RunLost(f"run {after.id!r} has changed")
             self._failpoints.passed(f"run-after-{name}")
@@ -60,5 +61,5 @@ class HeldRun:
         async with self._writing:
             stored = await self._runs.get(self.run.id)
             mine = (self._stored.rev, self.run.life)
-            if stored is None or (stored.rev, stored.run.life) != mine:
+            if stored is None or (stored.rev, stored.value.life) != mine:
                 raise RunLost(f"run {self.run.id!r} has changed")

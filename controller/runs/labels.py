@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from controller.runs.results import REST, Chunk
-from trillium.columns import listed
+from trillium.tables.columns import listed
+
+from .results import REST, Chunk
 
 _SHOWN_LABELS = 5
 
@@ -57,7 +58,7 @@ class LabelCheck:
 
     @property
     def problem(self) -> str:
-        """Why the labels do not tell how well the model did, for a person; "" if they do.
+        """Why the labels cannot be used to evaluate the model, for a person; "" if they can.
 
         Where not all classes are known, rows of the model's own class show that the labels are
         those of its ensemble, and others may be classes that are unknown here.

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from controller.deployment import Deployment, State
-from controller.deployments import Deployments
-from controller.runs.run import Order, Run
-from controller.runs.runs import Runs, StoredRun
-from controller.runs.source import ScoringModel, Source, check_fit
-from controller.store.codec import to_milliseconds
 from trillium.errors import DeploymentNotFound, IllegalStep, InvalidRequest
 from trillium.rows import WIRE_DTYPE
+
+from ..deployments.document import Deployment, State
+from ..deployments.repository import Deployments
+from ..store.codec import to_milliseconds
+from ..store.records import Stored
+from .repository import Runs
+from .run import Order, Run
+from .source import ScoringModel, Source, fitting_columns
 
 RETENTION = timedelta(days=7)
 """How long a run and its results stay after its deadline."""
@@ -40,7 +42,7 @@ class RunOrders:
         self._retention = retention
         self._chunk_rows = chunk_rows
 
-    async def place(self, order: Order, id: str) -> StoredRun:
+    async def place(self, order: Order, id: str) -> Stored[Run]:
         """The run of that id, written down if it is not there yet.
 
         Raises RunExists if it is there with another order, ModelNotFound, DatasetNotFound,
@@ -59,7 +61,7 @@ class RunOrders:
         if served is not None:
             _check_serves(served, model)
         data = await self._source.dataset(order.dataset, order.dataset_version)
-        check_fit(model, data)
+        fitting_columns(model, data)
         now = self._runs.now()
         deadline = to_milliseconds(now + timedelta(seconds=order.timeout_s))
         return Run(
@@ -86,7 +88,7 @@ class RunOrders:
         stored = await self._deployments.get(order.deployment)
         if stored is None:
             raise DeploymentNotFound(f"there is no deployment {order.deployment!r}")
-        deployment = stored.deployment
+        deployment = stored.value
         named = f"deployment {deployment.id!r}"
         if deployment.run:
             raise IllegalStep(f"{named} is run {deployment.run!r}'s own; use another one")

@@ -1,4 +1,4 @@
-"""The results of a run: chunks of probabilities, as stored, and what they say of the model.
+"""The results of a run: chunks of probabilities, as stored, and the model's evaluation.
 
 Pure. A chunk holds the true labels too, so results need no dataset to be read or evaluated.
 """
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controller.runs.run import Evaluation
-from controller.store.port import Body
 from trillium.rows import WIRE_DTYPE, Probabilities
+
+from ..store.port import Body
+from .run import Evaluation
 
 THRESHOLD = 0.5
 """From this probability on, a row counts as the class."""
@@ -42,7 +43,7 @@ class Chunk:
 
     @property
     def rows(self) -> range:
-        """The rows that it tells of."""
+        """The rows that it covers."""
         return range(self.first_row, self.first_row + len(self.probabilities))
 
     def results(self) -> list[Result]:
@@ -79,16 +80,16 @@ def chunk_of(body: Body) -> Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Labelled rows, counted by true and told label; added up chunk by chunk."""
+    """Labeled rows, counted by true and predicted label; added up chunk by chunk."""
 
     hits: int = 0
-    """Of the class, and told so."""
+    """Of the class, and predicted so."""
     misses: int = 0
-    """Of the class, and told to be of the rest."""
+    """Of the class, and predicted as the rest."""
     alarms: int = 0
-    """Of the rest, and told to be of the class."""
+    """Of the rest, and predicted as the class."""
     rejections: int = 0
-    """Of the rest, and told so."""
+    """Of the rest, and predicted so."""
 
     def plus(self, chunk: Chunk, class_label: str) -> Tally:
         """The tally with the rows of `chunk`; an unlabelled one adds nothing."""
@@ -104,7 +105,7 @@ class Tally:
         )
 
     def evaluation(self, class_label: str) -> Evaluation | None:
-        """What the tally says of the model; None if no row was counted."""
+        """The evaluation by the tally; None if no row was counted."""
         confusion = (self.hits, self.misses, self.alarms, self.rejections)
         count = sum(confusion)
         if not count:

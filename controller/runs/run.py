@@ -13,7 +13,7 @@ from enum import Enum
 
 
 class RunState(Enum):
-    """What a run is at; `FOLLOWS` says what may follow."""
+    """The state of a run; `FOLLOWS` has the transitions."""
 
     QUEUED = "queued"
     PREPARING = "preparing"
@@ -78,13 +78,13 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How well a model did: the class against all others, told from probability 0.5 on."""
+    """How well a model did: the class against all others, predicted from probability 0.5 on."""
 
     accuracy: float
     labels: tuple[str, ...]
     """The class, then "rest"."""
     confusion: tuple[int, ...]
-    """Rows by true label (outer) and told label (inner), in the order of `labels`."""
+    """Rows by true label (outer) and predicted label (inner), in the order of `labels`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class Run:
 
     @property
     def life(self) -> str:
-        """Tells this run from another one that had its id before and has expired."""
+        """Distinguishes this run from an expired one that had its id before."""
         return f"{self.id}.{self.created:%Y%m%dT%H%M%S%f}"
 
     def rows_of(self, number: int) -> range:
@@ -183,7 +183,7 @@ def tried_again(run: Run, trouble: str) -> Run:
 
 
 def progressed(run: Run, rows_done: int) -> Run:
-    """The run with the results of so many rows stored."""
+    """The run with the results of that many rows stored."""
     return replace(run, rows_done=rows_done, fruitless=0, trouble="")
 
 

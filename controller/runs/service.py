@@ -8,17 +8,18 @@ from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from controller import names
-from controller.requests import Requests
-from controller.runs.orders import RunOrders
-from controller.runs.results import Result
-from controller.runs.run import Order, Run, RunState
-from controller.runs.runs import Runs
 from trillium.controller.v1 import run_service_pb2 as pb
 from trillium.errors import Draining, InvalidRequest, Violation
 from trillium.rpc.call import Call
-from trillium.rpc.methods import Service, unary_stream, unary_unary
+from trillium.rpc.methods import Service, service_of
 from trillium.waking import first_of
+
+from .. import names
+from ..requests import Requests
+from .orders import RunOrders
+from .repository import Runs
+from .results import Result
+from .run import Order, Run, RunState
 
 RUN_SERVICE = "trillium.controller.v1.RunService"
 DEFAULT_TIMEOUT_S = 3600.0
@@ -31,7 +32,7 @@ _STATES = {state: pb.RunState.Value(f"RUN_STATE_{state.name}") for state in RunS
 
 
 class RunServicer:
-    """Takes orders and tells of runs."""
+    """Accepts orders and returns runs."""
 
     def __init__(self, orders: RunOrders, runs: Runs, requests: Requests) -> None:
         self._orders = orders
@@ -42,31 +43,31 @@ class RunServicer:
 
     def service(self) -> Service:
         """The gRPC service that answers for this."""
-        return Service(
-            RUN_SERVICE,
-            (
-                unary_unary("CreateRun", pb.CreateRunRequest, self._create),
-                unary_unary("GetRun", pb.GetRunRequest, self._get),
-                unary_unary("ListRuns", pb.ListRunsRequest, self._list),
-                unary_stream("WatchRun", pb.WatchRunRequest, self._watch),
-                unary_unary("CancelRun", pb.CancelRunRequest, self._cancel),
-                unary_unary("ListResults", pb.ListResultsRequest, self._results),
-                unary_stream("StreamResults", pb.StreamResultsRequest, self._stream),
-            ),
+        return service_of(
+            pb.DESCRIPTOR.services_by_name["RunService"],
+            {
+                "CreateRun": self._create,
+                "GetRun": self._get,
+                "ListRuns": self._list,
+                "WatchRun": self._watch,
+                "CancelRun": self._cancel,
+                "ListResults": self._results,
+                "StreamResults": self._stream,
+            },
         )
 
     async def _create(self, request: pb.CreateRunRequest, call: Call) -> pb.Run:
         order = _order(request)
-        await self._requests.check(request.request_id, request)
+        await self._requests.check(request.request_id, names.request_digest(request))
         id = request.run_id or names.made_up_id("r", request.request_id)
         stored = await self._orders.place(order, id)
         if not request.no_wait:
             stored = await self._runs.ended(id)
-        return run_message(stored.run)
+        return run_message(stored.value)
 
     async def _get(self, request: pb.GetRunRequest, call: Call) -> pb.Run:
         stored = await self._runs.found(_run_id(request.name, "name"))
-        return run_message(stored.run)
+        return run_message(stored.value)
 
     async def _list(self, request: pb.ListRunsRequest, call: Call) -> pb.ListRunsResponse:
         size = names.page_size(request.page_size, 100, 1000)
@@ -78,8 +79,8 @@ class RunServicer:
             model=request.model,
         )
         more = len(page) == size
-        token = names.page_token(page[-1].run.id) if more else ""
-        messages = [run_message(stored.run) for stored in page]
+        token = names.page_token(page[-1].id) if more else ""
+        messages = [run_message(stored.value) for stored in page]
         return pb.ListRunsResponse(runs=messages, next_page_token=token)
 
     async def _watch(
@@ -90,12 +91,12 @@ class RunServicer:
         while True:
             changed = self._runs.changed()
             stored = await self._runs.found(id)
-            message = run_message(stored.run)
-            # Signs of life change the record and are nothing to tell.
+            message = run_message(stored.value)
+            # Signs of life change the record and are not reported.
             if message != told:
                 told = message
                 yield pb.WatchRunResponse(run=message)
-            if stored.run.has_ended:
+            if stored.value.has_ended:
                 return
             await first_of(changed.wait(), self.draining.wait())
             if self.draining.is_set():
@@ -103,13 +104,13 @@ class RunServicer:
 
     async def _cancel(self, request: pb.CancelRunRequest, call: Call) -> pb.Run:
         stored = await self._runs.cancel(_run_id(request.name, "name"))
-        return run_message(stored.run)
+        return run_message(stored.value)
 
     async def _results(self, request: pb.ListResultsRequest, call: Call) -> pb.ListResultsResponse:
         id = _run_id(request.run, "run")
         size = names.page_size(request.page_size, 1000, 10_000)
         first = _row(names.after_of(request.page_token))
-        run = (await self._runs.found(id)).run
+        run = (await self._runs.found(id)).value
         if first > run.rows_total:
             raise InvalidRequest.of("page_token", "is none of this run")
         results = await self._runs.results(run, first, size)
@@ -121,7 +122,7 @@ class RunServicer:
     async def _stream(
         self, request: pb.StreamResultsRequest, call: Call
     ) -> AsyncGenerator[pb.StreamResultsResponse]:
-        run = (await self._runs.found(_run_id(request.run, "run"))).run
+        run = (await self._runs.found(_run_id(request.run, "run"))).value
         first = request.first_row
         if first > run.rows_total:
             text = f"is {first}; the run has {run.rows_total} rows"
@@ -207,9 +208,9 @@ def _order(request: pb.CreateRunRequest) -> Order:
 
 
 def _name(text: str, field: str) -> str:
-    """The name of a model or dataset, as far as that can be told without looking it up."""
+    """The name of a model or dataset, as far as that can be checked without looking it up."""
     if not text:
-        raise InvalidRequest.of(field, f"is empty; the name of a registered {field} is wanted")
+        raise InvalidRequest.of(field, f"is empty; expected the name of a registered {field}")
     return names.checked_token(text, field, _LONGEST_NAME)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from controller.deployment import Spec
-from controller.runs.labels import KnownClasses
-from trillium.errors import InvalidRequest, Violation
-from trillium.rows import MAX_VIOLATIONS, Rows
+from trillium.errors import InvalidRequest
+from trillium.rows import Rows
+from trillium.tables.columns import exact_places
+
+from ..deployments.document import Spec
+from .labels import KnownClasses
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,8 @@ class ScoringModel:
     """Values in a row; 0 if unknown."""
     feature_names: tuple[str, ...] = ()
     """In column order; empty if unknown."""
+    takes_missing: bool = False
+    """Whether a value of a row may be missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +39,12 @@ class ScoringData:
     feature_names: tuple[str, ...] = ()
     """In column order; empty if they are unknown or made up."""
     labelled: bool = False
+    first_missing: str = ""
+    """Where the first missing value is; empty if there is none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Table:
+class ScoringTable:
     """What a version of a dataset holds."""
 
     rows: Rows
@@ -60,24 +67,28 @@ class Source(Protocol):
         """That version of a dataset, 0 meaning the newest; raises DatasetNotFound."""
         ...
 
-    async def rows(self, dataset: str, version: int) -> Table:
+    async def rows(self, dataset: str, version: int) -> ScoringTable:
         """All rows of that version; raises DatasetNotFound."""
         ...
 
 
-def check_fit(model: ScoringModel, data: ScoringData) -> None:
-    """Raises InvalidRequest, naming the columns, if the model cannot score the dataset."""
+def fitting_columns(model: ScoringModel, data: ScoringData) -> Sequence[int]:
+    """Where the model's features are among the dataset's: by name, in any order, where both have
+    names, and as they stand otherwise.
+
+    Raises InvalidRequest, naming the columns, if the model cannot score the dataset.
+    """
     named = f"model {model.spec.model!r} version {model.spec.version}"
+    if data.first_missing and not model.takes_missing:
+        text = f"has a missing value in {data.first_missing}; {named} takes no missing values"
+        raise InvalidRequest.of("dataset", text)
+    if model.feature_names and data.feature_names:
+        try:
+            return exact_places(data.feature_names, model.feature_names)
+        except ValueError as error:
+            text = f"does not fit {named}: {error}; register it with the right names, and drop the"
+            raise InvalidRequest.of("dataset", f"{text} columns that are no features") from error
     if model.feature_count and data.feature_count != model.feature_count:
         text = f"has {data.feature_count} feature columns; {named} wants {model.feature_count}"
         raise InvalidRequest.of("dataset", text)
-    if not (model.feature_names and data.feature_names):
-        return
-    pairs = zip(data.feature_names, model.feature_names, strict=False)
-    wrong = [
-        Violation("dataset", f"column {index} is {has!r}; {named} wants {wants!r} there")
-        for index, (has, wants) in enumerate(pairs)
-        if has != wants
-    ]
-    if wrong:
-        raise InvalidRequest(wrong[:MAX_VIOLATIONS])
+    return range(data.feature_count)

@@ -1,8 +1,8 @@
 """The work on one run: one step after the other, each begun from what is written.
 
 Whatever happens, the next one who takes the run goes on from the last write. Effects may therefore
-be repeated, and are harmless then: the deployment is wished with a request id, so that a late wish
-does not bring it back, and a chunk of results is stored under its number once.
+be repeated, and are harmless then: the deployment is commanded with a request id, so that a late
+command does not bring it back, and a chunk of results is stored under its number once.
 
 Failpoints, passed before and after what they name: run-before-deploy, run-after-deploy,
 run-before-score, run-after-score, run-before-chunk, run-after-chunk (the results are stored); and
@@ -19,19 +19,20 @@ import logging
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from controller.deployment import PUBLISHED, Deployment, State, Target
-from controller.deployments import Deployments
-from controller.failpoints import Failpoints
-from controller.predictors import Predictors
-from controller.runs.held import HeldRun, RunLost
-from controller.runs.labels import LabelCheck
-from controller.runs.results import Chunk, Tally
-from controller.runs.run import Evaluation, Run, RunState, moved, progressed, tried_again
-from controller.runs.runs import Runs
-from controller.runs.source import Source, Table
-from controller.store.port import StoreError
-from controller.verbs import Verb, Wish
 from trillium.errors import Code, RemoteError, TrilliumError, Unreachable
+
+from ..deployments.document import PUBLISHED, Deployment, State, Target
+from ..deployments.repository import Deployments
+from ..deployments.verbs import Command, Verb
+from ..failpoints import Failpoints
+from ..predictors import Predictors
+from ..store.port import StoreError
+from .held import HeldRun, RunLost
+from .labels import LabelCheck
+from .repository import Runs
+from .results import Chunk, Tally
+from .run import Evaluation, Run, RunState, moved, progressed, tried_again
+from .source import ScoringTable, Source, fitting_columns
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Patience:
     longest_pause_s: float = 5.0
 
     def pause_s(self, fruitless: int) -> float:
-        """The pause before another attempt, after so many without fruit."""
+        """The pause before another attempt, after that many failed ones."""
         return float(min(self.longest_pause_s, self.first_pause_s * 2 ** min(fruitless, 30)))
 
 
@@ -90,9 +91,9 @@ class RunWork:
         self._source = source
         self._failpoints = failpoints
         self._patience = patience
-        self._table: Table | None = None
+        self._table: ScoringTable | None = None
 
-    async def carry_out(self) -> None:
+    async def apply(self) -> None:
         """Work until the run has ended. Raises RunLost, StoreError."""
         run = self._held.run
         if run.fruitless > self._patience.attempts:
@@ -134,17 +135,17 @@ class RunWork:
                 raise Hopeless(f"a run that is {run.state.value} cannot be worked on")
 
     async def _deploy(self) -> None:
-        """Wish for the run's own deployment; once in the run's life, however often this is done."""
+        """Command the run's own deployment; once in its life, however often this is called."""
         run = self._held.run
         stored = await self._deployments.get(run.deployment)
         if stored is not None:
-            there = stored.deployment
+            there = stored.value
             if there.run != run.id and there.spec.target is not Target.ABSENT:
                 raise Hopeless(f"there is a deployment {run.deployment!r} that is another's")
         model = await self._source.model_version(run.model, run.model_version)
-        wish = Wish(Verb.LOAD, run.deployment, model.spec, f"run.{run.life}", run.id)
+        command = Command(Verb.LOAD, run.deployment, model.spec, f"run.{run.life}", run.id)
         self._failpoints.passed("run-before-deploy")
-        await self._deployments.carry_out(wish)
+        await self._deployments.apply(command)
         self._failpoints.passed("run-after-deploy")
 
     async def _addresses(self) -> list[str]:
@@ -153,7 +154,7 @@ class RunWork:
         while True:
             changed = self._deployments.changed()
             stored = await self._deployments.get(run.deployment)
-            deployment = None if stored is None else stored.deployment
+            deployment = None if stored is None else stored.value
             if found := addresses_of(deployment, run):
                 return found
             if reason := why_hopeless(deployment, run):
@@ -186,18 +187,23 @@ class RunWork:
         self._failpoints.passed("run-after-chunk")
         await self._held.write(lambda run: progressed(run, rows.stop), "progress")
 
-    async def _read_table(self) -> Table:
+    async def _read_table(self) -> ScoringTable:
         run = self._held.run
         if self._table is None:
             table = await self._source.rows(run.dataset, run.dataset_version)
             if len(table.rows) != run.rows_total:
                 text = f"dataset {run.dataset!r} has {len(table.rows)} rows now"
                 raise Hopeless(f"{text}; it had {run.rows_total}")
+            model = await self._source.model_version(run.model, run.model_version)
+            data = await self._source.dataset(run.dataset, run.dataset_version)
+            columns = list(fitting_columns(model, data))
+            if columns != list(range(len(columns))):
+                table = ScoringTable(table.rows[:, columns], table.labels)
             self._table = table
         return self._table
 
     async def _evaluate(self) -> tuple[Evaluation | None, str]:
-        """What the results say of the model, and if that cannot be said of a labelled dataset, why.
+        """The evaluation of the model by the results, and if a labeled dataset allows none, why.
         Raises Hopeless if some of them are missing."""
         run, tally, expected = self._held.run, Tally(), 1
         labels = LabelCheck(run.class_label, await self._source.classes(run.model))
@@ -246,9 +252,9 @@ def addresses_of(deployment: Deployment | None, run: Run) -> list[str]:
     if deployment is None or (run.temporary and deployment.run != run.id):
         return []
     return [
-        slot.address
-        for slot in deployment.slots
-        if slot.phase in PUBLISHED and slot.digest == run.digest
+        instance.address
+        for instance in deployment.instances
+        if instance.phase in PUBLISHED and instance.digest == run.digest
     ]
 
 
@@ -263,4 +269,6 @@ def why_hopeless(deployment: Deployment | None, run: Run) -> str:
         return f"{named} was given another version of the model"
     if deployment.state is State.FAILED:
         return f"{named} failed: {deployment.detail}"
+    if deployment.trouble:
+        return f"{named} is not there: {deployment.trouble}"
     return ""

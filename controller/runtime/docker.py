@@ -17,7 +17,7 @@ from typing import Any
 from docker import APIClient
 from docker.errors import APIError
 
-from controller.runtime.docker_container import (
+from .docker_container import (
     CPUS,
     MEMORY,
     OWNER,
@@ -29,12 +29,12 @@ from controller.runtime.docker_container import (
     seen,
     state_of,
 )
-from controller.runtime.docker_engine import Engine
-from controller.runtime.docker_errors import Meaning, explanation_of, meaning_of, unreachable
-from controller.runtime.docker_events import EventFollower
-from controller.runtime.docker_settings import DockerSettings
-from controller.runtime.limits import check_limits
-from controller.runtime.port import (
+from .docker_engine import Engine
+from .docker_errors import Meaning, explanation_of, meaning_of, unreachable
+from .docker_events import EventFollower
+from .docker_settings import DockerSettings
+from .limits import check_limits
+from .port import (
     Container,
     ContainerRefused,
     ContainerSpec,
@@ -43,7 +43,7 @@ from controller.runtime.port import (
     RuntimeUnreachable,
     Server,
 )
-from controller.runtime.wakes import Wakes
+from .wakes import RuntimeWatches
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class DockerRuntime:
     def __init__(self, settings: DockerSettings) -> None:
         self._settings = settings
         self._engine = Engine(settings)
-        self._wakes = Wakes()
+        self._wakes = RuntimeWatches()
         self._events: EventFollower | None = None
         self._endings: dict[str, Ending] = {}
 
@@ -73,7 +73,7 @@ class DockerRuntime:
         self._events = EventFollower(self._engine, self._settings, self._wakes)
 
     async def close(self) -> None:
-        """Let go of the engine. Containers stay, unless `keep_for` says otherwise."""
+        """Let go of the engine. Containers stay, unless `keep_for` is gone."""
         if self._events is not None:
             await self._events.close()
         if self._settings.keep_for:
@@ -132,12 +132,16 @@ class DockerRuntime:
                 return
             found = await self.look()
             log.info("removing what nobody uses any more", extra={"containers": len(found)})
-            removals = (self.remove(each.id, grace_s=0) for each in found)
-            for failure in await asyncio.gather(*removals, return_exceptions=True):
-                if failure is not None:
-                    raise failure
+            await asyncio.gather(*(self._remove_if_possible(each.id) for each in found))
         except (RuntimeFailure, APIError) as error:
             log.warning("containers are left behind", extra={"detail": str(error)})
+
+    async def _remove_if_possible(self, container_id: str) -> None:
+        try:
+            await self.remove(container_id, grace_s=0)
+        except (RuntimeFailure, APIError) as error:
+            facts = {"container": container_id, "detail": str(error)}
+            log.warning("container is left behind", extra=facts)
 
     def changes(self) -> AsyncGenerator[None, None]:
         """Wakes its reader at once, after events, and whenever events may have been missed."""
@@ -269,7 +273,7 @@ class DockerRuntime:
 
 
 def _done(request: Callable[[], object]) -> bool:
-    """Whether the engine did it; False if it says that there is no such container."""
+    """Whether the engine did it; False if it has no such container."""
     try:
         request()
     except APIError as error:

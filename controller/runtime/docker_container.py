@@ -1,4 +1,4 @@
-"""One of our containers as the engine is told of it and tells of it: names, labels, profile."""
+"""A container of ours in the engine's terms: names, labels, profile."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 from docker import APIClient
 from docker.types import LogConfig
 
-from controller.runtime.docker_settings import DockerSettings, Reach
-from controller.runtime.port import Container, ContainerSpec, ContainerState
+from .docker_settings import DockerSettings, Reach
+from .port import Container, ContainerSpec, ContainerState
 
 PORT = 50061
 USER = "10001:10001"
-"""As in the Dockerfile; said here too, so that no image can make it root."""
+"""As in the Dockerfile; set here, too, so that no image can make it root."""
 
 OWNER = "trillium.owner"
 DEPLOYMENT = "trillium.deployment"
-SLOT = "trillium.slot"
+INSTANCE = "trillium.slot"
 ATTEMPT = "trillium.attempt"
 CPUS = "trillium.cpus"
 MEMORY = "trillium.memory_bytes"
@@ -44,15 +44,15 @@ class Ending:
 
 def name_of(spec: ContainerSpec, owner: str) -> str:
     """The container's name: no two attempts share one."""
-    return f"trillium-{owner}-{spec.deployment}-{spec.slot}-{spec.attempt}"
+    return f"trillium-{owner}-{spec.deployment}-{spec.instance}-{spec.attempt}"
 
 
 def attempt_labels(spec: ContainerSpec, owner: str) -> dict[str, str]:
-    """What tells one attempt from all others."""
+    """What distinguishes an attempt from all others."""
     return {
         OWNER: owner,
         DEPLOYMENT: spec.deployment,
-        SLOT: str(spec.slot),
+        INSTANCE: str(spec.instance),
         ATTEMPT: str(spec.attempt),
     }
 
@@ -122,18 +122,18 @@ def state_of(entry: Mapping[str, Any]) -> ContainerState:
 
 
 def seen(entry: Mapping[str, Any], ending: Ending, settings: DockerSettings) -> Container | None:
-    """An entry of the engine's list as the port tells it; None if its labels are not ours."""
+    """An entry of the engine's list in the port's terms; None if its labels are not ours."""
     labels = entry.get("Labels") or {}
     try:
         deployment = labels[DEPLOYMENT]
-        slot, attempt = int(labels[SLOT]), int(labels[ATTEMPT])
+        instance, attempt = int(labels[INSTANCE]), int(labels[ATTEMPT])
     except (KeyError, ValueError):
         return None
     state = state_of(entry)
     return Container(
         id=entry["Id"],
         deployment=deployment,
-        slot=slot,
+        instance=instance,
         attempt=attempt,
         state=state,
         address=_address(entry, settings) if state is ContainerState.RUNNING else "",

@@ -15,9 +15,9 @@ from docker import APIClient
 from docker.errors import APIError, DockerException
 from docker.tls import TLSConfig
 
-from controller.runtime.docker_errors import Meaning, meaning_of, unreachable
-from controller.runtime.docker_settings import DockerSettings
-from controller.runtime.port import RuntimeUnreachable
+from .docker_errors import Meaning, meaning_of, unreachable
+from .docker_settings import DockerSettings
+from .port import RuntimeUnreachable
 
 T = TypeVar("T")
 
@@ -133,10 +133,10 @@ class Engine:
         whatever that is."""
         client = self._client("{}.{}".format(*NEWEST_API), NEGOTIATION_S)
         try:
-            said = client.version(api_version=False)
+            answer = client.version(api_version=False)
         finally:
             client.close()
-        return version_to_speak(said)
+        return version_to_speak(answer)
 
 
 def check_listening(base_url: str) -> None:
@@ -151,10 +151,11 @@ def check_listening(base_url: str) -> None:
             probe.connect(path)
 
 
-def version_to_speak(said: Mapping[str, str]) -> str:
-    """The version of the API for an engine that answers `said` to "version": its newest, but none
+def version_to_speak(answer: Mapping[str, str]) -> str:
+    """The version of the API for an engine that answers `answer` to "version": its newest, but none
     newer than what we know, unless it has dropped that."""
     newest, oldest = (
-        tuple(map(int, said.get(key, "1.24").split("."))) for key in ("ApiVersion", "MinAPIVersion")
+        tuple(map(int, answer.get(key, "1.24").split(".")))
+        for key in ("ApiVersion", "MinAPIVersion")
     )
     return ".".join(map(str, max(oldest, min(newest, NEWEST_API))))

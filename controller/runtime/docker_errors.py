@@ -7,12 +7,12 @@ from enum import Enum
 import requests
 from docker.errors import APIError
 
-from controller.runtime.docker_settings import DockerSettings
-from controller.runtime.port import RuntimeUnreachable
+from .docker_settings import DockerSettings
+from .port import RuntimeUnreachable
 
 
 class Meaning(Enum):
-    """What an error answer of the engine says."""
+    """What an error answer of the engine means."""
 
     GONE = "gone"
     """There is no such container, or there will not be one in a moment."""
@@ -52,7 +52,7 @@ def explanation_of(error: APIError) -> str:
 
 
 def meaning_of(error: APIError) -> Meaning:
-    """What an error answer says, whatever was asked."""
+    """What an error answer means, whatever was asked."""
     words = explanation_of(error).lower()
     for status, fragment, meaning in _TABLE:
         if error.status_code == status and fragment in words:

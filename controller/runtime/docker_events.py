@@ -14,16 +14,16 @@ from docker import APIClient
 from docker.errors import DockerException
 from docker.types import CancellableStream
 
-from controller.runtime.docker_container import OWNER, label_filter
-from controller.runtime.docker_engine import Engine
-from controller.runtime.docker_settings import DockerSettings
-from controller.runtime.wakes import Wakes
+from .docker_container import OWNER, label_filter
+from .docker_engine import Engine
+from .docker_settings import DockerSettings
+from .wakes import RuntimeWatches
 
 log = logging.getLogger(__name__)
 
 CONNECT_S = 5
 SILENCE_S = 20
-"""A stream without events for so long is made anew, as its engine may hang; that wakes, too."""
+"""A stream without events for this long is reopened, as its engine may hang; that wakes, too."""
 LEAST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 3.0
 
@@ -31,7 +31,7 @@ LONGEST_PAUSE_S = 3.0
 class EventFollower:
     """A thread that wakes whoever waits for changes, and comes back after every loss."""
 
-    def __init__(self, engine: Engine, settings: DockerSettings, wakes: Wakes) -> None:
+    def __init__(self, engine: Engine, settings: DockerSettings, wakes: RuntimeWatches) -> None:
         self._engine = engine
         self._settings = settings
         self._wakes = wakes

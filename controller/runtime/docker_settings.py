@@ -42,7 +42,7 @@ class DockerSettings:
     image: str
     """With Python and the predictor, on the engine already: nothing is ever pulled."""
     owner: str
-    """Tells our containers from those of other controllers on the engine: 1 to 32 lower-case
+    """Marks our containers among those of other controllers on the engine: 1 to 32 lower-case
     letters and digits. No dash, so that two owners never make the same container name."""
     reach: Reach = Reach.LOOPBACK
     network: str = "bridge"
@@ -51,9 +51,9 @@ class DockerSettings:
     server: str = "docker"
     """What the engine is called in `Container.server` and `Server.name`."""
     cpus: float = 1.0
-    """For a container whose spec says nothing."""
+    """For a container whose spec has none."""
     memory_bytes: int = 1024 * MIB
-    """For a container whose spec says nothing."""
+    """For a container whose spec has none."""
     pids: int = 256
     """Most processes and threads in a container."""
     temporary_bytes: int = 64 * MIB
@@ -68,7 +68,7 @@ class DockerSettings:
 
     def __post_init__(self) -> None:
         if not _OWNER.fullmatch(self.owner):
-            text = "1 to 32 lower-case letters and digits are wanted"
+            text = "expected 1 to 32 lower-case letters and digits"
             raise ValueError(f"the owner {self.owner!r} cannot be used: {text}")
         if self.reach is Reach.NETWORK and self.network in ("bridge", "host", "none", "default"):
             raise ValueError(

@@ -2,8 +2,8 @@
 
 Rules that make it safe, whoever calls and however late a request is carried out:
 
-- A container is one attempt to fill one slot of one deployment. Owner, deployment, slot and attempt
-  are in its labels, and its name is made of them; the attempt only ever grows.
+- A container is one attempt at one instance of one deployment. Owner, deployment, instance and
+  attempt are in its labels, and its name is made of them; the attempt only ever grows.
 - A container is removed by its full id, as `look` gave it, never by name.
 - It is never restarted in place, and never removed by the engine itself: its log and exit code stay
   until the controller has read them.
@@ -29,16 +29,16 @@ class ContainerState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """A container that is wanted: a predictor without a model, waiting for LoadModel."""
+    """A container to create: a predictor without a model, waiting for LoadModel."""
 
     deployment: str
-    slot: int
+    instance: int
     attempt: int
     cpus: float | None = None
-    """Cores it may use; None means what the runtime gives when nothing is said."""
+    """Cores it may use; None means the runtime's default."""
     memory_bytes: int | None = None
-    """Memory, swap included, that it may use; None means what the runtime gives when nothing is
-    said."""
+    """Memory, swap included, that it may use; None means the runtime's
+    default."""
     image: str = ""
     """Image to run; empty means the runtime's own. Processes have none and do not look at it."""
 
@@ -50,7 +50,7 @@ class Container:
     id: str
     """Full id, 64 hexadecimal digits; new for every container."""
     deployment: str
-    slot: int
+    instance: int
     attempt: int
     state: ContainerState
     address: str = ""
@@ -59,7 +59,7 @@ class Container:
     server: str = ""
     """The engine or node that it is on."""
     exit_code: int | None = None
-    """Of one that has exited, as a shell tells it: 128 plus the number of the signal that ended it.
+    """Of one that has exited, as a shell reports it: 128 plus the signal that ended it.
     None while it runs, and where the engine does not know."""
     out_of_memory: bool = False
     """Whether it was killed for using more memory than it may."""
@@ -120,8 +120,8 @@ class Runtime(Protocol):
         ...
 
     async def create(self, spec: ContainerSpec) -> None:
-        """Make and start a container. If one of that deployment, slot and attempt is there, nothing
-        is done, but that it is started if it never was. Raises RuntimeUnreachable,
+        """Make and start a container. If one of that deployment, instance and attempt is there,
+        nothing is done, but that it is started if it never was. Raises RuntimeUnreachable,
         ContainerRefused.
 
         Cancelling the caller does not cancel the engine's work: the next look decides.

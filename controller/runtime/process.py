@@ -28,18 +28,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from controller.runtime.limits import check_limits
-from controller.runtime.port import (
+from trillium.server import programs
+from trillium.server.tasks import Supervisor
+
+from .limits import check_limits
+from .port import (
     Container,
     ContainerRefused,
     ContainerSpec,
+    RuntimeFailure,
     RuntimeUnreachable,
     Server,
 )
-from controller.runtime.process_child import Child
-from controller.runtime.process_folder import PrivateFolder
-from controller.runtime.process_template import Template, is_possible
-from controller.runtime.wakes import Wakes
+from .process_child import PredictorProcess
+from .process_folder import PrivateFolder
+from .process_template import Template, is_possible
+from .wakes import RuntimeWatches
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +75,9 @@ class ProcessRuntime:
     def __init__(self, settings: ProcessSettings | None = None) -> None:
         self._settings = settings or ProcessSettings()
         self._server = socket.gethostname()
-        self._children: dict[str, Child] = {}
-        self._wakes = Wakes()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._children: dict[str, PredictorProcess] = {}
+        self._wakes = RuntimeWatches()
+        self._tasks = Supervisor()
         self._folder: PrivateFolder | None = None
         self._template = Template(self._settings.environment) if is_possible() else None
 
@@ -88,7 +92,7 @@ class ProcessRuntime:
             self._folder = await asyncio.to_thread(PrivateFolder, self._settings.folder)
         except OSError as error:
             raise RuntimeUnreachable(f"there is no folder for processes: {error}") from error
-        self._begin(self._inspect_for_ever())
+        self._tasks.keep("inspection of predictors", self._inspect_all)
 
     async def close(self) -> None:
         """End all children and delete what they left."""
@@ -99,9 +103,7 @@ class ProcessRuntime:
             await self._template.close()
         children = tuple(self._children.values())
         await asyncio.gather(*(self._end(each, self._settings.close_grace_s) for each in children))
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
         self._wakes.close()
         await asyncio.to_thread(folder.delete)
 
@@ -118,15 +120,16 @@ class ProcessRuntime:
         child = self._find(spec)
         if child is None:
             # 256 random bits: no two starts share them, also across controllers and machines.
-            child = Child(secrets.token_hex(32), spec, folder.path)
+            child = PredictorProcess(secrets.token_hex(32), spec, folder.path)
             self._children[child.id] = child
-        await asyncio.shield(self._begin(self._start(child)))
+        await asyncio.shield(self._begin(f"start of {child.id}", self._start(child)))
 
     async def remove(self, container_id: str, *, grace_s: float = 10.0) -> None:
         """End a child, and forget it and its output."""
         self._opened()
         if child := self._children.get(container_id):
-            await asyncio.shield(self._begin(self._remove(child, grace_s)))
+            removal = self._remove(child, grace_s)
+            await asyncio.shield(self._begin(f"removal of {child.id}", removal))
 
     async def logs(self, container_id: str, *, lines: int = 50) -> str:
         """The last lines of a child's output."""
@@ -161,27 +164,18 @@ class ProcessRuntime:
             raise RuntimeUnreachable("the runtime is not open")
         return self._folder
 
-    def _find(self, spec: ContainerSpec) -> Child | None:
-        wanted = (spec.deployment, spec.slot, spec.attempt)
+    def _find(self, spec: ContainerSpec) -> PredictorProcess | None:
+        wanted = (spec.deployment, spec.instance, spec.attempt)
         for child in self._children.values():
-            if (child.spec.deployment, child.spec.slot, child.spec.attempt) == wanted:
+            if (child.spec.deployment, child.spec.instance, child.spec.attempt) == wanted:
                 return child
         return None
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Do `work` in a task that outlives a caller who gives up."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
+    def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do `work` in a task that goes on if its caller gives up."""
+        return self._tasks.start(name, work, expected=RuntimeFailure)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        # Asked for here, as the caller who would have got it may have given up.
-        if not task.cancelled() and (error := task.exception()):
-            log.debug("a task of the process runtime failed", exc_info=error)
-
-    async def _start(self, child: Child) -> None:
+    async def _start(self, child: PredictorProcess) -> None:
         own = (f"--listen={child.address}", f"--parent-pid={os.getpid()}")
         arguments = (*own, *self._settings.arguments)
         async with child.starting:
@@ -189,8 +183,9 @@ class ProcessRuntime:
                 return
             try:
                 if self._template is None or not await child.fork(self._template, arguments):
-                    command = (sys.executable, "-m", "predictor", *arguments)
-                    await child.start(command, self._settings.environment)
+                    command = programs.command("predictor", *arguments)
+                    environment = self._settings.environment or programs.environment()
+                    await child.start(*command, environment=environment)
             except (FileNotFoundError, PermissionError) as error:
                 await self._forget(child)
                 raise ContainerRefused(f"{sys.executable} cannot be started: {error}") from error
@@ -198,18 +193,18 @@ class ProcessRuntime:
                 await self._forget(child)
                 text = f"this machine cannot start another process now: {error}"
                 raise RuntimeUnreachable(text) from error
-            self._begin(self._reap(child))
+            self._begin(f"end of {child.id}", self._reap(child))
         self._wakes.wake()
 
-    async def _reap(self, child: Child) -> None:
+    async def _reap(self, child: PredictorProcess) -> None:
         await child.ended()
         self._wakes.wake()
 
-    async def _end(self, child: Child, grace_s: float) -> None:
+    async def _end(self, child: PredictorProcess, grace_s: float) -> None:
         async with child.starting:
             await child.stop(grace_s)
 
-    async def _remove(self, child: Child, grace_s: float) -> None:
+    async def _remove(self, child: PredictorProcess, grace_s: float) -> None:
         async with child.starting:
             pass
         await child.stop(grace_s)
@@ -217,19 +212,19 @@ class ProcessRuntime:
             raise RuntimeUnreachable(f"the system did not end the process of {child.id} in time")
         await self._forget(child)
 
-    async def _forget(self, child: Child) -> None:
+    async def _forget(self, child: PredictorProcess) -> None:
         self._children.pop(child.id, None)
         await asyncio.to_thread(child.delete)
         self._wakes.wake()
 
-    async def _inspect_for_ever(self) -> None:
+    async def _inspect_all(self) -> None:
         while True:
             await asyncio.sleep(INSPECTION_S)
             for child in tuple(self._children.values()):
                 with contextlib.suppress(OSError):
                     await asyncio.to_thread(self._inspect, child)
 
-    def _inspect(self, child: Child) -> None:
+    def _inspect(self, child: PredictorProcess) -> None:
         limit = child.spec.memory_bytes
         if limit is not None and child.memory_bytes() > limit:
             child.out_of_memory = True

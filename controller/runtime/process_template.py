@@ -18,7 +18,8 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from trillium.process import start_child
+from trillium.server import programs
+from trillium.server.children import start_process
 
 log = logging.getLogger(__name__)
 
@@ -71,15 +72,18 @@ class Template:
         self._turn = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
         self._socket: socket.socket | None = None
+        self._is_closed = False
 
     async def fork(self, arguments: Sequence[str], output: int) -> Forked | None:
         """A predictor with these arguments, in a session of its own, that writes to `output`.
 
         None if the template has ended, as where something that it imports is missing, or if what
-        it forked is no child of ours: start the predictor by itself, whose output tells. Raises
-        OSError if there can be no process now.
+        it forked is no child of ours: start the predictor by itself, whose output shows why. Raises
+        OSError if there can be no process now, or none any more because it was closed.
         """
         async with self._turn:
+            # A runtime that closes may still have starts under way.
+            self._refuse_if_closed()
             if self._socket is None:
                 await self._start()
             assert self._socket is not None
@@ -89,6 +93,7 @@ class Template:
                 await self._end()
                 raise
             if pid is None:
+                self._refuse_if_closed()
                 log.warning("the template of the predictors has ended")
                 await self._end()
                 return None
@@ -105,7 +110,8 @@ class Template:
                 raise
 
     async def close(self) -> None:
-        """End the template; what was forked from it goes on, and who asks it now gets nothing."""
+        """End the template for good; what was forked from it goes on."""
+        self._is_closed = True
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
@@ -117,15 +123,18 @@ class Template:
         self._socket.settimeout(ANSWER_S)
         with theirs:
             try:
-                self._process = await start_child(
-                    *(sys.executable, "-m", "predictor.template", _ROOM),
+                self._process = await start_process(
+                    *programs.command("predictor.template", _ROOM),
                     stdin=theirs.fileno(),
-                    env=self._environment,
-                    start_new_session=True,
+                    env=self._environment or programs.environment(),
                 )
-            except OSError:
+            except BaseException:
                 await self._end()
                 raise
+
+    def _refuse_if_closed(self) -> None:
+        if self._is_closed:
+            raise OSError("the template of the predictors is closed")
 
     async def _end(self) -> None:
         if self._socket is not None:

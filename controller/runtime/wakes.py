@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
-from controller.runtime.port import RuntimeUnreachable
+from .port import RuntimeUnreachable
 
 
-class Wakes:
-    """Tells every watch of one runtime that containers may have changed. For one event loop."""
+class RuntimeWatches:
+    """Wakes every watch of one runtime when containers may have changed. For one event loop."""
 
     def __init__(self) -> None:
         self._watches: set[asyncio.Event] = set()

@@ -1,6 +1,6 @@
 """What is the same about blobs in every store: they are checked, and cut into chunks.
 
-A blob is a number of chunks and, written last, a head that says how many there are: without a head
+A blob is a number of chunks and, written last, a head with their number: without a head
 there is nothing to read. The chunks of a digest are always the same, so one that an interrupted or
 a concurrent put left behind is as good as one's own. Until the head is written they expire, so what
 an interrupted put leaves is removed in the end.
@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from datetime import timedelta
 
-from controller.store.port import StoreError
+from .port import StoreError
 
 CHUNK_BYTES = 4 * 2**20
 """Well below the 16 MiB of a MongoDB document, and a write that holds nobody up for long. Written

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 
-from controller.store.port import FILTERS, MAX_BODY_BYTES, Kind, Scalar, TooLarge
+from .port import FILTERS, MAX_BODY_BYTES, Kind, Scalar, TooLarge
 
 _MAX_DEPTH = 64
 """Levels of nesting; MongoDB stores about a hundred, and a JSON parser recurses."""

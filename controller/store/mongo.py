@@ -24,21 +24,23 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime
 
-from controller.store import codec, mongo_queries
-from controller.store.mongo_blobs import MongoBlobs
-from controller.store.mongo_connection import MongoConnection
-from controller.store.mongo_schema import prepare
-from controller.store.mongo_watch import follow
-from controller.store.port import AlreadyThere, Body, Entry, Kind, Log, Record, Scalar
-from controller.store.wakes import Wakes
 from trillium.clock import Clock, SystemClock
+from trillium.server.tasks import Supervisor
+
+from . import codec, mongo_queries
+from .mongo_blobs import MongoBlobs
+from .mongo_connection import MongoConnection
+from .mongo_schema import prepare
+from .mongo_watch import follow
+from .port import AlreadyThere, Body, Entry, Kind, Log, Record, Scalar
+from .wakes import StoreWatches
 
 _OPEN_S = 60.0
 """An index on a large collection takes its time."""
 
 
 class MongoStore:
-    """Implements `controller.store.port.Store`. Its errors never tell what the URI holds in
+    """Implements `controller.store.port.Store`. Its errors never show what the URI holds in
     secret."""
 
     def __init__(
@@ -57,8 +59,8 @@ class MongoStore:
         self.database = database
         self._connection = MongoConnection(uri, database, call_timeout_s)
         self._blobs = MongoBlobs(self._connection, clock or SystemClock())
-        self._wakes = Wakes()
-        self._following: asyncio.Task[None] | None = None
+        self._wakes = StoreWatches()
+        self._tasks = Supervisor()
 
     async def open(self) -> None:
         self._connection.open()
@@ -74,9 +76,9 @@ class MongoStore:
     async def close(self) -> None:
         self._wakes.close()
         await self._connection.close()
-        following, self._following = self._following, None
-        if following:
-            await following
+        # It ends by itself: the driver is not to be cancelled.
+        if self._tasks.running:
+            await asyncio.wait(self._tasks.running)
 
     async def create(
         self, kind: Kind, id: str, body: Body, *, expires: datetime | None = None
@@ -161,8 +163,8 @@ class MongoStore:
         return await self._blobs.get(digest)
 
     def watch(self, *kinds: Kind) -> AsyncGenerator[None, None]:
-        if self._connection.is_open and self._following is None:
-            self._following = asyncio.create_task(follow(self._connection, self._wakes))
+        if self._connection.is_open and not self._tasks.running:
+            self._tasks.start("change stream of the store", follow(self._connection, self._wakes))
         return self._wakes.watch(kinds)
 
     async def ping(self) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 
 from pymongo.errors import DuplicateKeyError
 
-from controller.store import blobs
-from controller.store.mongo_connection import MongoConnection
-from controller.store.mongo_queries import Database, Document
-from controller.store.mongo_schema import BLOBS, CHUNKS
-from controller.store.port import StoreError
 from trillium.clock import Clock
+
+from . import blobs
+from .mongo_connection import MongoConnection
+from .mongo_queries import Database, Document
+from .mongo_schema import BLOBS, CHUNKS
+from .port import StoreError
 
 
 class MongoBlobs:

@@ -15,8 +15,10 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from controller.store.mongo_errors import FOREIGN, Sentences
-from controller.store.port import StoreUnavailable
+from trillium.server.tasks import Supervisor
+
+from .mongo_errors import FOREIGN, Sentences
+from .port import StoreError, StoreUnavailable
 
 Document: TypeAlias = dict[str, Any]
 T = TypeVar("T")
@@ -48,7 +50,7 @@ class MongoConnection:
         self._timeout_s = timeout_s
         self._sentences = Sentences(uri)
         self._client: AsyncMongoClient[Document] | None = None
-        self._running: set[asyncio.Task[Any]] = set()
+        self._tasks = Supervisor()
 
     def open(self) -> None:
         """Make the client if there is none; it connects when it is first used.
@@ -88,8 +90,8 @@ class MongoConnection:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
-        if self._running:
-            await asyncio.wait(self._running, timeout=self._timeout_s)
+        if self._tasks.running:
+            await asyncio.wait(self._tasks.running, timeout=self._timeout_s)
 
     @property
     def is_open(self) -> bool:
@@ -98,7 +100,7 @@ class MongoConnection:
 
     @property
     def database(self) -> AsyncDatabase[Document]:
-        """The database; whatever the URI says, its writes wait for a majority and for the journal:
+        """The database; whatever the URI sets, its writes wait for a majority and for the journal:
         with less, a killed server was seen to lose and to roll back what it had acknowledged."""
         if self._client is None:
             raise StoreUnavailable("the store is closed")
@@ -126,9 +128,10 @@ class MongoConnection:
         and forgets a cancellation that meets an error answer.
         """
         limit_s = self._timeout_s if timeout_s is None else timeout_s
-        task = asyncio.create_task(self._translated(work(self.database)))
-        self._running.add(task)
-        task.add_done_callback(self._ended)
+        # Expected errors are the caller's, if there is one left.
+        task = self._tasks.start(
+            "call of the database", self._translated(work(self.database)), expected=StoreError
+        )
         done, _ = await asyncio.wait({task}, timeout=limit_s)
         if not done:
             raise self._sentences.of_timeout(limit_s)
@@ -139,8 +142,3 @@ class MongoConnection:
             return await work
         except FOREIGN as error:
             raise self._sentences.of(error) from error
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._running.discard(task)
-        if not task.cancelled():
-            task.exception()  # Looked at, for nobody may be left to do so.

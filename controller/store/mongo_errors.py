@@ -1,4 +1,4 @@
-"""What the errors of MongoDB and its driver mean for a store, said without the URI's secrets."""
+"""What the errors of MongoDB and its driver mean for a store, without the URI's secrets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pymongo.errors import (
     WriteConcernError,
 )
 
-from controller.store.port import StoreError, StoreUnavailable, TooLarge
+from .port import StoreError, StoreUnavailable, TooLarge
 
 FOREIGN = (PyMongoError, BSONError)
 """Everything that a call of the driver raises on purpose."""
@@ -68,16 +68,16 @@ class Sentences:
     def of_uri(self, error: Exception) -> StoreError:
         """For an error of making the client. The message may quote any part of the URI, the
         password too when a `:` or `@` is misplaced; if it does, it is left out."""
-        said = str(error)
-        if any(word in said for word in self._words):
-            said = "check hosts and options, and percent-encode : / ? # @ in user and password"
-        return StoreError(f"the MongoDB URI cannot be used: {said}")
+        text = str(error)
+        if any(word in text for word in self._words):
+            text = "check hosts and options, and percent-encode : / ? # @ in user and password"
+        return StoreError(f"the MongoDB URI cannot be used: {text}")
 
     def of(self, error: Exception) -> StoreError:
         """For an error of a call."""
-        said = self._without_login(str(error))
+        text = self._without_login(str(error))
         if isinstance(error, DocumentTooLarge) or _code(error) in _TOO_LARGE:
-            return TooLarge(f"MongoDB does not take so large a document: {said}")
+            return TooLarge(f"MongoDB does not take so large a document: {text}")
         if _code(error) in _UNAUTHORIZED:
             return StoreUnavailable(
                 f"MongoDB at {self._place} refuses the user: check name, password, authSource and "
@@ -86,23 +86,23 @@ class Sentences:
         if isinstance(error, InvalidOperation):
             return StoreUnavailable("the store is closed")
         if is_passing(error):
-            return StoreUnavailable(f"MongoDB at {self._place} cannot do it now: {said}")
+            return StoreUnavailable(f"MongoDB at {self._place} cannot do it now: {text}")
         if _code(error) == _REFUSED_BY_VALIDATOR:
-            return StoreError(f"the validator of the collection refuses the document: {said}")
+            return StoreError(f"the validator of the collection refuses the document: {text}")
         if isinstance(error, InvalidDocument):
-            return StoreError(f"the document is no BSON: {said}")
-        return StoreError(f"MongoDB at {self._place} refuses: {said}")
+            return StoreError(f"the document is no BSON: {text}")
+        return StoreError(f"MongoDB at {self._place} refuses: {text}")
 
     def of_timeout(self, timeout_s: float) -> StoreUnavailable:
         """For a call that took too long."""
         return StoreUnavailable(f"MongoDB at {self._place} did not answer within {timeout_s:g} s")
 
-    def _without_login(self, said: str) -> str:
+    def _without_login(self, text: str) -> str:
         for word in sorted(self._login, key=len, reverse=True):
-            # A word this short may be part of any other; the driver never says a password anyway.
+            # A word this short may be part of any other; the driver never shows a password anyway.
             if len(word) > 3:
-                said = said.replace(word, "***")
-        return said
+                text = text.replace(word, "***")
+        return text
 
 
 def is_passing(error: Exception) -> bool:

@@ -15,9 +15,9 @@ from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError, PyMongoError
 from pymongo.read_concern import ReadConcern
 
-from controller.store import codec
-from controller.store.mongo_errors import FOREIGN, may_have_happened
-from controller.store.port import Entry, Kind, Log, Record, Scalar
+from . import codec
+from .mongo_errors import FOREIGN, may_have_happened
+from .port import Entry, Kind, Log, Record, Scalar
 
 Document: TypeAlias = dict[str, Any]
 Database: TypeAlias = AsyncDatabase[Document]

@@ -1,8 +1,8 @@
 """The collections of a MongoDB store: what their documents look like, and their indexes.
 
 A record is `{_id, rev, op, body, escaped?, expires?}`. `op` names the last write. The caller's body
-stands under `body`, so no key of his can meet one of ours, nor be taken for an operator; dots in
-his keys are plain characters there, and keys that start with `$` are escaped, which `escaped` says.
+stands under `body`, so no key of it can meet one of ours, nor be taken for an operator; dots in its
+keys are plain characters there, and keys that start with `$` are escaped, as `escaped` records.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pymongo import ASCENDING, IndexModel
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import OperationFailure
 
-from controller.store.port import FILTERS, Kind, Log
+from .port import FILTERS, Kind, Log
 
 BLOBS = "blobs"
 CHUNKS = "chunks"
@@ -24,7 +24,7 @@ _SCALAR = ["string", "bool", "int", "long", "null"]
 
 
 async def prepare(database: AsyncDatabase[dict[str, Any]]) -> None:
-    """Make the collections, validators and indexes that are missing, and mend other validators.
+    """Make missing collections, validators and indexes, and replace outdated validators.
 
     Harmless when repeated, and when several do it at once.
     """

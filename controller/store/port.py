@@ -1,7 +1,7 @@
 """What the controller asks of a store. No query dialect, no transaction, no clock.
 
-A store holds *records*: JSON-like bodies with a revision, told apart by kind and id. A record is
-changed by compare-and-set only, so every invariant has to live in one record. Beside records there
+A store holds *records*: JSON-like bodies with a revision, identified by kind and id. A record is
+changed by compare-and-set only, so every invariant has to live in one record. Besides records there
 are *logs* (entries that are only ever appended, each with a number of its own choosing) and *blobs*
 (bytes named by their SHA-256).
 
@@ -12,7 +12,7 @@ raise StoreError, too, for what needs a person: a damaged file, a database made 
 All methods may be called at once from many tasks of one event loop.
 
 Revisions begin at 1 again when an id is deleted and created anew. Who uses an id again must have
-something in the body by which he tells the two lives apart, or let the record stand.
+something in the body that distinguishes the two lives, or let the record stand.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Store(Protocol):
         revision or is gone. Raises TooLarge.
 
         A lost connection is healed inside where that is safe: the record is read again, and if it
-        holds this very write, that is a success. `expires` replaces what was said before; None
+        holds this very write, that is a success. `expires` replaces the earlier one; None
         means never.
         """
         ...

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from controller.store import codec
-from controller.store.port import (
+from trillium.clock import Clock, SystemClock
+from trillium.server.tasks import Supervisor
+
+from . import codec
+from .port import (
     AlreadyThere,
     Body,
     Entry,
@@ -28,9 +31,9 @@ from controller.store.port import (
     StoreError,
     StoreUnavailable,
 )
-from controller.store.sqlite_blobs import SqliteBlobs
-from controller.store.sqlite_file import SqliteFile
-from controller.store.sqlite_queries import (
+from .sqlite_blobs import SqliteBlobs
+from .sqlite_file import SqliteFile
+from .sqlite_queries import (
     Changes,
     append_entry,
     delete_record,
@@ -42,8 +45,7 @@ from controller.store.sqlite_queries import (
     remove_expired,
     replace_record,
 )
-from controller.store.wakes import Wakes
-from trillium.clock import Clock, SystemClock
+from .wakes import StoreWatches
 
 _log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 0.1
@@ -55,31 +57,33 @@ class SqliteStore:
     """Implements `controller.store.port.Store`."""
 
     def __init__(
-        self, path: Path, *, clock: Clock | None = None, busy_timeout_s: float = 5.0
+        self,
+        path: Path,
+        *,
+        clock: Clock | None = None,
+        busy_timeout_s: float = 5.0,
+        on_failing: Callable[[str, bool], None] = lambda name, failing: None,
     ) -> None:
         """`path` is made if missing, its folder is not.
 
         A call waits `busy_timeout_s` at most for other processes' writes, then raises
-        StoreUnavailable. `clock` decides what has expired.
+        StoreUnavailable. `clock` decides what has expired; `on_failing` is that of a Supervisor.
         """
         self._clock = clock or SystemClock()
         self._file = SqliteFile(path, busy_timeout_s)
         self._blobs = SqliteBlobs(self._file, self._clock)
-        self._wakes = Wakes()
-        self._tending: asyncio.Task[None] | None = None
+        self._wakes = StoreWatches()
+        self._tasks = Supervisor(on_failing)
 
     async def open(self) -> None:
         await self._file.open()
         self._wakes.reopen()
-        if self._tending is None:
-            self._tending = asyncio.create_task(self._tend())
+        if not self._tasks.running:
+            self._tasks.keep("tending of the store's file", self._tend)
 
     async def close(self) -> None:
         self._wakes.close()
-        tending, self._tending = self._tending, None
-        if tending:
-            tending.cancel()
-            await asyncio.gather(tending, return_exceptions=True)
+        await self._tasks.close()
         await self._file.close()
 
     async def create(
@@ -173,7 +177,7 @@ class SqliteStore:
             raise StoreUnavailable("the store's file does not answer within 2 s") from None
 
     async def _tend(self) -> None:
-        """Tell the watches what others changed, and remove what has expired, until cancelled."""
+        """Wake the watches for changes of others, and remove what has expired, until cancelled."""
         seen = Changes()
         looks = 0
         while True:

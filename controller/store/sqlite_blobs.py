@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlite3
 from functools import partial
 
-from controller.store import blobs
-from controller.store.port import StoreError
-from controller.store.sqlite_file import SqliteFile
 from trillium.clock import Clock
+
+from . import blobs
+from .port import StoreError
+from .sqlite_file import SqliteFile
 
 
 class SqliteBlobs:

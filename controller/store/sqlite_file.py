@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from controller.store.port import Kind, StoreError, StoreUnavailable
-from controller.store.sqlite_schema import prepare
-from trillium.private import close_to_others, make_file
+from trillium.server.private import close_to_others, make_file
+
+from .port import Kind, StoreError, StoreUnavailable
+from .sqlite_schema import prepare
 
 T = TypeVar("T")
 
@@ -71,7 +72,7 @@ class SqliteFile:
         """Run `job` in a transaction; it is durable when this returns, and undone if it raises.
 
         `changed` are the kinds of the records that it may change. Cancelling this does not stop
-        the job once it runs. Other programs' transactions are waited for so long as the file was
+        the job once it runs. Other programs' transactions are waited for as long as the file was
         opened with, counted from now: one that hangs does not make a queue of writes wait for each
         other.
         """
@@ -142,7 +143,7 @@ class SqliteFile:
         return connection
 
     def _keep_to_owner(self) -> None:
-        """Make the file for its owner alone; those that SQLite makes beside it get its mode."""
+        """Make the file for its owner alone; those that SQLite adds get its mode."""
         try:
             make_file(self._path)
             for suffix in ("-wal", "-shm"):

@@ -9,8 +9,8 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from controller.store import codec
-from controller.store.port import FILTERS, Entry, Kind, Log, Record, Scalar
+from . import codec
+from .port import FILTERS, Entry, Kind, Log, Record, Scalar
 
 _SWEPT_AT_ONCE = 100
 """Rows of one table that one sweep removes, so that it never holds the file for long."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from controller.store.port import FILTERS, Kind, Log, StoreError
+from .port import FILTERS, Kind, Log, StoreError
 
 VERSION = 1
 """Raised with every change of the tables; the file carries it as its `user_version`."""

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Iterable
 
-from controller.store.port import Kind, StoreUnavailable
+from .port import Kind, StoreUnavailable
 
 
-class Wakes:
+class StoreWatches:
     """Hands news of changes to every watch of one store. For one event loop."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Wakes:
         self._closing.clear()
 
     async def pause(self, duration_s: float) -> None:
-        """Returns after so many seconds, or as soon as this is closed."""
+        """Returns after `duration_s` seconds, or as soon as this is closed."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(duration_s):
                 await self._closing.wait()

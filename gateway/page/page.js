@@ -127,13 +127,13 @@ function showOperation(path, method, operation, schemas) {
 async function main() {
   const place = document.getElementById("operations");
   const answer = await fetch("/openapi.json");
-  const told = await answer.json();
-  const schemas = told.components.schemas;
-  document.getElementById("title").textContent = `${told.info.title} over HTTP, ${told.info.version}`;
-  document.getElementById("about").textContent = told.info.description;
-  const every = Object.entries(told.paths).flatMap(([path, methods]) =>
+  const api = await answer.json();
+  const schemas = api.components.schemas;
+  document.getElementById("title").textContent = `${api.info.title} over HTTP, ${api.info.version}`;
+  document.getElementById("about").textContent = api.info.description;
+  const every = Object.entries(api.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, operation]) => ({ path, method, operation })));
-  place.replaceChildren(...told.tags.flatMap(({ name }) => [
+  place.replaceChildren(...api.tags.flatMap(({ name }) => [
     element("h2", { textContent: name }),
     ...every.filter(({ operation }) => operation.tags.includes(name))
       .map(({ path, method, operation }) => showOperation(path, method, operation, schemas)),

@@ -6,14 +6,14 @@
 # The Dockerfile's own default is used if it is there or can be pulled. Otherwise one is made of
 # this machine's distribution (Debian 12, Ubuntu 24.04 or newer) from the mirror that apt uses, with
 # the machine's CA certificates and pip settings, so that `pip install` works in builds as it does
-# here. What that makes is for this machine's tests, not for publishing. DOCKER_HOST says which
-# engine; it is a second's work when nothing is left to do.
+# here. What that makes is for this machine's tests, not for publishing. DOCKER_HOST names the
+# engine. Takes a second when nothing is left to do.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 made=trillium-base:local
 
-say() { printf 'base image: %s\n' "$*" >&2; }
+note() { printf 'base image: %s\n' "$*" >&2; }
 
 # The settings of pip that mean the same inside a build: whence packages come, and how patiently.
 pip_settings() {
@@ -46,7 +46,7 @@ make_image() (
     fi
     suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
     mirror=$(mirror_of "$suite")
-    [[ -n $mirror ]] || { say "apt knows no mirror of $suite"; exit 1; }
+    [[ -n $mirror ]] || { note "apt knows no mirror of $suite"; exit 1; }
     # mktemp's folder is private, and becomes the image's root, which everyone must read.
     chmod 755 "$root"
     debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates \
@@ -63,12 +63,12 @@ official=$(sed -n 's/^ARG BASE_IMAGE=//p' Dockerfile)
 if docker image inspect "$official" >/dev/null 2>&1; then
     echo "$official"
 elif docker image inspect "$made" >/dev/null 2>&1; then
-    say "using $made, made before"
+    note "using $made, made before"
     echo "$made"
 elif timeout 120 docker pull --quiet "$official" >&2; then
     echo "$official"
 else
-    say "$official cannot be pulled: making $made instead ..."
+    note "$official cannot be pulled: making $made instead ..."
     make_image
     echo "$made"
 fi

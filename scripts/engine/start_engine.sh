@@ -15,8 +15,8 @@
 # again finds its containers; `nsenter --net=DIR/net COMMAND` runs a command in it.
 set -euo pipefail
 
-say() { printf 'engine: %s\n' "$*" >&2; }
-fail() { say "$*"; exit 1; }
+note() { printf 'engine: %s\n' "$*" >&2; }
+fail() { note "$*"; exit 1; }
 
 apart=no
 [[ ${1-} == --apart ]] && { apart=yes; shift; }
@@ -38,7 +38,7 @@ install_engine() {
     [[ ${#missing[@]} -gt 0 ]] || return 0
     command -v apt-get >/dev/null ||
         fail "there is no ${missing[*]}, and no apt-get to install it: install it, or set DOCKER_HOST"
-    say "installing ${missing[*]} ..."
+    note "installing ${missing[*]} ..."
     local policy=/usr/sbin/policy-rc.d made=no
     # The package would start an engine of its own, on the default socket.
     if [[ ! -e $policy ]]; then
@@ -114,13 +114,13 @@ start() {
         }
         sleep 0.1
     done
-    say "started dockerd $(answers "$address") (pid $pid) in $dir"
+    note "started dockerd $(answers "$address") (pid $pid) in $dir"
 }
 
 if [[ $apart == no ]]; then
     for address in ${DOCKER_HOST:+"$DOCKER_HOST"} unix:///var/run/docker.sock; do
         if version=$(answers "$address"); then
-            say "using the engine $version at $address, which is not ours and is never stopped"
+            note "using the engine $version at $address, which is not ours and is never stopped"
             echo "$address"
             exit 0
         fi
@@ -130,7 +130,7 @@ fi
 dir=$(realpath --canonicalize-missing "$dir")
 address=unix://$dir/docker.sock
 if version=$(answers "$address"); then
-    say "dockerd $version is running in $dir already"
+    note "dockerd $version is running in $dir already"
 else
     [[ $EUID == 0 ]] || fail "an engine can be started by root only: use sudo, or set DOCKER_HOST"
     # A socket's path has at most 107 bytes; the longest is containerd's debug socket.

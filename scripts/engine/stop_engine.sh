@@ -7,7 +7,7 @@
 # everything under DIR is deleted. Where nothing runs, nothing happens.
 set -euo pipefail
 
-say() { printf 'engine: %s\n' "$*" >&2; }
+note() { printf 'engine: %s\n' "$*" >&2; }
 
 purge=no
 [[ ${1-} == --purge ]] && { purge=yes; shift; }
@@ -72,7 +72,7 @@ if [[ -s $dir/dockerd.pid ]] && is_ours "$(<"$dir/dockerd.pid")"; then
     kill -CONT "$pid"
     remove_containers
     end "$pid" 30
-    say "dockerd (pid $pid) has ended"
+    note "dockerd (pid $pid) has ended"
 fi
 containerd=$dir/exec/containerd/containerd.pid
 [[ -s $containerd ]] && end "$(<"$containerd")" 10

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import docker
 
-from tests.runtime.engine import IMAGE, client_of, new_owner, ours, remove_all
+from tests.runtime.engine import SERVING_IMAGE, client_of, new_owner, ours, remove_all
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ class Containers:
         self.options = (
             "--runtime=docker",
             f"--docker-url={base_url}",
-            f"--image={IMAGE}",
+            f"--image={SERVING_IMAGE}",
             f"--owner={owner}",
         )
 
@@ -35,7 +35,7 @@ class Containers:
         return await self._ask(lambda: ours(self._client, self.owner))
 
     async def running(self) -> dict[str, str]:
-        """The ids of those that run, by `deployment.slot.attempt`."""
+        """The ids of those that run, by `deployment.instance.attempt`."""
         found = {}
         for entry in await self.all():
             if entry["State"] == "running":

@@ -60,6 +60,10 @@ class Control:
         request = pb.LoadDeploymentRequest(name=f"deployments/{id}", **fields)
         return await self.deployments.LoadDeployment(request, timeout=CALL_S)
 
+    async def update(self, id: str, **fields: Any) -> Any:
+        request = pb.UpdateDeploymentRequest(name=f"deployments/{id}", **fields)
+        return await self.deployments.UpdateDeployment(request, timeout=CALL_S)
+
     async def unload(self, id: str, **fields: Any) -> Any:
         request = pb.UnloadDeploymentRequest(name=f"deployments/{id}", **fields)
         return await self.deployments.UnloadDeployment(request, timeout=CALL_S)

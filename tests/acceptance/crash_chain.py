@@ -90,7 +90,7 @@ class Chain:
     runs: int = 0
     attempt: int = 0
 
-    async def carry_out(self, store: str) -> None:
+    async def apply(self, store: str) -> None:
         for point in self.points:
             async with self._controlling(store, point) as control:
                 await self._recover(control, point)

@@ -19,7 +19,7 @@ from typing import Any
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
-from controller.deployment import Phase
+from controller.deployments.document import InstancePhase
 from tests.acceptance.controllers import Control, controlling, outcome_of, seeded
 from tests.acceptance.crash_chain import Chain, Yard
 from tests.acceptance.processes import ROOT
@@ -193,49 +193,49 @@ def both(*names: str, prefix: str = "") -> tuple[str, ...]:
     return tuple(f"{prefix}{side}-{name}" for name in names for side in ("before", "after"))
 
 
-def writes(*phases: Phase) -> tuple[str, ...]:
+def writes(*phases: InstancePhase) -> tuple[str, ...]:
     return both(*(f"write-{phase.value}" for phase in phases))
 
 
 CHAINS: dict[str, Callable[[Yard], Chain]] = {
     "create": lambda yard: Chain(
-        (*writes(Phase.CREATING), *both("create"), *writes(Phase.IDLE)),
+        (*writes(InstancePhase.CREATING), *both("create"), *writes(InstancePhase.IDLE)),
         asking((LOADED, load), (ABSENT, terminate)),
         check_deployment,
         yard,
     ),
     "load": lambda yard: Chain(
-        (*writes(Phase.LOADING), *both("load"), *writes(Phase.SERVING)),
+        (*writes(InstancePhase.LOADING), *both("load"), *writes(InstancePhase.SERVING)),
         asking((LOADED, load), (ABSENT, terminate)),
         check_deployment,
         yard,
     ),
     "unload": lambda yard: Chain(
-        (*writes(Phase.DRAINING, Phase.UNLOADING), *both("unload")),
+        (*writes(InstancePhase.DRAINING, InstancePhase.UNLOADING), *both("unload")),
         asking((LOADED, load), (CREATED, unload)),
         check_deployment,
         yard,
     ),
     "terminate": lambda yard: Chain(
-        (*writes(Phase.REMOVING, Phase.ABSENT), *both("remove")),
+        (*writes(InstancePhase.REMOVING, InstancePhase.ABSENT), *both("remove")),
         asking((LOADED, load), (ABSENT, terminate)),
         check_deployment,
         yard,
     ),
     "replace": lambda yard: Chain(
-        writes(Phase.REPLACING),
+        writes(InstancePhase.REPLACING),
         asking((LOADED, load), (LOADED, load_other)),
         check_deployment,
         yard,
     ),
     "lose": lambda yard: Chain(
-        writes(Phase.BACKOFF),
+        writes(InstancePhase.BACKOFF),
         asking((LOADED, load), (LOADED, lose_predictor)),
         check_deployment,
         yard,
     ),
     "refuse": lambda yard: Chain(
-        writes(Phase.FAILED),
+        writes(InstancePhase.FAILED),
         asking((CREATED, create_limited), (ABSENT, terminate)),
         check_failed,
         yard,
@@ -301,4 +301,4 @@ def failpoints() -> set[str]:
     assert len(plain) > 10
     # Those of runs' writes are listed where they are passed.
     listed = set(re.findall(r"run-(?:before|after)-[a-z]+(?:-[a-z]+)*", text))
-    return plain | listed | set(writes(*Phase))
+    return plain | listed | set(writes(*InstancePhase))

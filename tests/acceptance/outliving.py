@@ -25,8 +25,8 @@ from controller.app import running_controller
 from controller.config import from_command_line
 from controller.failpoints import Failpoints
 from controller.runtime.port import Container, ContainerSpec, ContainerState, Server
-from trillium import logs
-from trillium.process import run, stop_requested
+from trillium.server import logs
+from trillium.server.process import run, stop_requested
 
 LOOK_EVERY_S = 0.1
 _LAUNCH = """
@@ -58,13 +58,13 @@ class FolderRuntime:
         return [seen for path in sorted(self._folder.iterdir()) if (seen := _seen(path))]
 
     async def create(self, spec: ContainerSpec) -> None:
-        path = self._folder / f"{spec.deployment}.{spec.slot}.{spec.attempt}"
+        path = self._folder / f"{spec.deployment}.{spec.instance}.{spec.attempt}"
         with contextlib.suppress(FileExistsError):
             path.mkdir()
             facts = {
                 "id": secrets.token_hex(32),
                 "deployment": spec.deployment,
-                "slot": spec.slot,
+                "instance": spec.instance,
                 "attempt": spec.attempt,
             }
             (path / "new").write_text(json.dumps(facts))
@@ -147,7 +147,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def pids_in(folder: Path) -> dict[str, int]:
-    """The processes that run in a folder, by `deployment.slot.attempt`."""
+    """The processes that run in a folder, by `deployment.instance.attempt`."""
     found = {path.name: _pid(path) for path in folder.iterdir()}
     return {name: pid for name, pid in sorted(found.items()) if _is_alive(pid)}
 

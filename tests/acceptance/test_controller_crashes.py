@@ -59,7 +59,7 @@ async def test_whatever_controllers_have_done_when_they_die_the_next_one_heals(
 ) -> None:
     chain = CHAINS[name](Children())
     chain.points = [point for point in chain.points if "before-" not in point]
-    await chain.carry_out(copy_of(store, tmp_path))
+    await chain.apply(copy_of(store, tmp_path))
     check_healed(name, chain)
 
 
@@ -69,7 +69,7 @@ async def test_whatever_controllers_die_of_the_next_one_heals(
     store: Path, tmp_path: Path, name: str
 ) -> None:
     chain = CHAINS[name](Children())
-    await chain.carry_out(copy_of(store, tmp_path))
+    await chain.apply(copy_of(store, tmp_path))
     check_healed(name, chain)
 
 

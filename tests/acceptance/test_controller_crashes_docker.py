@@ -67,12 +67,12 @@ async def chains(
     """All chains, on their way."""
     folder, turns = tmp_path_factory.mktemp("crashes"), asyncio.Semaphore(AT_ONCE)
 
-    async def carried_out(name: str, seed: Path, containers: Containers) -> Chain:
+    async def apply(name: str, seed: Path, containers: Containers) -> Chain:
         chain = CHAINS[name](OnEngine(containers))
         # Deaths while recovering are in the matrix of processes; here each recovery is measured.
         chain.heals_each = True
         async with turns:
-            await chain.carry_out(copy_of(seed, folder / name))
+            await chain.apply(copy_of(seed, folder / name))
         return chain
 
     with ExitStack() as stack:
@@ -80,7 +80,7 @@ async def chains(
             tasks = {}
             for name in CHAINS:
                 containers = stack.enter_context(containers_on(engine))
-                tasks[name] = asyncio.create_task(carried_out(name, store, containers))
+                tasks[name] = asyncio.create_task(apply(name, store, containers))
             try:
                 yield tasks
             finally:

@@ -38,7 +38,7 @@ class Shared:
     """What to run as a controller."""
     arguments: Sequence[str]
     running: Callable[[], Awaitable[Mapping[str, Any]]]
-    """What runs, as it is told apart, by `deployment.slot.attempt`."""
+    """What runs, as it is told apart, by `deployment.instance.attempt`."""
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ async def test_a_controller_that_was_stopped_changes_nothing_when_it_goes_on(
 
 
 @pytest.mark.parametrize("shared", EVERYWHERE, indirect=True)
-async def test_two_controllers_at_once_have_one_container_for_each_slot(
+async def test_two_controllers_at_once_have_one_container_for_each_instance(
     shared: Shared, models: Path
 ) -> None:
     async with pair(shared, models) as controls:
@@ -183,12 +183,12 @@ async def test_two_controllers_at_once_have_one_container_for_each_slot(
                 await asyncio.sleep(0.01)
 
         watching = asyncio.create_task(watch())
-        wishes = [
+        commands = [
             (control.load(f"b{number}", model="iris-setosa"))
             for number in range(2)
             for control in controls
         ]
-        codes = await asyncio.gather(*(outcome_of(each) for each in wishes))
+        codes = await asyncio.gather(*(outcome_of(each) for each in commands))
         assert set(codes) == {grpc.StatusCode.OK}
         at_odds: list[Any] = []
         for number in range(2):
@@ -201,8 +201,8 @@ async def test_two_controllers_at_once_have_one_container_for_each_slot(
         seen_enough.set()
         await watching
         for each in seen:
-            slots = [name.rpartition(".")[0] for name in each]
-            assert len(slots) == len(set(slots)), each
+            instances = [name.rpartition(".")[0] for name in each]
+            assert len(instances) == len(set(instances)), each
         assert list(seen[-1]) == ["b0.0.1", "b1.0.1"]
         for number in range(2):
             for control in controls:

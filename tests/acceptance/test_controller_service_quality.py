@@ -69,6 +69,11 @@ async def test_callers_predict_through_all_changes_and_none_fails(
             for _ in range(times):
                 await changed("replaced", control.load("setosa", model_version=1))
                 await changed("replaced", control.load("setosa", newest_version=True))
+            for replicas in (3, 1, 2):
+                await changed("scaled", control.update("setosa", replica_count=replicas))
+                shown = (await control.get("setosa")).instances
+                serving = [each for each in shown if each.address]
+                assert len(serving) == replicas
             await changed("created", control.create("more", "iris-setosa", replica_count=2))
             for _ in range(times):
                 await changed("loaded", control.load("more"))
@@ -175,7 +180,7 @@ async def test_mongod_may_be_killed_for_ten_seconds(
                 known = sorted(each.attempt for each in before[label].instances)
                 assert sum(attempts) == sum(known) + changed
             assert [predictors_at(each) for each in addresses[1:]] == pids[1:]
-            # One for each slot, and one more for what was asked for before.
+            # One for each instance, and one more for what was asked for before.
             assert len(children_of(control.server.pid)) == len(addresses) + 1
             await control.terminate("setosa")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from grpc import aio
 
 from tests.aggregator import fakes
@@ -18,6 +19,7 @@ from tests.aggregator.fakes import FakePredictor, Reaction
 from tests.aggregator.serving import packed
 from tests.oip.calling import question
 from tests.ports import free_ports
+from tests.runtime.engine import ROOT
 from tests.waiting import eventually
 from trillium.aggregator.v1 import aggregator_service_pb2 as pb
 from trillium.errors import Code
@@ -34,6 +36,12 @@ UNCOLLECTED = (
     "import gc, runpy, sys; gc.disable(); sys.argv[0] = 'aggregator';"
     "runpy.run_module('aggregator', run_name='__main__')"
 )
+(AGGREGATOR_MEMORY,) = (
+    int(line.removeprefix("AGGREGATOR_MEMORY=").removesuffix("m")) * 2**20
+    for line in (ROOT / ".env").read_text().splitlines()
+    if line.startswith("AGGREGATOR_MEMORY=")
+)
+"""What the container of the aggregator may use, as shipped."""
 _CLIENT = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
 
 
@@ -46,8 +54,15 @@ class Uncollected:
         self.fake = fake
 
     def resident_bytes(self) -> int:
+        return self._bytes_of("VmRSS")
+
+    def peak_bytes(self) -> int:
+        """The most that was resident so far."""
+        return self._bytes_of("VmHWM")
+
+    def _bytes_of(self, figure: str) -> int:
         status = Path(f"/proc/{self._pid}/status").read_text()
-        return int(status.split("VmRSS:")[1].split()[0]) * 1024
+        return int(status.split(f"{figure}:")[1].split()[0]) * 1024
 
     async def one(self, path: str, raw: bytes, timeout_s: float = 60) -> None:
         try:
@@ -74,8 +89,8 @@ class Uncollected:
 
 
 @asynccontextmanager
-async def uncollected() -> AsyncIterator[Uncollected]:
-    fake = FakePredictor(feature_count=1000, ensemble="iris")
+async def uncollected(features: int = 1000) -> AsyncIterator[Uncollected]:
+    fake = FakePredictor(feature_count=features, ensemble="iris")
     (port,) = free_ports(1)
     async with fakes.running(fake):
         process = await asyncio.create_subprocess_exec(
@@ -170,3 +185,16 @@ async def test_requests_leave_nothing_however_they_end() -> None:
             grown[name] = await least_growth(ask, up)
     kept = {name: size for name, size in grown.items() if size > ALLOWED_BYTES}
     assert not kept, f"a request is kept by {kept}"
+
+
+@pytest.mark.parametrize("reaction", [fakes.scores, fakes.hangs])
+@pytest.mark.parametrize(("count", "megabytes"), [(8, 15), (16, 60)])
+async def test_large_requests_at_once_stay_within_the_limit_of_the_container(
+    count: int, megabytes: int, reaction: Reaction
+) -> None:
+    rows = np.ones((megabytes * 2**20 // 4096, 1024), np.float32)
+    raw = pb.PredictRequest(matrix=packed(rows)).SerializeToString()
+    async with uncollected(features=1024) as up:
+        up.fake.otherwise = reaction
+        await asyncio.gather(*(up.one(AGGREGATOR + "Predict", raw, 5) for _ in range(count)))
+        assert up.peak_bytes() < AGGREGATOR_MEMORY

@@ -15,7 +15,7 @@ import pytest
 from grpc import aio
 
 from aggregator.config import AggregatorConfig
-from aggregator.roster import Endpoint
+from aggregator.plans.roster import Endpoint
 from aggregator.workers import supervise
 from tests.acceptance.processes import aggregator, is_alive, predictor, started
 from tests.acceptance.test_processes import IRIS
@@ -24,7 +24,7 @@ from tests.waiting import eventually
 from trillium.aggregator.v1 import aggregator_service_pb2 as pb
 from trillium.aggregator.v1.aggregator_service_pb2_grpc import AggregatorServiceStub
 from trillium.oip import open_inference_pb2 as oip
-from trillium.process import StartFailed
+from trillium.server.process import StartFailed
 from trillium.tensor.v1 import tensor_pb2
 
 CALLS = 40

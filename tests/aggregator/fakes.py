@@ -18,8 +18,9 @@ import grpc
 import numpy as np
 from google.rpc import status_pb2
 from grpc import aio
+from grpc_health.v1 import health_pb2
 
-from aggregator.roster import Endpoint
+from aggregator.plans.roster import Endpoint
 from tests.ports import free_ports
 from trillium.errors import Code
 from trillium.predictor.v1 import model_service_pb2 as model_pb
@@ -77,6 +78,8 @@ class FakePredictor:
         self.script: deque[Reaction] = deque(script)
         self.otherwise: Reaction = scores
         self.heeds_withdrawals = True
+        self.health_checks: int | None = None
+        """How often it was asked for its health, which it has only if this is set."""
         self.requests: list[Request] = []
         """Every matrix that came."""
         self.withdrawn: list[int] = []
@@ -123,6 +126,10 @@ class FakePredictor:
                         )
                     },
                 ),
+                grpc.method_handlers_generic_handler(
+                    "grpc.health.v1.Health",
+                    {"Check": grpc.unary_unary_rpc_method_handler(self._check_health)},
+                ),
             )
         )
         self._server.add_insecure_port(self.address)
@@ -137,6 +144,14 @@ class FakePredictor:
         self.model = model
         for over in self._streams:
             over.set_exception(EndStream())
+
+    async def _check_health(self, request: bytes, context: Any) -> bytes:
+        if self.health_checks is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no health here")
+            raise AssertionError
+        self.health_checks += 1
+        serving = health_pb2.HealthCheckResponse.SERVING
+        return bytes(health_pb2.HealthCheckResponse(status=serving).SerializeToString())
 
     async def _get_model(self, request: Any, context: Any) -> model_pb.GetModelResponse:
         await self.may_describe.wait()

@@ -20,8 +20,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from aggregator.app import RunningAggregator, running_aggregator
 from aggregator.config import AggregatorConfig
-from aggregator.names import Resolver
-from aggregator.roster import Endpoint
+from aggregator.plans.names import Resolver
+from aggregator.plans.roster import Endpoint
 from predictor.app import RunningPredictor, running_predictor
 from predictor.config import PredictorConfig
 from tests.aggregator import fakes

@@ -12,18 +12,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from aggregator import batching
-from aggregator.batching import (
-    MOST_TURNS,
-    QUIET_TURNS,
-    SHARE_S,
-    Batch,
-    Lane,
-    Outcome,
-    Pace,
-    Part,
-    Ticket,
-)
+from aggregator.lanes import lane as lanes
+from aggregator.lanes.batch import Batch, LastBatch
+from aggregator.lanes.lane import MOST_TURNS, QUIET_TURNS, SHARE_S, Lane
+from aggregator.lanes.ticket import Outcome, Part, Ticket
 from trillium.clock import SystemClock
 from trillium.errors import ClassFailure, Overloaded, Phase
 from trillium.rows import Block
@@ -54,6 +46,10 @@ def put(into: Lane, *values: float, **options: Any) -> Part:
     return part
 
 
+def ignore() -> None:
+    """What a test does when nobody waits for a batch any more."""
+
+
 def values_of(batch: Batch | None) -> list[float]:
     assert batch is not None
     values: list[float] = batch.block.array()[:, 0].tolist()
@@ -66,7 +62,7 @@ def answer(batch: Batch) -> bytes:
 
 
 def outcome_of(part: Part) -> Outcome | None:
-    return part.ticket.outcomes[part.slot]
+    return part.ticket.outcomes[part.index]
 
 
 async def test_what_waits_travels_together_and_each_gets_its_own_rows() -> None:
@@ -76,7 +72,7 @@ async def test_what_waits_travels_together_and_each_gets_its_own_rows() -> None:
     assert values_of(batch) == [1, 2, 3, 4, 5, 6]
     assert queue.take() is None
     assert batch is not None
-    batch.sent_to("host:1")
+    batch.sent_to("host:1", ignore)
     batch.settle(answer(batch))
     assert [outcome_of(part) for part in parts] == [part.ticket.block.data for part in parts]
     assert all(part.ticket.ended for part in parts)
@@ -165,7 +161,7 @@ async def test_a_request_that_is_alone_waits_for_a_few_turns_and_no_timer() -> N
     assert await queue.gather() is None
     turns = 0
     put(queue, 2)
-    assert values_of(await queue.gather(Pace(parts=1))) == [2]
+    assert values_of(await queue.gather(LastBatch(parts=1))) == [2]
     assert turns == 0, "one that follows another does not wait at all"
     counting.cancel()
 
@@ -174,8 +170,8 @@ async def test_a_batch_waits_for_the_callers_of_the_one_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # However slow the machine is, they come in time.
-    monkeypatch.setattr(batching, "LONGEST_PATIENCE_S", 30.0)
-    monkeypatch.setattr(batching, "MOST_PATIENCE_S", 60.0)
+    monkeypatch.setattr(lanes, "LONGEST_PATIENCE_S", 30.0)
+    monkeypatch.setattr(lanes, "MOST_PATIENCE_S", 60.0)
     queue = lane()
     put(queue, 0)
 
@@ -186,7 +182,7 @@ async def test_a_batch_waits_for_the_callers_of_the_one_before(
             put(queue, value)
 
     coming = asyncio.create_task(come_back())
-    assert values_of(await queue.gather(Pace(parts=3, took_s=1000))) == [0, 1, 2]
+    assert values_of(await queue.gather(LastBatch(parts=3, took_s=1000))) == [0, 1, 2]
     await coming
 
 
@@ -194,7 +190,7 @@ async def test_callers_who_do_not_come_back_are_not_waited_for() -> None:
     queue = lane()
     put(queue, 1)
     async with asyncio.timeout(10):
-        assert values_of(await queue.gather(Pace(parts=3, took_s=1000))) == [1]
+        assert values_of(await queue.gather(LastBatch(parts=3, took_s=1000))) == [1]
 
 
 async def test_nobody_is_waited_for_without_end() -> None:
@@ -208,7 +204,7 @@ async def test_nobody_is_waited_for_without_end() -> None:
 
     coming = asyncio.create_task(come_and_come())
     async with asyncio.timeout(10):
-        assert len(values_of(await queue.gather(Pace(parts=10**9, took_s=1000)))) > 1
+        assert len(values_of(await queue.gather(LastBatch(parts=10**9, took_s=1000)))) > 1
     coming.cancel()
 
 
@@ -216,20 +212,20 @@ async def test_a_full_batch_waits_for_nobody() -> None:
     queue = lane(max_batch_rows=3)
     for value in range(3):
         put(queue, value)
-    assert values_of(await queue.gather(Pace(parts=100, took_s=1000))) == [0, 1, 2]
+    assert values_of(await queue.gather(LastBatch(parts=100, took_s=1000))) == [0, 1, 2]
 
 
 async def test_who_stops_waiting_for_callers_leaves_the_queue_as_it_is() -> None:
     queue = lane()
     part = put(queue, 1)
-    gathering = asyncio.create_task(queue.gather(Pace(parts=100, took_s=1000)))
+    gathering = asyncio.create_task(queue.gather(LastBatch(parts=100, took_s=1000)))
     await asyncio.sleep(0)
     gathering.cancel()
     with pytest.raises(asyncio.CancelledError):
         await gathering
-    assert values_of(await queue.gather(Pace(parts=1))) == [1]
+    assert values_of(await queue.gather(LastBatch(parts=1))) == [1]
     again = put(queue, 2)
-    gathering = asyncio.create_task(queue.gather(Pace(parts=100, took_s=1000)))
+    gathering = asyncio.create_task(queue.gather(LastBatch(parts=100, took_s=1000)))
     await asyncio.sleep(0)
     queue.withdraw(again)
     async with asyncio.timeout(10):
@@ -257,7 +253,7 @@ async def test_predictors_that_gather_at_once_share_what_waits() -> None:
     queue = lane()
     for value in range(7):
         put(queue, value)
-    slow = Pace(parts=1, took_s=SHARE_S)
+    slow = LastBatch(parts=1, took_s=SHARE_S)
     batches = await asyncio.gather(*(queue.gather(slow) for _ in range(3)))
     assert sorted(map(values_of, batches)) == [[0, 1, 2], [3, 4], [5, 6]]
 
@@ -268,7 +264,7 @@ async def test_so_many_predictors_gather_as_there_is_work_for(part_s: float, cou
     for value in range(7):
         put(queue, value)
     # A hair more than that, so that rounding changes nothing.
-    pace = Pace(parts=1, took_s=part_s * 1.001)
+    pace = LastBatch(parts=1, took_s=part_s * 1.001)
     batches = await asyncio.gather(*(queue.gather(pace) for _ in range(4)))
     assert len([each for each in batches if each is not None]) == count
     assert queue.queued_rows == 0
@@ -308,7 +304,7 @@ async def test_parts_come_back_before_all_others_in_their_order() -> None:
     batch = queue.take()
     assert batch is not None
     put(queue, 4)
-    batch.sent_to("host:1")
+    batch.sent_to("host:1", ignore)
     queue.put_back(batch.parts)
     assert queue.queued_rows == 4
     assert values_of(queue.take()) == [1, 2, 3, 4]
@@ -319,7 +315,7 @@ async def test_parts_of_tickets_that_ended_do_not_come_back() -> None:
     first, second = put(queue, 1), put(queue, 2)
     batch = queue.take()
     assert batch is not None
-    batch.sent_to("host:1")
+    batch.sent_to("host:1", ignore)
     first.ticket.fail(first, "gone")
     queue.put_back(batch.parts)
     assert values_of(queue.take()) == [2]
@@ -347,8 +343,7 @@ async def test_a_batch_is_abandoned_when_the_last_of_its_callers_goes_away() -> 
     batch = queue.take()
     assert batch is not None
     abandoned: list[bool] = []
-    batch.on_abandoned = lambda: abandoned.append(True)
-    batch.sent_to("host:1")
+    batch.sent_to("host:1", lambda: abandoned.append(True))
     callers = [asyncio.ensure_future(part.ticket.wait()) for part in parts]
     await asyncio.sleep(0)
     for count, caller in enumerate(callers):
@@ -389,7 +384,7 @@ async def test_a_ticket_that_takes_less_waits_for_the_others() -> None:
     assert not asked.ended
     batch = other.take()
     assert batch is not None
-    batch.sent_to("host:2")
+    batch.sent_to("host:2", ignore)
     batch.settle(answer(batch))
     assert asked.ended
     await asked.wait()
@@ -418,7 +413,7 @@ async def test_every_class_that_is_late_is_named() -> None:
     other.put(asked.part(2, "host:3"))
     batch = other.take()
     assert batch is not None
-    batch.sent_to("host:3")
+    batch.sent_to("host:3", ignore)
     await asked.wait()
     failures = [each for each in asked.outcomes if isinstance(each, ClassFailure)]
     assert [(each.class_label, each.phase) for each in failures] == [
@@ -434,7 +429,7 @@ async def test_a_shorter_deadline_in_a_batch_ends_only_its_own_ticket() -> None:
     batch = queue.take()
     assert batch is not None
     assert batch.deadline == patient.ticket.deadline
-    batch.sent_to("host:1")
+    batch.sent_to("host:1", ignore)
     await hasty.ticket.wait()
     failure = outcome_of(hasty)
     assert isinstance(failure, ClassFailure)
@@ -559,8 +554,7 @@ class LaneMachine(RuleBasedStateMachine):
         assert len(rows) == 1 or sum(rows) <= 7
         assert len({part.ticket.block.column_count for part in batch.parts}) == 1
         abandoned: list[bool] = []
-        batch.on_abandoned = lambda: abandoned.append(True)
-        batch.sent_to(f"predictor{slot}")
+        batch.sent_to(f"predictor{slot}", lambda: abandoned.append(True))
         self.batches.append((slot, batch, abandoned))
 
     @precondition(lambda self: self.batches)
@@ -579,7 +573,7 @@ class LaneMachine(RuleBasedStateMachine):
     @rule(which=st.integers(0, 10), alone=st.booleans())
     def give_back(self, which: int, alone: bool) -> None:
         slot, batch, _ = self.batches.pop(which % len(self.batches))
-        batch.on_abandoned = lambda: None
+        batch.came_back()
         for part in batch.parts:
             part.alone = part.alone or alone
         self.lanes[slot].put_back(batch.parts)
@@ -622,7 +616,7 @@ class LaneMachine(RuleBasedStateMachine):
     def a_ticket_is_open_just_while_a_part_of_it_is_somewhere(self) -> None:
         self.run()
         for asked, parts, task in self.tickets:
-            unsettled = [part for part in parts if asked.outcomes[part.slot] is None]
+            unsettled = [part for part in parts if asked.outcomes[part.index] is None]
             if asked.ended:
                 assert task.done()
                 assert all(part.holder is None for part in parts)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.batching import Outcome
 from aggregator.combine import UNDECIDED, Scores, combine, decide
+from aggregator.lanes.ticket import Outcome
 from trillium.errors import ClassFailure, Phase
 
 LEVELS = (0.0, 0.5, 1.0)

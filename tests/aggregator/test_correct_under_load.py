@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from grpc import aio
 
-from aggregator.roster import Endpoint
+from aggregator.plans.roster import Endpoint
 from predictor.app import running_predictor
 from predictor.config import PredictorConfig
 from tests.aggregator.serving import (

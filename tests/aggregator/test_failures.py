@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from grpc import aio
 
-from aggregator.link import MOST_MOVES
-from aggregator.roster import Endpoint
+from aggregator.lanes import predictor_stream, suspects
+from aggregator.lanes.ticket import MOST_MOVES, Part, Ticket
+from aggregator.plans.roster import Endpoint
 from tests.aggregator import fakes
 from tests.aggregator.fakes import FakePredictor, Reaction, after, hangs
 from tests.aggregator.serving import (
@@ -28,7 +31,9 @@ from tests.aggregator.serving import (
 )
 from tests.waiting import eventually
 from trillium.aggregator.v1 import aggregator_service_pb2 as pb
+from trillium.clock import SystemClock
 from trillium.errors import Code
+from trillium.rows import Block
 from trillium.rpc.channels import link_channel
 
 ROW = [[0.5, 0.25, 0.125]]
@@ -165,7 +170,7 @@ async def test_a_predictor_without_a_model_is_not_asked() -> None:
 @pytest.mark.parametrize(
     ("odd", "reason"),
     [
-        ({"class_label": "z"}, "its model recognises 'z', not 'c'"),
+        ({"class_label": "z"}, "its model recognizes 'z', not 'c'"),
         ({"feature_count": 2}, "its model takes 2 features, not 3"),
         ({"ensemble": "other"}, "its model is of ensemble 'other', not 'fake'"),
     ],
@@ -235,6 +240,41 @@ async def test_a_predictor_that_hangs_for_good_is_given_up_and_reached_anew() ->
         await served.until_ready()
         assert (await served.scores(ROW)).tolist() == [[0.5]]
     assert fake.stream_count == 2
+
+
+async def test_a_predictor_that_works_on_is_not_one_that_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A model whose operator takes long cannot be stopped, and others wait behind it.
+    monkeypatch.setattr(predictor_stream, "OVERDUE_S", 0.05)
+    gate = asyncio.Event()
+    fake = FakePredictor(script=[after(gate)])
+    fake.heeds_withdrawals = False
+    fake.health_checks = 0
+    async with before_fakes(fake) as served:
+        hasty = await begun(fake, served.predict(ROW))
+        (patient,) = await queued(served, served.scores(ROW))
+        hasty.cancel()
+        await eventually(lambda: (fake.health_checks or 0) >= 3)
+        gate.set()
+        assert (await patient).tolist() == [[0.5]]
+    assert fake.stream_count == 1
+
+
+async def test_a_predictor_that_never_ends_its_work_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(predictor_stream, "OVERDUE_S", 0.05)
+    monkeypatch.setattr(predictor_stream, "LONGEST_RUN_S", 0.3)
+    fake = FakePredictor(script=[hangs])
+    fake.heeds_withdrawals = False
+    fake.health_checks = 0
+    async with before_fakes(fake) as served:
+        hasty = await begun(fake, served.predict(ROW))
+        hasty.cancel()
+        await eventually(lambda: fake.stream_count == 2)
+        await served.until_ready()
+        assert (await served.scores(ROW)).tolist() == [[0.5]]
 
 
 async def test_a_caller_who_leaves_does_not_chain_others_to_a_predictor_that_hangs() -> None:
@@ -366,13 +406,13 @@ async def test_a_predictor_that_breaks_the_protocol_is_replaced_by_another(
         (fakes.too_short, "the predictor's answer had another length"),
         (fakes.too_long, "the predictor's answer had another length"),
         (fakes.nothing_in_it, "the predictor's answer had another length"),
-        (fakes.garbage, "the predictor's answer was no message"),
+        (fakes.garbage, "the predictor's answer was not a message"),
         (fakes.fails(0, "no error at all"), "no error at all"),
         (fakes.fails(99, "an unknown code"), "an unknown code"),
         (fakes.fails(Code.INTERNAL, "x" * 100_000), "xxxxxxxxx..."),
         (fakes.fails(Code.INVALID_ARGUMENT, "wrong"), "wrong"),
         (fakes.fails(Code.RESOURCE_EXHAUSTED, "full"), "full"),
-        (fakes.nan_for_negative, "the model answered values that are no probabilities"),
+        (fakes.nan_for_negative, "the model returned values that are no probabilities"),
     ],
 )
 async def test_without_another_predictor_the_call_fails_at_once_and_says_why(
@@ -383,8 +423,11 @@ async def test_without_another_predictor_the_call_fails_at_once_and_says_why(
         async with asyncio.timeout(40):
             rows = [[-0.5, 0, 0], [0.5, 0, 0]]
             failed = await failure_of(served.predict(rows, timeout=3600))
-        assert failed.code is grpc.StatusCode.UNAVAILABLE
         missing = one_missing(failed)
+        at_fault = message in ("wrong", "the model returned values that are no probabilities")
+        assert missing.rejected == at_fault
+        status = grpc.StatusCode
+        assert failed.code is (status.INVALID_ARGUMENT if at_fault else status.UNAVAILABLE)
         assert message in missing.message
         assert missing.phase == pb.FAILURE_PHASE_RUN
         assert missing.address == fake.address
@@ -588,7 +631,7 @@ async def test_while_no_class_is_known_a_request_fails_at_once() -> None:
         ):
             failed = await failure_of(call)
             assert (failed.code.name, failed.reason) == ("UNAVAILABLE", "NO_METADATA")
-            assert "the controller has told of no predictor" in failed.message
+            assert "the controller has published no predictor" in failed.message
 
 
 async def test_no_class_is_left_out_before_a_model_has_told_of_all() -> None:
@@ -607,3 +650,139 @@ async def test_no_class_is_left_out_before_a_model_has_told_of_all() -> None:
             return failure.reason == "PREDICTORS_FAILED" and "b at no known" in failure.message
 
         await eventually(is_missed)
+
+
+POISON = [[0.5, 0.25, -1.0]]
+
+
+async def kills(fake: FakePredictor, request: Any) -> bytes:
+    """Ends the stream with an error if the poison is among the rows."""
+    if fakes.matrix(request)[:, 2].min() < 0:
+        return await fakes.breaks(fake, request)
+    return await fakes.scores(fake, request)
+
+
+def replicas_of_a(count: int = 2) -> list[FakePredictor]:
+    replicas = [FakePredictor() for _ in range(count)]
+    for fake in replicas:
+        fake.otherwise = kills
+    return replicas
+
+
+async def all_are_ready(served: Aggregated) -> None:
+    entries = served.aggregator.roster.entries
+    await eventually(
+        lambda: all(served.aggregator.roster.is_ready(each.endpoint) for each in entries)
+    )
+
+
+def sent_to(replicas: list[FakePredictor]) -> int:
+    return sum(len(fake.requests) for fake in replicas)
+
+
+async def test_rows_that_take_down_two_predictors_are_refused_by_name() -> None:
+    replicas = replicas_of_a()
+    async with before_fakes(*replicas) as served:
+        await all_are_ready(served)
+        failed = await failure_of(served.predict(POISON))
+        assert failed.code is grpc.StatusCode.UNAVAILABLE
+        assert sent_to(replicas) == 2
+        await all_are_ready(served)
+        refused = await failure_of(served.predict(POISON))
+        assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
+        digest = hashlib.sha256(np.array(POISON, "<f4").tobytes()).hexdigest()[:16]
+        text = f"with the SHA-256 {digest} took down 2 predictors of class 'a' in a row; refused"
+        assert refused.violations["rows"].startswith(text)
+        assert sent_to(replicas) == 2
+        assert (await served.scores(ROW)).tolist() == [[0.5]]
+
+
+async def test_rows_that_take_down_the_only_predictor_twice_are_refused() -> None:
+    fake = FakePredictor()
+    fake.otherwise = kills
+    async with before_fakes(fake) as served:
+        for _ in range(2):
+            failed = await failure_of(served.predict(POISON))
+            assert failed.code is grpc.StatusCode.UNAVAILABLE
+            await all_are_ready(served)
+        assert (await failure_of(served.predict(POISON))).code is grpc.StatusCode.INVALID_ARGUMENT
+        assert len(fake.requests) == 2
+
+
+async def test_rows_that_share_a_batch_with_poison_are_scored() -> None:
+    gate = asyncio.Event()
+    # The poison takes two of them down.
+    replicas = replicas_of_a(3)
+    for fake in replicas:
+        fake.script.append(after(gate))
+    async with before_fakes(*replicas) as served:
+        await all_are_ready(served)
+        first = []
+        for count in (1, 2, 3):
+            first.append(asyncio.ensure_future(served.predict(ROW)))
+            await eventually(lambda count=count: sent_to(replicas) == count)  # type: ignore[misc]
+        calls = (served.scores(ROW), failure_of(served.predict(POISON)), served.scores(ROW))
+        innocent, guilty, other = await queued(served, *calls)
+        gate.set()
+        await asyncio.gather(*first)
+        await guilty
+        assert (await innocent).tolist() == (await other).tolist() == [[0.5]]
+
+
+async def test_suspected_rows_are_let_through_alone_after_a_while_and_acquitted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(suspects, "FIRST_S", 0.0)
+    replicas = replicas_of_a()
+    async with before_fakes(*replicas) as served:
+        await all_are_ready(served)
+        await failure_of(served.predict(POISON))
+        await all_are_ready(served)
+        # Sent once and not again, as it is under suspicion.
+        await failure_of(served.predict(POISON))
+        assert sent_to(replicas) == 3
+        await all_are_ready(served)
+        for fake in replicas:
+            fake.otherwise = fakes.scores
+        assert (await served.scores(POISON)).tolist() == [[0.5]]
+        for fake in replicas:
+            fake.otherwise = kills
+        # Acquitted: again two predictors, not one.
+        await failure_of(served.predict(POISON))
+        assert sent_to(replicas) == 6
+
+
+async def test_a_partial_answer_lacks_the_class_that_refuses_rows() -> None:
+    replicas, sound = replicas_of_a(), FakePredictor("b", column=1)
+    async with before_fakes(*replicas, sound) as served:
+        await all_are_ready(served)
+        await failure_of(served.predict(POISON))
+        await all_are_ready(served)
+        answer = await served.predict(POISON, allow_partial=True)
+        (missing,) = answer.missing
+        assert missing.class_label == "a"
+        assert "took down 2 predictors of class 'a'" in missing.message
+        assert list(answer.class_labels) == ["b"]
+
+
+async def test_few_suspicions_are_kept() -> None:
+    kept = suspects.Suspects(SystemClock())
+    parts = [part_of(number) for number in range(suspects.MOST + 10)]
+    for part in parts:
+        part.alone = part.retried = True
+        kept.blame(part)
+    assert kept.find("a", parts[0].ticket.block) is None
+    newest = kept.find("a", parts[-1].ticket.block)
+    assert newest is not None
+    assert newest.deaths == 2
+    for _ in range(20):
+        kept.blame(parts[-1])
+    newest = kept.find("a", parts[-1].ticket.block)
+    assert newest is not None
+    assert suspects.LONGEST_S - 60 < newest.refused_s <= suspects.LONGEST_S
+
+
+def part_of(number: int) -> Part:
+    block = Block(1, 1, np.array([number], "<f4").tobytes())
+    options: dict[str, Any] = {"deadline": 0.0, "wants_all": True, "trace_id": ""}
+    return Ticket(block, ("a",), clock=SystemClock(), **options).part(0, "")

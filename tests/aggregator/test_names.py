@@ -12,16 +12,16 @@ from typing import Any
 import grpc
 import numpy as np
 
-from aggregator.resolving import HostName, Unresolved
-from aggregator.roster import Endpoint
+from aggregator.plans.resolving import HostName, Unresolved
+from aggregator.plans.roster import Endpoint
 from predictor.app import RunningPredictor, running_predictor
-from predictor.artifact import Facts
 from predictor.config import PredictorConfig
 from tests.aggregator.fakes import FakePredictor, after
 from tests.aggregator.fakes import running as running_fakes
 from tests.aggregator.serving import Aggregated, aggregating, failure_of, no_task_left, state_name
 from tests.artifacts import iris_rows, reference_positive_probabilities
 from tests.waiting import eventually
+from trillium.model.declared import DeclaredFacts
 
 NAME = "predictor-a:50061"
 ROW = [[0.25, 0.5, 0.75]]
@@ -94,8 +94,8 @@ class Replicas:
         model = self._models / f"iris-{self.MODELS[number - 2]}.onnx"
         listen = f"127.0.0.{number}:{self._port}"
         # They are all served as one class, but their models are different ones.
-        said = Facts(class_label="setosa", positive_column=1)
-        config = PredictorConfig(listen=listen, model=model, said=said, drain_s=5.0)
+        said = DeclaredFacts(class_label="setosa", positive_column=1)
+        config = PredictorConfig(listen=listen, model=model, declared=said, drain_s=5.0)
         stack = self._running[number] = await self._stack.enter_async_context(AsyncExitStack())
         running: RunningPredictor = await stack.enter_async_context(running_predictor(config))
         self._port = int(running.address.rpartition(":")[2])

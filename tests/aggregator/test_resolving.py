@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aggregator.resolving import HostName, SystemResolver, Unresolved, host_name_of
+from aggregator.plans.resolving import HostName, SystemResolver, Unresolved, host_name_of
 from tests.waiting import eventually
 
 

@@ -14,7 +14,7 @@ import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2
 
-from aggregator.roster import Endpoint
+from aggregator.plans.roster import Endpoint
 from tests.aggregator.fakes import FakePredictor, after, hangs, matrix, scores
 from tests.aggregator.serving import (
     CALL_S,
@@ -46,9 +46,9 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 DIGITS = tuple("0123456789")
 
 
-@pytest.fixture(params=["grpc", "h2corn"])
-async def iris(request: pytest.FixtureRequest, models: Path) -> AsyncIterator[Aggregated]:
-    async with whole_ensemble(models, "iris", IRIS, front=request.param) as served:
+@pytest.fixture
+async def iris(models: Path) -> AsyncIterator[Aggregated]:
+    async with whole_ensemble(models, "iris", IRIS) as served:
         yield served
 
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from tests.ports import free_ports
 from tests.trained import made_once, trained
 from tests.waiting import eventually
-from trillium.cli import app
+from trillium.cli.commands import app
 
 ROOT = Path(__file__).resolve().parents[2]
 UP_S = 120.0

@@ -6,14 +6,24 @@ import asyncio
 import csv
 import io
 import json
+import re
+import shlex
+import threading
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
+from typer.main import get_command
 
 from aggregator.app import running_aggregator
 from aggregator.config import AggregatorConfig
-from aggregator.roster import Endpoint
+from aggregator.plans.roster import Endpoint
 from tests.cli.conftest import Command, Up
+from trillium.cli.commands import app
+from trillium.cli.logs import followed, last_lines
 
 FLOWER = ("5.1", "3.5", "1.4", "0.2")
 NOBODY = ("--address", "127.0.0.1:1")
@@ -107,8 +117,71 @@ async def test_many_rows_are_answered_as_they_come(
         "predict", "-", "--json", "-o", str(written), *at, said=flowers + "1,2,3,blue\n"
     )
     assert ended.returncode == 2
-    assert "standard input, line 20001: 'blue' is no number" in " ".join(ended.stderr.split())
+    complaint = "row 20000 (line 20001), column 'petal_width_cm': expected a number, got 'blue'"
+    assert complaint in " ".join(ended.stderr.replace("\u2502", " ").split())
     assert len((await asyncio.to_thread(written.read_text)).splitlines()) == 16_384
+
+
+async def test_files_of_every_format_are_scored_by_name(
+    trillium: Command, at: tuple[str, str], tmp_path: Path
+) -> None:
+    names = ["petal_width_cm", "species", "petal_length_cm", "sepal_width_cm", "sepal_length_cm"]
+    columns = [[0.2, 2.5], ["?", "?"], [1.4, 6.0], [3.5, 3.3], [5.1, 6.3]]
+    table = pa.table(dict(zip(names, columns, strict=True)))
+    parquet.write_table(table, tmp_path / "f.parquet")
+    lines = [";".join(names), *(";".join(map(str, row.values())) for row in table.to_pylist())]
+    await asyncio.to_thread((tmp_path / "f.csv").write_text, "\n".join(lines).replace(".", ","))
+    answers = tmp_path / "answers.parquet"
+    told = trillium("classify", str(tmp_path / "f.parquet"), "-o", str(answers), *at)
+    assert (told.returncode, told.stdout) == (0, "")
+    assert told.stderr == (
+        f"trillium: {tmp_path}/f.parquet: columns left out, as the model has no such features: "
+        "'species'\n"
+    )
+    found = parquet.read_table(answers)
+    assert found.column("label").to_pylist() == ["setosa", "virginica"]
+    assert found.column("row").to_pylist() == [0, 1]
+    told = trillium("classify", str(tmp_path / "f.csv"), "--decimal", ",", "--json", *at)
+    assert told.stderr.startswith(f"trillium: {tmp_path}/f.csv: cells are parted by a semicolon\n")
+    labels = [json.loads(line)["label"] for line in told.stdout.splitlines()]
+    assert labels == ["setosa", "virginica"]
+    shown = [json.loads(line)["probabilities"]["setosa"] for line in told.stdout.splitlines()]
+    assert found.column("probability_setosa").to_pylist() == pytest.approx(shown)
+
+
+@pytest.mark.parametrize(("form", "name"), [("csv", "a.csv"), ("json", "a.json")])
+async def test_an_output_that_broke_off_is_resumed(
+    trillium: Command, at: tuple[str, str], tmp_path: Path, form: str, name: str
+) -> None:
+    flowers = tmp_path / "flowers.csv"
+    rows = "".join(f"{5 + row / 1e5},3.5,1.4,0.2\n" for row in range(20_000))
+    await asyncio.to_thread(flowers.write_text, rows)
+    output = tmp_path / name
+    words = ("classify", str(flowers), "-o", str(output), *at)
+    assert trillium(*words).returncode == 0
+    whole = await asyncio.to_thread(output.read_bytes)
+    for kept in (0, 3, 40, len(whole) // 2, len(whole) - 1, len(whole)):
+        await asyncio.to_thread(output.write_bytes, whole[:kept])
+        told = trillium(*words, "--resume")
+        assert (told.returncode, told.stderr) == (0, "")
+        assert await asyncio.to_thread(output.read_bytes) == whole
+    output.unlink()
+    assert trillium(*words, "--resume").returncode == 0
+    assert await asyncio.to_thread(output.read_bytes) == whole
+
+
+async def test_an_output_of_other_columns_is_not_resumed(
+    trillium: Command, at: tuple[str, str], tmp_path: Path
+) -> None:
+    output = tmp_path / "a.csv"
+    flowers = "5.1,3.5,1.4,0.2\n6.3,3.3,6.0,2.5\n"
+    await asyncio.to_thread(output.write_text, "row,label,probability_x\r\n0,x,1\r\n")
+    told = trillium("classify", "-", "-o", str(output), "--resume", *at, said=flowers)
+    assert told.returncode == 2
+    assert "the file has the columns row, label, probability_x" in " ".join(
+        told.stderr.replace("\u2502", " ").split()
+    )
+    assert (await asyncio.to_thread(output.read_text)).count("\n") == 2
 
 
 async def test_status_tells_of_the_controller_where_no_aggregator_is(
@@ -160,13 +233,19 @@ def test_nobody_there_is_one_sentence_and_a_next_step(
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        (("classify",), "standard input"),
-        (("classify", "5.1", "blue"), "'blue' is no number"),
-        (("classify", "5.1", "--jsn"), "'--jsn' is no number"),
+        (("classify",), "or a file, or - for standard"),
+        (("classify", "5.1", "blue"), "feature 2: expected a number, got 'blue'"),
+        (("classify", "5.1", "--jsn"), "expected a number, got '--jsn'"),
         (("predict", "1", "--csv", "file"), "not both"),
         (("predict", "1", "--json", "--format", "csv"), "not both"),
-        (("predict", "1", "--format", "table", "-o", "file"), "as csv or json"),
+        (("predict", "1", "--format", "table", "-o", "file"), "as csv, json or parquet"),
         (("predict", "1", "--format", "xml"), "'xml' is not one of"),
+        (("predict", "1", "--format", "parquet"), "give --output"),
+        (("predict", "1", "--resume"), "can be resumed: give"),
+        (("predict", "1", "--resume", "-o", "a.parquet"), "can be resumed"),
+        (("predict", "a.csv", "--delimiter", "colon"), "expected one of comma"),
+        (("predict", "a.csv", "--decimal", ":"), "the decimal sign is ':'"),
+        (("predict", "1e39", *NOBODY), "1e39 is too large"),
         (("status", "--address", "here"), "host:port"),
         (("status", "--timeout", "0"), "above 0"),
         (("up", "--port", "0"), "--port"),
@@ -190,4 +269,102 @@ def test_a_csv_file_that_is_not_there_is_named(trillium: Command) -> None:
 
 @pytest.mark.parametrize("words", [(), ("--help",), ("up", "--help"), ("classify", "-h")])
 def test_help_is_at_hand(trillium_process: Command, words: tuple[str, ...]) -> None:
-    assert "Usage: trillium" in "".join(trillium_process(*words).stdout.splitlines()[:3])
+    ended = trillium_process(*words)
+    assert (ended.stdout or ended.stderr).startswith("Usage: trillium")
+
+
+def test_every_command_has_examples_that_it_accepts() -> None:
+    root = get_command(app)
+    seen = 0
+
+    def visit(command: Any, words: tuple[str, ...]) -> None:
+        nonlocal seen
+        if hasattr(command, "commands"):
+            for name, each in command.commands.items():
+                visit(each, (*words, name))
+            return
+        lines = [line.strip() for line in (command.epilog or "").splitlines()[2:]]
+        assert lines, words
+        for line in lines:
+            typed = shlex.split(line.partition(" < ")[0])
+            assert tuple(typed[: len(words) + 1]) == ("trillium", *words)
+            command.make_context("trillium", typed[len(words) + 1 :])
+            seen += 1
+
+    visit(root, ())
+    assert seen >= 25
+
+
+def test_addresses_may_stand_in_the_environment(
+    trillium_process: Command, environment: dict[str, str]
+) -> None:
+    for words, variable in (
+        (("classify", *FLOWER), "TRILLIUM_ADDRESS"),
+        (("deploy", "list"), "TRILLIUM_CONTROLLER"),
+        (("models", "list"), "TRILLIUM_CONTROLLER"),
+    ):
+        environment[variable] = "127.0.0.1:2"
+        try:
+            ended = trillium_process(*words)
+        finally:
+            del environment[variable]
+        assert ended.stderr.startswith("trillium: no answer from 127.0.0.1:2: ")
+    ended = trillium_process("deploy", "list", "--controller", "127.0.0.1:3")
+    assert ended.stderr.startswith("trillium: no answer from 127.0.0.1:3: ")
+
+
+async def test_load_is_measured(trillium: Command, at: tuple[str, str], tmp_path: Path) -> None:
+    words = ("bench", "--seconds", "0.3", "--callers", "4", *at)
+    facts = json.loads((await asyncio.to_thread(trillium, *words, "--json")).stdout)
+    assert facts["calls"] > 0
+    assert facts["failures"] == {}
+    assert 0 < facts["p50_ms"] <= facts["p90_ms"] <= facts["p99_ms"] <= facts["max_ms"]
+    assert facts["calls_per_s"] == pytest.approx(facts["calls"] / facts["took_s"], rel=0.01)
+    flowers = tmp_path / "f.csv"
+    await asyncio.to_thread(flowers.write_text, "5.1,3.5,1.4,0.2\n6.3,3.3,6.0,2.5\n")
+    shown = await asyncio.to_thread(trillium, *words, str(flowers), "--rows", "3")
+    assert shown.returncode == 0, shown.stderr
+    assert "rows in a call" in shown.stdout
+    wrong = tmp_path / "wrong.csv"
+    await asyncio.to_thread(wrong.write_text, "1,2\n")
+    refused = await asyncio.to_thread(trillium, *words, str(wrong))
+    assert refused.stderr == "trillium: matrix.column_count: is 2; the model has 4 features\n"
+
+
+async def test_load_that_fails_is_counted(trillium: Command, at: tuple[str, str]) -> None:
+    many = ("bench", "--seconds", "0.1", "--rows", "65536")
+    refused = await asyncio.to_thread(trillium, *many, *at)
+    assert refused.returncode == 1
+    assert "matrix.row_count: is 65536; at most" in refused.stderr
+    nobody = await asyncio.to_thread(trillium, "bench", "--seconds", "0.1", *NOBODY)
+    assert nobody.stderr.startswith("trillium: no answer from 127.0.0.1:1: ")
+
+
+async def test_logs_of_the_servers_are_shown(trillium: Command, running: Up) -> None:
+    state = ("--state", str(running.folder / ".trillium"))
+    shown = trillium("logs", *state).stdout.splitlines()
+    names = {re.split("[-:]", line)[0] for line in shown}
+    assert "controller" in names
+    one = trillium("logs", "controller", "-n", "1", *state).stdout.splitlines()
+    assert len(one) == 1
+    assert one[0].startswith("controller-")
+    missing = trillium("logs", "gateway", *state)
+    assert missing.returncode == 1
+    assert "has no log of gateway: it has controller-" in missing.stderr
+
+
+def test_last_lines_and_further_ones_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    path.write_text("".join(f"line {number} {'x' * 50}\n" for number in range(5000)))
+    assert [line.split()[1] for line in last_lines(path, 3)] == ["4997", "4998", "4999"]
+    assert len(last_lines(path, 100_000)) == 5000
+    assert last_lines(path, 0) == []
+    with closing(followed([path])) as lines, path.open("a") as file:
+        writing = threading.Timer(0.01, lambda: print("new\npart", end="", file=file, flush=True))
+        writing.start()
+        assert next(lines) == ("a", "new")
+        writing.join()
+        writing = threading.Timer(0.01, lambda: print("ial", file=file, flush=True))
+        writing.start()
+        assert next(lines) == ("a", "partial")
+        writing.join()

@@ -51,6 +51,12 @@ async def test_a_deployment_walks_its_whole_life(trillium: Command, at: tuple[st
     of_model = lines(trillium("deploy", "list", "--model", "iris-virginica", "--json", *at))
     assert {each["model"] for each in of_model} == {"iris-virginica"}
 
+    scaled = trillium("deploy", "scale", "walk", "--replicas", "2", *at)
+    assert scaled.returncode == 0, scaled.stderr
+    assert "2 of 2" in scaled.stdout
+    scaled = trillium("deploy", "scale", "walk", "--replicas", "1", "--json", *at)
+    assert line(scaled)["replica_count"] == 1
+
     assert line(trillium("deploy", "unload", "walk", "--json", *at))["state"] == "STATE_CREATED"
     ended = line(trillium("deploy", "terminate", "walk", "--json", *at))
     assert ended["state"] == "STATE_TERMINATED"
@@ -59,15 +65,17 @@ async def test_a_deployment_walks_its_whole_life(trillium: Command, at: tuple[st
     history = lines(trillium("deploy", "history", "walk", "--json", *at))
     assert [each["number"] for each in history] == [str(n + 1) for n in range(len(history))]
     wishes = [each["after"] for each in history if "slot" not in each]
-    assert wishes == ["CREATED", "LOADED", "CREATED", "ABSENT"]
-    assert "load was asked" in trillium("deploy", "history", "walk", *at).stdout
+    assert wishes == ["CREATED", "LOADED", "LOADED", "LOADED", "CREATED", "ABSENT"]
+    assert "load was requested" in trillium("deploy", "history", "walk", *at).stdout
 
 
 async def test_why_a_deployment_failed_is_told(trillium: Command, at: tuple[str, str]) -> None:
     failed = trillium("deploy", "create", "iris-setosa", "--id", "held", "--cpus", "0.5", *at)
     assert failed.returncode == 1
     assert "a process cannot be held to 0.5 cpus" in failed.stderr
-    assert failed.stderr.endswith("`trillium deploy show` tells its predictors' last words\n")
+    assert failed.stderr.endswith(
+        "`trillium deploy show` shows the last output of its predictors\n"
+    )
     assert "a process cannot be held" in trillium("deploy", "show", "held", *at).stdout
     assert trillium("deploy", "terminate", "held", *at).returncode == 0
 
@@ -79,7 +87,7 @@ async def test_a_run_is_followed_and_its_results_are_read(
     assert told.returncode == 0, told.stderr
     assert "150 rows" in told.stdout
     assert "accuracy 1.000" in told.stdout
-    assert "told setosa" in told.stdout
+    assert "predicted setosa" in told.stdout
 
     listed = {each["name"]: each for each in lines(trillium("run", "list", "--json", *at))}
     assert listed["runs/temp"]["state"] == "RUN_STATE_SUCCEEDED"
@@ -118,7 +126,7 @@ async def test_a_run_that_fails_ends_the_command_with_1(
     words = ("run", "create", "iris-setosa", "iris", "--limit", "0.01", "--id", "late")
     ended = trillium(*words, *at)
     assert ended.returncode == 1
-    assert "no result" in ended.stdout
+    assert "late: iris-setosa on iris failed: " in ended.stdout
     assert trillium("run", "show", "late", *at).returncode == 0
 
 
@@ -156,7 +164,7 @@ async def test_models_and_datasets_are_added(
 
     unknown = trillium("datasets", "add", "few", str(tmp_path / "few.txt"), *at)
     assert unknown.returncode == 1
-    assert unknown.stderr.endswith("a dataset's file name ends in one of .csv, .npy, .parquet\n")
+    assert unknown.stderr.endswith(".feather, .npy, or in .csv.gz\n")
     table.write_text("a,label\nred,setosa\n")
     wrong = trillium("datasets", "add", "few", str(table), *at)
     assert wrong.returncode == 1
@@ -190,7 +198,7 @@ async def test_servers_status_and_doctor_show_what_is_up(
     assert states[server["name"]][0] == "good"
 
 
-def test_doctor_tells_how_to_mend_a_port_that_is_taken(
+def test_doctor_tells_how_to_fix_a_port_that_is_taken(
     trillium: Command, unused: tuple[int, int]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -201,12 +209,12 @@ def test_doctor_tells_how_to_mend_a_port_that_is_taken(
     assert ended.returncode == 1
     found = {each["what"]: each for each in map(json.loads, ended.stdout.splitlines())}
     assert found["aggregator"]["state"] == "bad"
-    assert "choose another --port" in found["aggregator"]["mend"]
+    assert "choose another --port" in found["aggregator"]["fix"]
     assert found["controller"]["state"] == "good"
     assert found["gateway"]["state"] == "good"
     taken = {each["what"]: each for each in map(json.loads, without.stdout.splitlines())}
     assert taken["gateway"]["state"] == "warning"
-    assert "choose another --gateway-port" in taken["gateway"]["mend"]
+    assert "choose another --gateway-port" in taken["gateway"]["fix"]
 
 
 async def test_watch_tells_each_change(
@@ -273,11 +281,11 @@ def test_nobody_there_is_one_sentence_and_a_next_step(
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        (("deploy", "create", "m", "--memory", "much"), "'much' is no size"),
+        (("deploy", "create", "m", "--memory", "much"), "expected a size such as 512MiB or 1.5GiB"),
         (("deploy", "create", "m", "--replicas", "0"), "--replicas"),
-        (("deploy", "list", "--state", "well"), "'well' is none of creating,"),
-        (("run", "list", "--state", "well"), "'well' is none of queued,"),
-        (("run", "results", "r", "--csv", "--json"), "not both"),
+        (("deploy", "list", "--state", "well"), "expected one of creating,"),
+        (("run", "list", "--state", "well"), "expected one of queued,"),
+        (("run", "results", "r", "--csv", "--json"), "cannot be combined"),
         (("run", "create", "m", "d", "--limit", "0"), "above 0"),
         (("models", "add", "m"), "artifact"),
     ],

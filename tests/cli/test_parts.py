@@ -6,22 +6,26 @@ import io
 import json
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from trillium.cli import ports
 from trillium.cli.calling import calls
-from trillium.cli.ensemble import Described, Example, artifacts, in_class_order
-from trillium.cli.loading import deployment_id
-from trillium.cli.processes import how_it_ended, last_words, restart_delay_s
-from trillium.cli.rows import from_csv, from_words
-from trillium.cli.run import Evaluation, Run, confusion_table, run_line
+from trillium.cli.ensemble import artifacts, in_class_order
+from trillium.cli.options import note
+from trillium.cli.plain import PlainTable
+from trillium.cli.run import ShownEvaluation, ShownRun, confusion_table, run_line
 from trillium.cli.show import JsonLines, Score, score_json, score_table
-from trillium.process import StartFailed
+from trillium.cli.up.deployments import deployment_id
+from trillium.cli.up.servers import last_words, restart_delay_s
+from trillium.model.description import Example, ModelDescription
+from trillium.server.children import how_it_ended
+from trillium.server.process import StartFailed
 
 
 def shown(scores: Sequence[Score], names: Sequence[str] = ()) -> str:
@@ -31,90 +35,10 @@ def shown(scores: Sequence[Score], names: Sequence[str] = ()) -> str:
     return text.getvalue()
 
 
-def no_names() -> tuple[str, ...]:
-    return ()
-
-
-def test_rows_of_csv_may_have_a_header_and_spaces() -> None:
-    rows = from_csv(["a, b", "1, 2", "", " 3 ,4e-1"], "x", no_names)
-    assert list(rows) == [[1, 2], [3, 0.4]]
-
-
-def test_csv_without_a_header_loses_no_row() -> None:
-    assert list(from_csv(["1,2", "-3,.5"], "x", no_names)) == [[1, 2], [-3, 0.5]]
-
-
-@pytest.mark.parametrize(
-    ("lines", "names", "rows"),
-    [
-        (["kind,b,a", "iris,1,2"], "ab", [[2, 1]]),
-        ([" b , a ", "1,2"], "ab", [[2, 1]]),
-        (["a,x,b,x", "1,2,3,4"], "ab", [[1, 3]]),
-        (["0,1,2,3", "9,8,7,6"], "0123", [[9, 8, 7, 6]]),
-        (["3,2,1,0", "9,8,7,6"], "0123", [[6, 7, 8, 9]]),
-        (["4,0,1,2,3", "5,9,8,7,6"], "0123", [[9, 8, 7, 6]]),
-        (["0,1,2,4", "9,8,7,6"], "0123", [[0, 1, 2, 4], [9, 8, 7, 6]]),
-        (["5.1,3.5", "9,8"], "ab", [[5.1, 3.5], [9, 8]]),
-    ],
-)
-def test_a_header_is_what_names_the_features_and_orders_the_columns(
-    lines: list[str], names: str, rows: list[list[float]]
-) -> None:
-    assert list(from_csv(lines, "x", lambda: list(names))) == rows
-
-
-@pytest.mark.parametrize(
-    ("lines", "what"),
-    [
-        ([], "x holds no rows"),
-        (["a,b"], "x holds no rows"),
-        (["1,2", "3"], "x, line 2: 1 values, and the first line has 2"),
-        (["1,2", "3,?"], "x, line 2: '\\?' is no number"),
-        (["kind,b,a", "1"], "x, line 2: 1 values, and the first line has 3"),
-        (["a,b", "0,1,2"], "x, line 2: 3 values, and the first line has 2"),
-        (["B,A", "2,1"], "line 1 is no header of the model: no column is named 'a', 'b': expected"),
-        (["", "a,c", "2,1"], "x, line 2 is no header .* no column is named 'b'.* got 'a', 'c'"),
-        (["a,b,b", "1,2,3"], "more than one column is named 'b'"),
-        (["5.1,?", "2,1"], "got '5.1', '\\?'; correct the names, or leave the header out"),
-        (["5.1,", "2,1"], "line 1 is no header"),
-    ],
-)
-def test_what_is_wrong_with_csv_is_said_with_its_line(lines: list[str], what: str) -> None:
-    with pytest.raises(ValueError, match=what):
-        list(from_csv(lines, "x", lambda: ("a", "b")))
-
-
-@pytest.mark.parametrize("first", ["b,b", "a,5.1", "a,", "5.1,?", ",5.1"])
-def test_first_line_that_may_be_a_row_is_no_header_of_a_model_without_names(first: str) -> None:
-    with pytest.raises(ValueError, match="x, line 1 is no header"):
-        list(from_csv([first, "1,2"], "x", no_names))
-
-
-def test_numbers_of_unnamed_columns_are_no_row_of_a_model_with_names() -> None:
-    for first in ("0,1", "1,0"):
-        with pytest.raises(ValueError, match=f"x, line 1 is {first}: the numbers of columns"):
-            list(from_csv([first, "2,3"], "x", lambda: ("a", "b")))
-    assert list(from_csv(["1,0", "2,3"], "x", lambda: ("0", "1"))) == [[3, 2]]
-    assert list(from_csv(["0.0,1.0"], "x", lambda: ("a", "b"))) == [[0, 1]]
-
-
-def test_rows_are_read_only_as_they_are_asked_for() -> None:
-    def endless() -> Iterator[str]:
-        yield from ["1,2", "3,4"]
-        raise AssertionError("nobody has asked for this line")
-
-    rows = from_csv(endless(), "x", no_names)
-    assert [next(rows), next(rows)] == [[1, 2], [3, 4]]
-
-
-def test_words_make_one_row() -> None:
-    assert from_words(["1", "-2.5"]) == [[1, -2.5]]
-
-
 def test_wanted_ports_must_differ() -> None:
     first = ports.Wanted(20001, "the aggregator", "--port")
     second = ports.Wanted(20001, "the controller", "--controller-port")
-    with pytest.raises(StartFailed, match="wanted for the aggregator and for the controller"):
+    with pytest.raises(StartFailed, match="given to both the aggregator and the controller"):
         ports.check([first, second])
 
 
@@ -139,8 +63,10 @@ def test_artifacts_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     assert names == ["digits-1", "digits-9", "digits-10"]
 
 
-def described(label: str, ensemble: str = "e", labels: tuple[str, ...] = ("b", "a")) -> Described:
-    return Described(f"e-{label}", ensemble, label, labels, (), ())
+def described(
+    label: str, ensemble: str = "e", labels: tuple[str, ...] = ("b", "a")
+) -> ModelDescription:
+    return ModelDescription(4, label, (), ensemble, labels, name=f"e-{label}")
 
 
 def test_predictors_are_put_in_class_order() -> None:
@@ -159,11 +85,16 @@ def test_without_a_known_class_order_they_stay_as_they_are() -> None:
         ([described("a")], "no model of e for b"),
         ([described("a"), described("b"), described("b")], "not one model for each"),
         ([described("a"), described("b"), described("c")], "not one model for each"),
-        ([described("a"), described("b", "other")], "is of the ensemble other, and e is wanted"),
-        ([described("a", "")], r'of no ensemble, .* write \{"ensemble": "e"\} into m/e-a.json'),
+        ([described("a"), described("b", "other")], "is of the ensemble other: expected e"),
+        (
+            [described("a", "")],
+            r'of no ensemble: expected e; write \{"ensemble": "e"\} into m/e-a.json',
+        ),
     ],
 )
-def test_artifacts_that_make_no_ensemble_are_refused(found: list[Described], what: str) -> None:
+def test_artifacts_that_make_no_ensemble_are_refused(
+    found: list[ModelDescription], what: str
+) -> None:
     with pytest.raises(StartFailed, match=what):
         in_class_order("e", Path("m"), found)
 
@@ -181,7 +112,7 @@ def test_an_end_is_told_in_words() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "it said nothing"),
+        ("", "it printed nothing"),
         ("first\nlast\n\n", "last"),
         ("controller: no such model\n", "no such model"),
         (json.dumps({"message": "broken", "level": "ERROR"}), "broken"),
@@ -221,7 +152,7 @@ def test_ten_digits_fit_a_hundred_columns() -> None:
 
 def test_a_wrong_label_and_a_failure_stand_out() -> None:
     text = shown([Score((1.0,), "a", "b", {"a": 0.1, "b": 0.9}), Score((1.0,), "a", error="no")])
-    assert "\u2717 b" in text
+    assert "\u2717 b, not a" in text
     assert "no answer" in text
 
 
@@ -271,36 +202,36 @@ def test_a_name_that_is_no_id_is_made_one(model: str) -> None:
 
 
 def test_a_run_is_told_with_its_confusion() -> None:
-    evaluation = Evaluation(0.75, ("a", "rest"), ((1, 1), (0, 2)))
+    evaluation = ShownEvaluation(0.75, ("a", "rest"), ((1, 1), (0, 2)))
     text = io.StringIO()
     console = Console(file=text, width=100)
-    console.print(run_line(Run("runs/r", "e-a", "e", 4, 1.25, "", evaluation)))
+    console.print(run_line(ShownRun("runs/r", "e-a", "e", 4, 1.25, "", evaluation)))
     console.print(confusion_table(evaluation))
     first, *rest = text.getvalue().splitlines()
-    assert first == "runs/r: e-a on the dataset e: 4 rows in 1.2 s, accuracy 0.750"
+    assert first == "r: e-a on e: 4 rows in 1.2 s, accuracy 0.750"
     cells = [line.split() for line in rest]
     assert ["a", "1", "1"] in cells
     assert ["rest", "0", "2"] in cells
 
 
 def test_a_run_that_failed_is_told_with_the_reason() -> None:
-    line = run_line(Run("runs/r", "e-a", "e", 0, 1.0, "no room", None))
-    assert line.plain == "runs/r: e-a on the dataset e: no result: no room"
+    line = run_line(ShownRun("runs/r", "e-a", "e", 0, 1.0, "no room", None))
+    assert line.plain == "r: e-a on e failed: no room"
 
 
 def test_a_run_without_an_evaluation_says_why() -> None:
-    line = run_line(Run("runs/r", "e-a", "e", 4, 1.25, "", None, "not evaluated: labels"))
-    assert line.plain == "runs/r: e-a on the dataset e: 4 rows in 1.2 s; not evaluated: labels"
-    line = run_line(Run("runs/r", "e-a", "e", 4, 1.25, "", None))
-    assert line.plain == "runs/r: e-a on the dataset e: 4 rows in 1.2 s"
+    line = run_line(ShownRun("runs/r", "e-a", "e", 4, 1.25, "", None, "not evaluated: labels"))
+    assert line.plain == "r: e-a on e: 4 rows in 1.2 s; not evaluated: labels"
+    line = run_line(ShownRun("runs/r", "e-a", "e", 4, 1.25, "", None))
+    assert line.plain == "r: e-a on e: 4 rows in 1.2 s"
 
 
 def test_a_start_is_told_to_programs_in_lines_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     screen = JsonLines()
     screen.say("starting ...")
     screen.scores("iris", ("a", "b"), [Score((1.0, 2.0), "x", "x", {"x": 0.75}, took_ms=1.5)])
-    evaluation = Evaluation(0.5, ("x", "rest"), ((1, 0), (1, 0)))
-    screen.run(Run("runs/r", "m", "d", 2, 0.5, "", evaluation))
+    evaluation = ShownEvaluation(0.5, ("x", "rest"), ((1, 0), (1, 0)))
+    screen.run(ShownRun("runs/r", "m", "d", 2, 0.5, "", evaluation))
     screen.how_to_call("127.0.0.1:1", "127.0.0.1:2", [], ["127.0.0.1:3"])
     screen.event("iris-setosa is loaded")
     screen.problem("it broke")
@@ -315,3 +246,33 @@ def test_a_start_is_told_to_programs_in_lines_of_json(capsys: pytest.CaptureFixt
     assert (change["event"], change["message"]) == ("change", "iris-setosa is loaded")
     assert datetime.fromisoformat(change["time"]).tzinfo is not None
     assert problem == {"event": "problem", "message": "it broke"}
+
+
+def test_what_others_named_is_shown_as_text() -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=200, highlight=False)
+    table = PlainTable()
+    table.add_column("[bold]x[/bold]")
+    table.add_column("\x1b]0;y\x07")
+    table.add_row("\x1b[2J[link=http://evil.example]setosa[/link]", Text("a\u202eb", style="red"))
+    console.print(table)
+    shown = out.getvalue()
+    for text in ("[bold]x[/bold]", r"\x1b]0;y\x07", r"\x1b[2J[link=", "[/link]", r"a\u202eb"):
+        assert text in shown
+    assert not re.search("\x1b[^[]|\x1b\\[[^m]*[^0-9;m]|\x07|\u202e", shown)
+
+
+def test_message_on_standard_error_is_text(capsys: pytest.CaptureFixture[str]) -> None:
+    note("no class '\x1b[31mred'")
+    assert capsys.readouterr().err == "trillium: no class '\\x1b[31mred'\n"
+
+
+def test_narrow_terminal_folds_what_is_wide() -> None:
+    out = io.StringIO()
+    table = PlainTable()
+    for name in ("a", "b"):
+        table.add_column(name, justify="right")
+    table.add_row("-2.0492345678", "-3.14159265358")
+    Console(file=out, width=12).print(table)
+    assert "\u2026" not in out.getvalue()
+    assert "".join(out.getvalue().split()).count("2") >= 2

@@ -106,14 +106,14 @@ def test_a_complete_set_is_left_alone_if_asked(
 @pytest.mark.parametrize(
     ("words", "status", "what"),
     [
-        ((), 2, "give a file or --builtin"),
-        (("t.csv", "--builtin", "iris"), 2, "give a file or --builtin"),
+        ((), 2, "give either a file or --builtin"),
+        (("t.csv", "--builtin", "iris"), 2, "give either a file or --builtin"),
         (("--builtin", "tulips"), 2, "'tulips' is none of iris, digits, wine"),
-        (("--builtin", "iris", "--ensemble", "e"), 2, "--builtin needs none"),
-        (("t.csv",), 2, "--ensemble names what a file is for"),
+        (("--builtin", "iris", "--ensemble", "e"), 2, "not with --builtin"),
+        (("t.csv",), 2, "give --ensemble with a file"),
         (("t.csv", "--ensemble", "e", "--method", "round"), 2, "none of linear, curved"),
         (("t.csv", "--ensemble", "e"), 1, "t.csv: No such file or directory"),
-        (("README.md", "--ensemble", "e"), 1, "README.md: a table's file name ends in one of"),
+        (("README.md", "--ensemble", "e"), 1, "README.md: expected a file name that ends in"),
         (("--builtin", "iris", "--output", "README.md/x"), 1, "Not a directory"),
         (
             ("--builtin", "iris", "--register", "--address", "127.0.0.1:1"),
@@ -140,8 +140,9 @@ def test_bad_rows_are_one_sentence(trillium: Command, tmp_path: Path) -> None:
     ended = trillium("models", "train", str(path), "--ensemble", "e", "--output", str(tmp_path))
     assert ended.returncode == 1
     assert ended.stderr == (
-        f"trillium: {path}: column 'x' holds 'red' in line 6: a feature is a finite number, "
-        "at most 3.4e+38 in size; leave out the row, or the whole column\n"
+        f"trillium: {path}: row 4 (line 6), column 'x': expected a number, got 'red'; "
+        "row 5 (line 7), column 'x': expected a number, got 'red'; "
+        "row 6 (line 8), column 'x': expected a number, got 'red'; and 1 more\n"
     )
 
 

@@ -24,9 +24,9 @@ from tests.freezing import freeze
 from tests.kit.modes import every, wide
 from tests.ports import free_ports
 from tests.waiting import eventually
-from trillium import AsyncClient, PredictorState
-from trillium.cli.controller import ControllerCalls
+from trillium import AsyncClient, AsyncControllerClient, PredictorState
 from trillium.cli.ports import is_free
+from trillium.controller.v1 import deployment_pb2 as deployment_pb
 
 LABELS = ("setosa", "versicolor", "virginica")
 IDS = [f"iris-{label}" for label in LABELS]
@@ -35,14 +35,13 @@ IDS = [f"iris-{label}" for label in LABELS]
 def test_the_first_demo_shows_labels_and_a_run_and_leaves_nothing(first_demo: Path) -> None:
     assert (first_demo / "stderr").read_text() == ""
     said = (first_demo / "stdout").read_text()
-    assert f"creating and loading 3 deployments: {', '.join(IDS)} ..." in said
+    assert f"creating 3 deployments: {', '.join(IDS)} ..." in said
     for label in LABELS:
-        assert len(re.findall(rf"  {label} .*\u2713 {label} ", said)) == 2, said
-    assert re.search(
-        r"runs/\w+: iris-virginica on the dataset iris: 150 rows in .* s, accuracy 0\.9\d\d", said
-    )
+        assert len(re.findall(rf" \u2713 {label} ", said)) == 2, said
+    assert re.search(r"\w+: iris-virginica on iris: 150 rows in .* s, accuracy 0\.9\d\d", said)
     confusion = re.findall(r"^ *(?:virginica|rest) +(\d+) +(\d+) *$", said, re.MULTILINE)
     assert sum(int(count) for row in confusion for count in row) == 150, said
+    assert max(map(len, said.splitlines())) <= 80, said
 
 
 async def test_a_restart_resumes_and_ctrl_c_stops_everything(
@@ -51,8 +50,9 @@ async def test_a_restart_resumes_and_ctrl_c_stops_everything(
     running = start_up(state=state)
     await running.until_up()
     assert f"\nloading 3 deployments: {', '.join(IDS)} ..." in running.said
-    async with ControllerCalls(running.controller_address) as controller:
-        assert [each.id for each in await controller.deployments() if each.wanted] == IDS
+    async with AsyncControllerClient(running.controller_address) as controller:
+        loaded = controller.deployments(states=[deployment_pb.STATE_LOADED])
+        assert [each.name async for each in loaded] == [f"deployments/{id}" for id in IDS]
     children = running.processes()
     running.process.send_signal(signal.SIGINT)
     assert await running.ended() == 0
@@ -105,9 +105,9 @@ async def test_a_retrained_model_is_rolled_out_at_the_next_start(
     onnx.save(model, artifact)
     running = start_up(models=retrained, state=state)
     await running.until_up()
-    async with ControllerCalls(running.controller_address) as controller:
-        versions = {each.id: each.version for each in await controller.deployments()}
-    assert [versions[id] for id in IDS] == [2, 1, 1]
+    async with AsyncControllerClient(running.controller_address) as controller:
+        versions = {each.name: each.model_version async for each in controller.deployments()}
+    assert [versions[f"deployments/{id}"] for id in IDS] == [2, 1, 1]
     running.process.send_signal(signal.SIGTERM)
     assert await running.ended_with_all() == 0
 

@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from aggregator.app import running_aggregator
 from aggregator.config import AggregatorConfig
-from aggregator.roster import Endpoint
+from aggregator.plans.roster import Endpoint
 from predictor.app import running_predictor
 from predictor.config import PredictorConfig
 from tests.trained import trained
@@ -92,7 +92,7 @@ class Caller:
     async def stream(self, batches: Iterable[Any], **options: Any) -> AsyncIterator[Predictions]:
         """What predict_stream answers, as it comes."""
         if isinstance(self._client, AsyncClient):
-            async with contextlib.aclosing(self._client.predict_stream(batches, **options)) as all_:  # type: ignore[type-var]
+            async with contextlib.aclosing(self._client.predict_stream(batches, **options)) as all_:
                 async for each in all_:
                     yield each
             return

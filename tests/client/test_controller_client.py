@@ -1,12 +1,12 @@
-"""The blocking client of a controller, against a real one in this process."""
+"""Both clients of a controller, against a real one in this process."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import pytest
 
@@ -16,6 +16,7 @@ from controller.runtime.port import ContainerSpec
 from controller.runtime.process import ProcessRuntime, ProcessSettings
 from tests.artifacts import two_column_tensor
 from trillium import (
+    AsyncControllerClient,
     ControllerClient,
     DeadlineExceeded,
     DeploymentNotFound,
@@ -38,17 +39,66 @@ async def address(tmp_path: Path) -> AsyncIterator[str]:
         yield controller.address
 
 
-async def using(address: str, work: Callable[[ControllerClient], T]) -> T:
-    """What `work` makes of a client, in a thread."""
+class Blocking:
+    """The asyncio client with the face of the blocking one, for use in a thread."""
 
-    def worked() -> T:
-        with ControllerClient(address) as client:
-            return work(client)
+    def __init__(self, client: AsyncControllerClient) -> None:
+        self._client = client
+        self._loop = asyncio.get_running_loop()
 
-    return await asyncio.to_thread(worked)
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            answer = getattr(self._client, method)(*arguments, **options)
+            is_stream = isinstance(answer, AsyncGenerator)
+            return self._items(answer) if is_stream else self._wait(answer)
+
+        return call
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+
+    def _items(self, items: AsyncGenerator[T]) -> Generator[T]:
+        async def following() -> list[T]:
+            return [await anext(items)]
+
+        try:
+            while True:
+                try:
+                    (item,) = self._wait(following())
+                except StopAsyncIteration:
+                    return
+                yield item
+        finally:
+            self._wait(items.aclose())
 
 
-async def test_the_whole_way_from_a_file_to_results(address: str, tmp_path: Path) -> None:
+class Using(Protocol):
+    """Opens a client of an address and has `work` use it in a thread."""
+
+    async def __call__(self, address: str, work: Callable[[ControllerClient], T]) -> T: ...
+
+
+@pytest.fixture(params=["ControllerClient", "AsyncControllerClient"])
+def using(request: pytest.FixtureRequest) -> Using:
+    """Each test runs with both clients."""
+
+    async def blocking(address: str, work: Callable[[ControllerClient], T]) -> T:
+        def worked() -> T:
+            with ControllerClient(address) as client:
+                return work(client)
+
+        return await asyncio.to_thread(worked)
+
+    async def asynchronous(address: str, work: Callable[[ControllerClient], T]) -> T:
+        async with AsyncControllerClient(address) as client:
+            return await asyncio.to_thread(work, cast(ControllerClient, Blocking(client)))
+
+    return blocking if request.param == "ControllerClient" else asynchronous
+
+
+async def test_the_whole_way_from_a_file_to_results(
+    using: Using, address: str, tmp_path: Path
+) -> None:
     artifact = tmp_path / "setosa.onnx"
     artifact.write_bytes(two_column_tensor())
 
@@ -66,6 +116,7 @@ async def test_the_whole_way_from_a_file_to_results(address: str, tmp_path: Path
         assert sent == [(artifact.stat().st_size,) * 2]
         assert [each.name for each in client.models()] == ["flower"]
         assert [each.name for each in client.datasets()] == ["iris"]
+        assert client.refused_models() == []
 
         made = client.create("flower", id="a1", memory_bytes=512 << 20)
         assert made.state == deployment_pb.STATE_CREATED
@@ -83,10 +134,12 @@ async def test_the_whole_way_from_a_file_to_results(address: str, tmp_path: Path
         rows = list(client.results("runs/r1", first_row=148))
         assert [each.row for each in rows] == [148, 149]
 
+        assert client.update("a1", replicas=2).replica_count == 2
         assert client.unload("a1").state == deployment_pb.STATE_CREATED
         assert client.terminate("a1").state == deployment_pb.STATE_TERMINATED
         assert [each.after for each in client.events("a1") if not each.HasField("slot")] == [
             "CREATED",
+            "LOADED",
             "LOADED",
             "CREATED",
             "ABSENT",
@@ -97,17 +150,19 @@ async def test_the_whole_way_from_a_file_to_results(address: str, tmp_path: Path
     await using(address, work)
 
 
-async def test_a_watch_ends_when_it_is_closed(address: str) -> None:
+async def test_a_watch_ends_when_it_is_closed(using: Using, address: str) -> None:
     def work(client: ControllerClient) -> None:
         watching = client.watch_deployments()
         assert next(watching).HasField("snapshot_end")
-        watching.close()  # type: ignore[attr-defined]
+        watching.close()
         assert list(client.deployments()) == []
 
     await using(address, work)
 
 
-async def test_what_the_controller_raises_is_raised(address: str, tmp_path: Path) -> None:
+async def test_what_the_controller_raises_is_raised(
+    using: Using, address: str, tmp_path: Path
+) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
 
@@ -120,10 +175,13 @@ async def test_what_the_controller_raises_is_raised(address: str, tmp_path: Path
             client.register_model("broken", broken)
         with pytest.raises(InvalidRequest, match="name"):
             client.register_model("../broken", broken)
-        with pytest.raises(ValueError, match="must end in"):
+        with pytest.raises(ValueError, match="a file name that ends in"):
             client.register_dataset("few", tmp_path / "few.xlsx")
         with pytest.raises(FileNotFoundError):
             client.register_dataset("few", tmp_path / "few.csv")
+        broken.unlink()
+        with pytest.raises(FileNotFoundError):
+            client.register_model("broken", broken)
         with pytest.raises(ValueError, match="above 0"):
             client.run("flower", "iris", run_timeout_s=0)
 
@@ -131,7 +189,7 @@ async def test_what_the_controller_raises_is_raised(address: str, tmp_path: Path
 
 
 async def test_results_of_a_run_that_did_not_succeed_are_refused(
-    address: str, tmp_path: Path
+    using: Using, address: str, tmp_path: Path
 ) -> None:
     artifact = tmp_path / "setosa.onnx"
     artifact.write_bytes(two_column_tensor())
@@ -146,14 +204,38 @@ async def test_results_of_a_run_that_did_not_succeed_are_refused(
     await using(address, work)
 
 
-def test_nobody_there_is_told_with_the_address() -> None:
-    with ControllerClient("127.0.0.1:1") as client:
+async def test_an_upload_that_is_refused_early_ends_with_the_reason(
+    using: Using, address: str, tmp_path: Path
+) -> None:
+    large = tmp_path / "large.csv"
+    large.write_bytes(b"a,label\n" + b"1,x\n" * (4 << 20))
+
+    def work(client: ControllerClient) -> None:
+        sent: list[int] = []
+        with pytest.raises(InvalidRequest, match="name"):
+            client.register_dataset("../few", large, progress=lambda done, size: sent.append(done))
+        assert not sent or sent[-1] <= large.stat().st_size
+
+    await using(address, work)
+
+
+def test_both_clients_have_the_same_methods() -> None:
+    def methods(client: type) -> set[str]:
+        return {name for name in vars(client) if not name.startswith("_")}
+
+    assert methods(AsyncControllerClient) == methods(ControllerClient)
+
+
+async def test_an_unreachable_controller_is_named_by_its_address(using: Using) -> None:
+    def work(client: ControllerClient) -> None:
         with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1"):
             list(client.deployments())
         with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1"):
             next(client.watch_deployments())
         with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1"):
             client.is_serving()
+
+    await using("127.0.0.1:1", work)
 
 
 class Held(ProcessRuntime):
@@ -168,7 +250,7 @@ class Held(ProcessRuntime):
         await super().create(spec)
 
 
-async def test_a_deadline_undoes_nothing(tmp_path: Path) -> None:
+async def test_a_deadline_undoes_nothing(using: Using, tmp_path: Path) -> None:
     artifact = tmp_path / "setosa.onnx"
     artifact.write_bytes(two_column_tensor())
     config = ControllerConfig(listen="127.0.0.1:0", store=f"sqlite:{tmp_path / 'store.db'}")
@@ -189,7 +271,7 @@ async def test_a_deadline_undoes_nothing(tmp_path: Path) -> None:
         await using(controller.address, again)
 
 
-async def test_threads_may_share_a_client(address: str) -> None:
+async def test_threads_may_share_a_client(using: Using, address: str) -> None:
     def work(client: ControllerClient) -> None:
         found: list[int] = []
         threads = [

@@ -205,13 +205,13 @@ async def test_a_stream_needs_room_for_a_batch(calling: Any) -> None:
 
 @pytest.mark.parametrize("address", ["", "localhost", "localhost:port", "unix:"])
 def test_an_address_must_be_one(address: str) -> None:
-    with pytest.raises(ValueError, match="wanted"):
+    with pytest.raises(ValueError, match="expected"):
         Client(address)
 
 
 def test_a_matrix_of_the_wire_is_little_endian() -> None:
     matrix = tensor_pb2.Float32Matrix(row_count=1, column_count=1, data=b"\x00\x00\x80?")
-    from trillium import wire
+    from trillium.client import wire
 
     answer = wire.predictions(pb.PredictResponse(class_labels=["x"], probabilities=matrix))
     assert answer.probabilities.tolist() == [[1.0]]

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 
 from tests.client.conftest import LABELS, Caller
-from trillium import InvalidRequest, Unreachable, wire
+from trillium import InvalidRequest, Unreachable
+from trillium.client import wire
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import grpc
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import trillium
-from trillium import errors, wire
+from trillium import errors
+from trillium.client import wire
 from trillium.rpc.status import DETAILS_KEY, to_status
+
+NAN = float("nan")
 
 
 @pytest.mark.parametrize(
@@ -21,7 +26,8 @@ from trillium.rpc.status import DETAILS_KEY, to_status
     [
         [["5.1", "3.5"]],
         np.array([[1 + 2j]]),
-        np.array([[1.0, None]], dtype=object),
+        np.array([[1.0, "5.1"]], dtype=object),
+        np.array([[1.0, 1j]], dtype=object),
         np.array(["2024-01-01"], dtype="datetime64[D]"),
         None,
     ],
@@ -29,6 +35,44 @@ from trillium.rpc.status import DETAILS_KEY, to_status
 def test_what_is_no_number_is_a_type_error(values: Any) -> None:
     with pytest.raises(TypeError, match="rows must be numbers"):
         wire.as_rows(values)
+
+
+class Sparse:
+    """Stands for a sparse matrix of SciPy."""
+
+    nnz = 1
+
+    def __init__(self, *shape: int) -> None:
+        self.shape = shape
+
+    def toarray(self) -> Any:
+        return np.eye(self.shape[0], self.shape[1])
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([[Decimal("5.1"), True]], [[5.1, 1]]),
+        (np.array([[1, None], [2, 3.5]], dtype=object), [[1, NAN], [2, 3.5]]),
+        (np.ma.masked_array([[1.0, 2.0]], [[False, True]]), [[1, NAN]]),
+        (np.ma.masked_array([[1, 2]], [[True, False]]), [[NAN, 2]]),
+        (pa.table({"a": pa.array([1, None]), "b": [True, False]}), [[1, 1], [NAN, 0]]),
+        (pa.table({"a": pa.array([1], pa.decimal128(9, 2))}), [[1]]),
+        (Sparse(2, 2), [[1, 0], [0, 1]]),
+    ],
+)
+def test_what_libraries_put_into_tables_are_numbers(values: Any, expected: Any) -> None:
+    np.testing.assert_array_equal(wire.as_rows(values), np.array(expected, np.float32))
+
+
+def test_text_in_a_column_is_named() -> None:
+    with pytest.raises(TypeError, match="column 1 holds 'blue' in row 1"):
+        wire.as_rows(np.array([[1.0, 2.0], [3.0, "blue"]], dtype=object))
+
+
+def test_sparse_matrix_is_unpacked_up_to_a_limit() -> None:
+    with pytest.raises(ValueError, match=r"shape \(1000000, 1000\) has 1000000000 values unpacked"):
+        wire.as_rows(Sparse(1_000_000, 1000))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("values", [[[1.0, 2.0], [3.0]], 5.0, np.zeros((2, 2, 2))])

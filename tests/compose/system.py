@@ -17,9 +17,9 @@ from typing import Any, Self
 import docker
 
 from tests.ports import free_ports
-from tests.runtime.engine import IMAGE, client_of
+from tests.runtime.engine import IMAGE, SERVING_IMAGE, client_of
 from trillium import Client
-from trillium.answers import PredictorState
+from trillium.client.answers import PredictorState
 from trillium.errors import TrilliumError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,6 +78,7 @@ class System:
             "COMPOSE_PROJECT_NAME": self.project,
             "TRILLIUM_OWNER": self.owner,
             "TRILLIUM_IMAGE": IMAGE,
+            "TRILLIUM_SERVING_IMAGE": SERVING_IMAGE,
             "AGGREGATOR_PORT": str(aggregator),
             "CONTROLLER_PORT": str(controller),
             "GATEWAY_PORT": str(gateway),

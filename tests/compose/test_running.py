@@ -245,22 +245,6 @@ async def test_a_scaled_service_is_used_whole_and_no_call_fails_meanwhile(system
     assert [failure for load in loads for failure in load.failures] == []
 
 
-def test_one_setting_puts_the_aggregator_on_the_faster_front(system: System) -> None:
-    again = ("up", "--detach", "--wait", "--no-deps", "aggregator")
-    maps = ("sh", "-c", "cat /proc/[0-9]*/maps")
-    assert "h2corn" not in system.run_in("aggregator", *maps)
-    system.compose(*again, settings={"AGGREGATOR_FRONT": "h2corn"})
-    try:
-        assert "h2corn" in system.run_in("aggregator", *maps)
-        assert "rpc Classify" in grpcurl(system.aggregator, "describe", AGGREGATOR)
-        classified = grpcurl("-d", FLOWER, system.aggregator, f"{AGGREGATOR}/Classify")
-        assert '"label": "setosa"' in classified
-        assert list(system.labels()) == LABELS
-    finally:
-        system.compose(*again)
-    assert list(system.labels()) == LABELS
-
-
 async def test_an_aggregator_that_is_killed_comes_back(system: System) -> None:
     before = system.container("aggregator")
     with Load(system.aggregator) as load:

@@ -12,15 +12,16 @@ from typing import Any
 from grpc import aio
 
 from controller.catalog.catalog import Catalog, ModelTrial
-from controller.catalog.registered import Described, Said
 from controller.catalog.service import CatalogServicer
-from controller.outages import telling_outages
+from controller.outages import reporting_outages
 from controller.store.sqlite import SqliteStore
 from trillium.clock import SystemClock
 from trillium.controller.v1 import catalog_service_pb2 as pb
 from trillium.controller.v1 import catalog_service_pb2_grpc
 from trillium.errors import TrilliumError
-from trillium.rpc.front import AioFront
+from trillium.model.declared import DeclaredFacts
+from trillium.model.description import ModelDescription
+from trillium.rpc.front import Front
 from trillium.rpc.methods import Limits
 
 
@@ -28,17 +29,19 @@ from trillium.rpc.methods import Limits
 class FakeTrial:
     """Says the same of every model, or what is said of it, and remembers which it was asked."""
 
-    description: Described = field(default_factory=lambda: Described(4, "setosa"))
+    description: ModelDescription = field(default_factory=lambda: ModelDescription(4, "setosa"))
     error: TrilliumError | None = None
     asked: list[str] = field(default_factory=list)
 
-    async def describe(self, name: str, artifact: bytes, digest: str, said: Said) -> Described:
+    async def describe(
+        self, name: str, artifact: bytes, digest: str, said: DeclaredFacts
+    ) -> ModelDescription:
         assert digest == digest_of(artifact)
         self.asked.append(name)
         if self.error is not None:
             raise self.error
         known = self.description
-        return Described(
+        return ModelDescription(
             feature_count=known.feature_count,
             class_label=said.class_label or known.class_label,
             feature_names=known.feature_names,
@@ -70,8 +73,8 @@ class Served:
 async def serving(store: SqliteStore, trial: ModelTrial, **limits: Any) -> AsyncIterator[Served]:
     """The service on a free port."""
     catalog = Catalog(store, SystemClock(), trial)
-    service = telling_outages(CatalogServicer(catalog, **limits).service())
-    front = AioFront((service,), ("127.0.0.1:0",), Limits())
+    service = reporting_outages(CatalogServicer(catalog, **limits).service())
+    front = Front((service,), ("127.0.0.1:0",), Limits())
     await front.start()
     try:
         async with aio.insecure_channel(front.addresses[0]) as channel:

@@ -9,18 +9,19 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from controller.deployment import Deployment, Spec
+from controller.deployments.document import Deployment, Spec
 from controller.failpoints import Failpoints
 from controller.predictors import Artifact, Predictors
 from controller.runs.labels import KnownClasses
-from controller.runs.source import ScoringData, ScoringModel, Table
+from controller.runs.source import ScoringData, ScoringModel, ScoringTable
 from controller.runtime.port import Container, ContainerSpec, ContainerState, Server
-from controller.runtime.wakes import Wakes
+from controller.runtime.wakes import RuntimeWatches
 from controller.store.codec import to_milliseconds
 from predictor.app import running_predictor
 from predictor.config import PredictorConfig
 from tests.artifacts import iris_rows, is_setosa, two_column_tensor
 from trillium.errors import DatasetNotFound, ModelNotFound
+from trillium.model.declared import DeclaredFacts
 from trillium.rows import Probabilities, Rows
 
 NAMES = ("sepal length", "sepal width", "petal length", "petal width")
@@ -78,7 +79,7 @@ class Catalog:
         self.models: dict[str, list[ScoringModel]] = {}
         self.classes_of: dict[str, KnownClasses] = {}
         self.artifacts: dict[str, bytes] = {}
-        self.datasets: dict[str, list[tuple[ScoringData, Table]]] = {}
+        self.datasets: dict[str, list[tuple[ScoringData, ScoringTable]]] = {}
 
     def add_model(self, name: str, artifact: bytes, label: str = "setosa") -> ScoringModel:
         digest = hashlib.sha256(artifact).hexdigest()
@@ -98,7 +99,7 @@ class Catalog:
         count, width = rows.shape
         versions = self.datasets.setdefault(name, [])
         data = ScoringData(name, len(versions) + 1, count, width, names, labels is not None)
-        versions.append((data, Table(rows, None if labels is None else tuple(labels))))
+        versions.append((data, ScoringTable(rows, None if labels is None else tuple(labels))))
 
     async def model_version(self, model: str, version: int) -> ScoringModel:
         for each in reversed(self.models.get(model, [])):
@@ -113,10 +114,10 @@ class Catalog:
     async def dataset(self, dataset: str, version: int) -> ScoringData:
         return self._dataset(dataset, version)[0]
 
-    async def rows(self, dataset: str, version: int) -> Table:
+    async def rows(self, dataset: str, version: int) -> ScoringTable:
         return self._dataset(dataset, version)[1]
 
-    def _dataset(self, dataset: str, version: int) -> tuple[ScoringData, Table]:
+    def _dataset(self, dataset: str, version: int) -> tuple[ScoringData, ScoringTable]:
         for each in reversed(self.datasets.get(dataset, [])):
             if version in (0, each[0].version):
                 return each
@@ -125,7 +126,12 @@ class Catalog:
     async def artifact(self, deployment: Deployment, digest: str) -> Artifact:
         content = self.artifacts[digest]
         spec = deployment.spec
-        return Artifact(spec.model, digest, content, spec.class_label, positive_column=1)
+        return Artifact(
+            spec.model,
+            digest,
+            content,
+            DeclaredFacts(class_label=spec.class_label, positive_column=1),
+        )
 
 
 def iris_catalog() -> Catalog:
@@ -143,7 +149,7 @@ class InProcessRuntime:
 
     def __init__(self) -> None:
         self._containers: dict[str, tuple[Container, asyncio.Event, asyncio.Task[None]]] = {}
-        self._wakes = Wakes()
+        self._wakes = RuntimeWatches()
         self.created = 0
         self.may_create = asyncio.Event()
         self.may_create.set()
@@ -165,16 +171,22 @@ class InProcessRuntime:
 
     async def create(self, spec: ContainerSpec) -> None:
         await self.may_create.wait()
-        wanted = (spec.deployment, spec.slot, spec.attempt)
+        wanted = (spec.deployment, spec.instance, spec.attempt)
         for container, _, _ in self._containers.values():
-            if (container.deployment, container.slot, container.attempt) == wanted:
+            if (container.deployment, container.instance, container.attempt) == wanted:
                 return
         self.created += 1
         id = hashlib.sha256(f"{wanted}{self.created}".encode()).hexdigest()
         address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         end = asyncio.Event()
         task = asyncio.create_task(self._predict(address, end))
-        container = Container(id, *wanted, ContainerState.RUNNING, await address)
+        try:
+            container = Container(id, *wanted, ContainerState.RUNNING, await address)
+        except asyncio.CancelledError:
+            # Nobody would know of it.
+            end.set()
+            await task
+            raise
         self._containers[id] = (container, end, task)
         self._wakes.wake()
 

@@ -8,20 +8,21 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from controller.deployment import State
-from controller.deployments import Deployments
+from controller.deployments.document import State
+from controller.deployments.effects import ReconcilerPorts
+from controller.deployments.reconciler import Reconciler
+from controller.deployments.repository import Deployments
+from controller.deployments.verbs import Command, Verb
 from controller.failpoints import Failpoints
 from controller.predictors import Predictors
-from controller.reconciler import Reconciler
-from controller.runs.executor import Pace, RunExecutor
+from controller.runs.executor import RunExecutor, RunPacing
 from controller.runs.orders import RunOrders
+from controller.runs.repository import Runs
 from controller.runs.results import Result
 from controller.runs.run import Order, Run
-from controller.runs.runs import Runs
 from controller.runs.work import Patience
 from controller.store.port import Store
 from controller.store.sqlite import SqliteStore
-from controller.verbs import Verb, Wish
 from tests.controller.run_fakes import (
     Catalog,
     InProcessRuntime,
@@ -32,7 +33,7 @@ from tests.controller.run_fakes import (
 )
 from tests.waiting import eventually
 
-QUICK = Pace(
+QUICK = RunPacing(
     round_s=0.05,
     beat_s=0.05,
     silent_s=0.15,
@@ -56,14 +57,14 @@ class Controller:
     predictors: WatchedPredictors
 
     async def place(self, id: str = "r1", order: Order = ORDER) -> Run:
-        return (await self.orders.place(order, id)).run
+        return (await self.orders.place(order, id)).value
 
     async def ended(self, id: str = "r1") -> Run:
         async with asyncio.timeout(60):
-            return (await self.runs.ended(id)).run
+            return (await self.runs.ended(id)).value
 
     async def get(self, id: str = "r1") -> Run:
-        return (await self.runs.found(id)).run
+        return (await self.runs.found(id)).value
 
 
 @dataclass
@@ -83,7 +84,7 @@ class World:
         *,
         scoring: Scoring | None = None,
         at_once: int = 4,
-        pace: Pace = QUICK,
+        pacing: RunPacing = QUICK,
         make_runs: type[Runs] = Runs,
     ) -> Controller:
         """One more controller on the store, which does not carry out anything yet."""
@@ -101,7 +102,7 @@ class World:
             self.clock,
             failpoints,
             at_once=at_once,
-            pace=pace,
+            pacing=pacing,
         )
         return Controller(deployments, runs, orders, executor, predictors)
 
@@ -112,12 +113,12 @@ class World:
         *,
         scoring: Scoring | None = None,
         at_once: int = 4,
-        pace: Pace = QUICK,
+        pacing: RunPacing = QUICK,
         make_runs: type[Runs] = Runs,
     ) -> AsyncIterator[Controller]:
         """A controller that carries out runs inside the context."""
         controller = self.controller(
-            failpoints, scoring=scoring, at_once=at_once, pace=pace, make_runs=make_runs
+            failpoints, scoring=scoring, at_once=at_once, pacing=pacing, make_runs=make_runs
         )
         following = asyncio.create_task(controller.deployments.follow())
         try:
@@ -131,16 +132,16 @@ class World:
     async def loaded(self, id: str, model: str = "iris-setosa") -> None:
         """Have a deployment of the newest version of a model loaded."""
         spec = (await self.catalog.model_version(model, 0)).spec
-        await self.deployments.carry_out(Wish(Verb.LOAD, id, spec))
+        await self.deployments.apply(Command(Verb.LOAD, id, spec))
         await eventually(lambda: self.is_in(id, State.LOADED))
 
     async def is_in(self, id: str, state: State) -> bool:
         stored = await self.deployments.get(id)
-        return stored is not None and stored.deployment.state is state
+        return stored is not None and stored.value.state is state
 
     async def is_bare(self) -> bool:
         """Whether no container is left, and no deployment but terminated ones."""
-        states = [stored.deployment.state async for stored in self.deployments.all()]
+        states = [stored.value.state async for stored in self.deployments.all()]
         return not await self.runtime.look() and set(states) <= {State.TERMINATED}
 
 
@@ -155,15 +156,10 @@ async def open_world(folder: Path, store: Store | None = None) -> AsyncIterator[
         stack.push_async_callback(runtime.close)
         deployments, predictors = Deployments(store, clock), Predictors()
         stack.push_async_callback(predictors.close)
-        reconciler = Reconciler(
-            deployments,
-            runtime,
-            predictors,
-            artifact=catalog.artifact,
-            endings=_Nobody(),
-            clock=clock,
-            failpoints=Failpoints({}),
+        ports = ReconcilerPorts(
+            deployments, runtime, predictors, catalog.artifact, _Nobody(), clock, Failpoints({})
         )
+        reconciler = Reconciler(ports)
         await stack.enter_async_context(reconciler.running())
         yield World(store, runtime, clock, catalog, deployments, stack)
 

@@ -15,8 +15,8 @@ from grpc import aio
 
 from controller.app import RunningController, running_controller
 from controller.config import ControllerConfig
+from controller.deployments.probing import ProbingPolicy
 from controller.failpoints import Failpoints
-from controller.probing import Pace
 from controller.runtime.port import Runtime
 from controller.runtime.process import ProcessRuntime, ProcessSettings
 from controller.store.port import Store
@@ -59,6 +59,10 @@ class Serving:
     def load(self, id: str, *, within_s: float = CALL_S, **fields: Any) -> Any:
         request = pb.LoadDeploymentRequest(name=f"deployments/{id}", **fields)
         return self.stub.LoadDeployment(request, timeout=within_s)
+
+    def update(self, id: str, **fields: Any) -> Any:
+        request = pb.UpdateDeploymentRequest(name=f"deployments/{id}", **fields)
+        return self.stub.UpdateDeployment(request, timeout=CALL_S)
 
     def unload(self, id: str, *, within_s: float = CALL_S, **fields: Any) -> Any:
         request = pb.UnloadDeploymentRequest(name=f"deployments/{id}", **fields)
@@ -133,7 +137,7 @@ async def serving(
     models_dir: Path | None = None,
     drain_s: float = 1.0,
     listen: str = "127.0.0.1:0",
-    probing: Pace | None = None,
+    probing: ProbingPolicy | None = None,
 ) -> AsyncIterator[Serving]:
     """A controller, on a free port if nothing else is said, whose state is in `folder`."""
     config = ControllerConfig(
@@ -141,7 +145,7 @@ async def serving(
         store=f"sqlite:{folder / 'store.db'}",
         models_dir=models_dir,
         drain_s=drain_s,
-        probing=probing or Pace(),
+        probing=probing or ProbingPolicy(),
     )
     runtime = runtime or ProcessRuntime(ProcessSettings(arguments=("--threads=1",)))
     async with (

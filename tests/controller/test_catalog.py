@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import pytest
 
 from controller.catalog.catalog import Catalog
 from controller.catalog.datasets import Format
-from controller.catalog.registered import Described, Said
 from controller.catalog.seeding import seed
 from controller.catalog.trial import TrialFailed
 from controller.store.port import Kind, StoreUnavailable
@@ -26,8 +26,10 @@ from trillium.errors import (
     ModelNotFound,
     ModelRejected,
 )
+from trillium.model.declared import DeclaredFacts
+from trillium.model.description import ModelDescription
 
-SETOSA = Said(class_label="setosa", positive_column=1)
+SETOSA = DeclaredFacts(class_label="setosa", positive_column=1)
 ROWS = b"a,b,label\n1,2,x\n3,4,y\n"
 
 
@@ -40,7 +42,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 @pytest.fixture
 def trial() -> FakeTrial:
     names = ("a", "b", "c", "d")
-    return FakeTrial(Described(4, "setosa", names, "iris", ("setosa", "virginica")))
+    return FakeTrial(ModelDescription(4, "setosa", names, "iris", ("setosa", "virginica")))
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ def catalog(store: SqliteStore, trial: FakeTrial) -> Catalog:
 async def test_model_is_kept_with_all_that_deploying_it_takes(
     catalog: Catalog, store: SqliteStore
 ) -> None:
-    said = Said(class_label="setosa", positive_column=0, output_name="p")
+    said = DeclaredFacts(class_label="setosa", positive_column=0, output_name="p")
     before = datetime.now(UTC)
     model, number = await catalog.register_model("iris-setosa", b"artifact", said)
     assert number == 1
@@ -61,7 +63,11 @@ async def test_model_is_kept_with_all_that_deploying_it_takes(
     assert (version.version, version.digest) == (1, digest_of(b"artifact"))
     assert (version.size_bytes, version.feature_count) == (8, 4)
     assert version.feature_names == ("a", "b", "c", "d")
-    assert (version.class_label, version.said.positive_column, version.said.output_name) == (
+    assert (
+        version.class_label,
+        version.declared.positive_column,
+        version.declared.output_name,
+    ) == (
         "setosa",
         0,
         "p",
@@ -88,7 +94,7 @@ async def test_newest_version_is_not_registered_twice(catalog: Catalog, trial: F
     assert await catalog.register_model("m", b"artifact", SETOSA) == first
     assert trial.asked == ["m"]
     _, other_said = await catalog.register_model(
-        "m", b"artifact", Said(class_label="setosa", positive_column=0)
+        "m", b"artifact", DeclaredFacts(class_label="setosa", positive_column=0)
     )
     assert other_said == 2
     _, again = await catalog.register_model("m", b"artifact", SETOSA)
@@ -111,8 +117,9 @@ async def test_what_is_not_there_is_answered_with_what_is(catalog: Catalog) -> N
         await catalog.dataset("x")
     with pytest.raises(DatasetNotFound, match="'m' has no version 9; there: 1 to 1"):
         await catalog.dataset_version("m", 9)
+    there = (await catalog.dataset("m")).versions[0]
     with pytest.raises(DatasetNotFound, match="no file"):
-        await catalog.rows("0" * 64, Format.CSV)
+        await catalog.rows(replace(there, digest="0" * 64))
     for odd in ("", "../m", "x" * 1000, "a\0b", "\ud800"):
         with pytest.raises(ModelNotFound):
             await catalog.model(odd)
@@ -132,12 +139,12 @@ async def test_many_names_are_told_in_part(catalog: Catalog) -> None:
 async def test_another_class_is_refused(catalog: Catalog, trial: FakeTrial) -> None:
     await catalog.register_model("m", b"artifact", SETOSA)
     with pytest.raises(InvalidRequest, match="'virginica', but 'm' recognises 'setosa'") as caught:
-        await catalog.register_model("m", b"other", Said(class_label="virginica"))
+        await catalog.register_model("m", b"other", DeclaredFacts(class_label="virginica"))
     assert caught.value.violations[0].field == "header.class_label"
     assert trial.asked == ["m"]
-    trial.description = Described(4, "virginica")
+    trial.description = ModelDescription(4, "virginica")
     with pytest.raises(InvalidRequest, match="'virginica', but 'm' recognises 'setosa'"):
-        await catalog.register_model("m", b"other", Said())
+        await catalog.register_model("m", b"other", DeclaredFacts())
     assert len((await catalog.model("m")).versions) == 1
 
 
@@ -212,9 +219,9 @@ async def test_bytes_are_there_before_the_record_and_repeating_heals(tmp_path: P
 
 async def test_record_that_is_full_is_told(catalog: Catalog, trial: FakeTrial) -> None:
     names = tuple(f"{number:0200}" for number in range(30_000))
-    trial.description = Described(len(names), "setosa", names)
+    trial.description = ModelDescription(len(names), "setosa", names)
     await catalog.register_model("m", b"artifact 1", SETOSA)
-    with pytest.raises(InvalidRequest, match="'m' has no room for this version"):
+    with pytest.raises(InvalidRequest, match="'m' has no room for one more version"):
         await catalog.register_model("m", b"artifact 2", SETOSA)
     assert len((await catalog.model("m")).versions) == 1
 
@@ -227,7 +234,7 @@ async def test_dataset_is_kept_and_read_again(catalog: Catalog) -> None:
     assert (version.row_count, version.feature_names) == (2, ("a", "b"))
     assert (version.labelled, version.format) == (True, Format.CSV)
     assert await catalog.dataset_version("flowers") == (dataset, version)
-    rows = await catalog.rows(version.digest, version.format)
+    rows = await catalog.rows(version)
     assert rows.rows.tolist() == [[1, 2], [3, 4]]
     assert rows.labels == ("x", "y")
     assert await catalog.register_dataset("flowers", ROWS, Format.CSV) == (dataset, 1)
@@ -265,8 +272,8 @@ async def test_seeding_registers_a_folder_and_iris_once(
     model, version = await catalog.model_version("n")
     assert (model.ensemble, model.class_labels) == ("flowers", ("rose", "setosa"))
     assert version.feature_names == ("w", "x", "y", "z")
-    assert (version.said.positive_column, version.said.output_name) == (0, "p")
-    assert version.said.sample == (1.0, 2.0, 3.0, 4.0)
+    assert (version.declared.positive_column, version.declared.output_name) == (0, "p")
+    assert version.declared.sample == (1.0, 2.0, 3.0, 4.0)
     _, iris = await catalog.dataset_version("iris")
     assert (iris.row_count, iris.labelled) == (150, True)
     assert sorted(trial.asked) == ["m", "n"]
@@ -290,13 +297,16 @@ async def test_seeding_leaves_newer_versions_the_newest(catalog: Catalog, tmp_pa
 
 
 BESIDE = {
-    "list.json": ("[]", "must hold a JSON object"),
+    "list.json": ("[]", "is no JSON object"),
     "broken.json": ("{", "cannot be read as JSON"),
-    "key.json": ('{"colour": "red"}', "colour: is unknown; known: class_label"),
-    "text.json": ('{"class_label": 7}', "class_label: a text is wanted"),
-    "half.json": ('{"class_label": "\\ud800"}', "class_label: a text is wanted"),
-    "twice.json": ('{"class_labels": ["a", "a"]}', "class_labels: a list of different texts"),
-    "column.json": ('{"positive_column": true}', "positive_column: 0 or 1 is wanted"),
+    "key.json": (
+        '{"colour": "red"}',
+        "key.json: unknown key 'colour'; allowed: ensemble",
+    ),
+    "text.json": ('{"class_label": 7}', "class_label: expected a non-empty string"),
+    "half.json": ('{"class_label": "\\ud800"}', "class_label: expected a non-empty string"),
+    "twice.json": ('{"class_labels": ["a", "a"]}', "class_labels: expected a list of distinct"),
+    "column.json": ('{"positive_column": true}', "positive_column: expected 0 or 1"),
     "names.json": ('{"feature_names": ["a"]}', "feature_names: are 1; the model takes 4"),
 }
 
@@ -324,7 +334,9 @@ async def test_files_that_are_no_models_are_told_and_hold_up_nothing(
 class NoPredictor:
     """A trial on a machine that cannot start predictors."""
 
-    async def describe(self, name: str, artifact: bytes, digest: str, said: Said) -> Described:
+    async def describe(
+        self, name: str, artifact: bytes, digest: str, said: DeclaredFacts
+    ) -> ModelDescription:
         raise TrialFailed("no predictor can be started")
 
 

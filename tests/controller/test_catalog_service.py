@@ -16,7 +16,6 @@ import pytest
 from grpc import aio
 from pyarrow import parquet
 
-from controller.catalog.registered import Described, Said
 from controller.catalog.trial import Trial
 from controller.store.sqlite import SqliteStore
 from tests import artifacts
@@ -32,11 +31,13 @@ from tests.controller.catalogs import (
 from tests.rpc.errors import Failure, failed, failure_of, refused, was_still_writing
 from tests.waiting import eventually
 from trillium.controller.v1 import catalog_service_pb2 as pb
+from trillium.model.declared import DeclaredFacts
+from trillium.model.description import ModelDescription
 from trillium.rpc import uploads
 from trillium.rpc.uploads import MAX_CHUNK_BYTES
 
 QUICK = artifacts.renamed_opset(13)
-SAID = Said(class_label="setosa")
+SAID = DeclaredFacts(class_label="setosa")
 CSV = b"a,b,label\n1,2,x\n3,4,y\n"
 
 
@@ -274,7 +275,7 @@ BAD_DATASETS: dict[str, tuple[list[Any], str, set[str]]] = {
     ),
     "no rows": (changed(dataset_upload(b"a,b\n")), "INVALID_REQUEST", {"rows"}),
     "bad values": (
-        changed(dataset_upload(b"a,label\nnan,x\n1\n2,\n")),
+        changed(dataset_upload(b"a,label\ninf,x\n1\n2,\n")),
         "INVALID_REQUEST",
         {"rows[0].a", "rows[1]", "rows[2].label"},
     ),
@@ -338,7 +339,7 @@ async def test_bad_page_is_told(served: Served, request_: dict[str, Any], field:
 
 async def test_pages_of_large_models_stay_below_what_callers_take(store: SqliteStore) -> None:
     names = tuple(f"{number:0200}" for number in range(6000))
-    trial = FakeTrial(Described(len(names), "setosa", names))
+    trial = FakeTrial(ModelDescription(len(names), "setosa", names))
     async with serving(store, trial) as served:
         for number in range(5):
             await served.catalog.register_model(f"m{number}", b"artifact", SAID)

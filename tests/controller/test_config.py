@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from controller.config import from_command_line
-from trillium.config import ConfigError
+from trillium.server.config import ConfigError
 
 
 def test_those_that_predictors_are_kept_for_may_have_several_labels() -> None:
@@ -20,5 +20,5 @@ def test_those_that_predictors_are_kept_for_may_have_several_labels() -> None:
 
 @pytest.mark.parametrize("text", ["aggregator", "=aggregator", "service="])
 def test_a_label_without_name_or_value_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="name=value is wanted"):
+    with pytest.raises(ConfigError, match="expected name=value"):
         from_command_line(["--keep-for", text], {})

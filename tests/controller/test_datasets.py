@@ -21,14 +21,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from pyarrow import parquet
 
-from controller.catalog.datasets import Dataset, Format, format_of, parse
-from controller.catalog.gathering import DatasetLimits
-from trillium.columns import are_numbers
+from controller.catalog.datasets import Dataset, Format, Layout, TableLimits, format_of, parse
 from trillium.errors import InvalidRequest, Violation
 from trillium.rpc.status import to_status
+from trillium.tables.dialect import Dialect
+from trillium.tables.gathering import Choice
+from trillium.tables.numbers import are_numbers
 
 IRIS = resources.files("controller.catalog").joinpath("data", "iris.csv").read_bytes()
-SMALL = DatasetLimits(max_rows=3, max_columns=4, max_values=9)
+SMALL = TableLimits(max_rows=3, max_columns=4, max_values=9)
 NAN, INFINITY = float("nan"), float("inf")
 
 
@@ -52,7 +53,7 @@ def packed_table(table: Any, **options: Any) -> bytes:
 def refused(content: bytes, format: Format | None = None, **limits: int) -> dict[str, str]:
     """The violations of a file that must be refused, description by field."""
     with pytest.raises(InvalidRequest) as caught:
-        parse(content, format, DatasetLimits(**limits))
+        parse(content, format, TableLimits(**limits))
     return {each.field: each.description for each in caught.value.violations}
 
 
@@ -91,21 +92,23 @@ BAD_CSV: dict[str, tuple[bytes, dict[str, str]]] = {
     "only a header": (b"a,b\n", {"rows": "at least 1"}),
     "text for a number": (
         b"a,label,b\n1,x,2\n3,x,four\n",
-        {"rows[1].b": "row 1 .line 3., column 'b' is 'four'; a number is wanted"},
+        {"rows[1].b": "row 1 .line 3., column 'b': expected a number, got 'four'"},
     ),
-    "underscores": (b"a\n1_000\n", {"rows[0].a": "is '1_000'; a number"}),
-    "nothing for a number": (b"a,b\n1,\n", {"rows[0].b": "column 'b' is empty; a number"}),
-    "NaN and infinity": (
-        b"a,b\nnan,1\n2,-inf\n",
-        {"rows[0].a": "is 'nan'; finite", "rows[1].b": "is '-inf'; finite"},
+    "underscores": (b"a\n1_000\n", {"rows[0].a": "expected a number, got '1_000'"}),
+    "infinity": (
+        b"a,b\ninf,1\n2,-inf\n",
+        {"rows[0].a": "is 'inf'; finite", "rows[1].b": "is '-inf'; finite"},
     ),
     "too large for float32": (
         b"a\n3.4e38\n1e39\n1e400\n",
-        {"rows[1].a": "'1e39'; float32 holds 3.4e.38 at most", "rows[2].a": "'1e400'; finite"},
+        {"rows[1].a": "'1e39'; float32 holds 3.4e.38 at most", "rows[2].a": "'1e400'; float32"},
     ),
     "too few and too many columns": (
         b"a,b\n1\n1,2\n1,2,3\n",
-        {"rows[0]": "has 1 columns; 2", "rows[2]": r"row 2 \(line 4\) has 3 columns; 2"},
+        {
+            "rows[0]": "has 1 values: expected 2",
+            "rows[2]": r"row 2 \(line 4\) has 3 values: expected 2",
+        },
     ),
     "duplicate names": (
         b"a,b,a,c,a\n1,2,3,4,5\n",
@@ -118,9 +121,9 @@ BAD_CSV: dict[str, tuple[bytes, dict[str, str]]] = {
     ),
     "numbers for a header": (
         b"\n5.1,3.5\n4.9,3.0\n",
-        {"columns": "line 2 holds numbers only, so it is a row and no header; put a line"},
+        {"columns": "line 2 has only numbers: expected a header line"},
     ),
-    "one row alone": (b"nan, -1e3", {"columns": "line 1 holds numbers only"}),
+    "one row alone": (b"nan, -1e3", {"columns": "line 1 has only numbers"}),
     "no feature": (b"label\nx\n", {"columns": "no feature"}),
     "empty label": (
         b"label,a\n,1\nx,2\n  ,3\n",
@@ -128,11 +131,11 @@ BAD_CSV: dict[str, tuple[bytes, dict[str, str]]] = {
     ),
     "not UTF-8": (b"a,label\n1,x\n2,\xff\n", {"rows": "line 3 is not UTF-8"}),
     "UTF-8 that breaks off": (b"a,label\n1,\xc3", {"rows": "line 2 is not UTF-8"}),
-    "open quote": (b'a\n1\n"2\n', {"rows": "line .* is no CSV: unexpected end of data"}),
-    "text after a quote": (b'a\n"1"2\n', {"rows": "line 2 is no CSV"}),
+    "open quote": (b'a\n1\n"2\n', {"rows": "line 3 opens a quote that is never closed"}),
+    "text after a quote": (b'a\n"1"2\n', {"rows": "line 2 is not CSV"}),
     "all sorts at once": (
         b"a,label\nx,\n1\ninf,y\n",
-        {"rows[0].label": "empty", "rows[0].a": "'x'", "rows[1]": "1 col", "rows[2].a": "inf"},
+        {"rows[0].label": "empty", "rows[0].a": "'x'", "rows[1]": "1 val", "rows[2].a": "inf"},
     ),
 }
 
@@ -174,14 +177,20 @@ BAD_NPY: dict[str, tuple[bytes, dict[str, str]]] = {
         npy(np.zeros((1, 4))).replace(b"False", b"exit()", 1),
         {"rows": "header"},
     ),
-    "truncated": (npy(np.zeros((3, 4)))[:-1], {"rows": "take 95 bytes; 3 . 4 values of 8"}),
+    "truncated": (
+        npy(np.zeros((3, 4)))[:-1],
+        {"rows": "take 95 bytes; expected 3 . 4 values of 8"},
+    ),
     "too long": (npy(np.zeros((3, 4))) + b"x", {"rows": "take 97 bytes"}),
     "promises": (HEADER_OF_A_PETABYTE, {"rows": "9999999999999 . 4 values"}),
     "objects": (npy(np.array([[None]])), {"rows": "of type object"}),
     "text": (npy(np.array([["1"]])), {"rows": "of type <U1"}),
-    "truths": (npy(np.array([[True]])), {"rows": "of type bool"}),
     "complex": (npy(np.array([[1j]])), {"rows": "of type complex128"}),
-    "records": (npy(np.zeros(3, [("a", "f4")])), {"rows": "of type"}),
+    "records of text": (
+        npy(np.zeros(3, [("a", "f4"), ("b", "S1"), ("c", "f4", 2)])),
+        {"columns[1]": r"'b' is a \|S1; expected integers", "columns[2]": "'c' is a "},
+    ),
+    "matrix of records": (npy(np.zeros((3, 1), [("a", "f4")])), {"rows": r"shape \(3, 1\)"}),
     "a list": (npy(np.zeros(3)), {"rows": r"shape \(3,\)"}),
     "a cube": (npy(np.zeros((1, 2, 3))), {"rows": r"shape \(1, 2, 3\)"}),
     "no rows": (npy(np.zeros((0, 4))), {"rows": "at least 1"}),
@@ -190,7 +199,6 @@ BAD_NPY: dict[str, tuple[bytes, dict[str, str]]] = {
     "odd values": (
         npy(np.array([[1, NAN], [-INFINITY, 1e39]])),
         {
-            "rows[0].feature_1": "row 0, column 'feature_1' is nan; finite",
             "rows[1].feature_0": "is -inf; finite",
             "rows[1].feature_1": r"is 1e\+39; float32 holds",
         },
@@ -224,6 +232,95 @@ def test_parquet_is_read_with_text_and_integers_for_labels() -> None:
     table = pa.table({"a": list(range(1000)), "label": [str(each) for each in range(1000)]})
     many = parse(packed_table(table, row_group_size=7))
     is_read(many, [[each] for each in range(1000)], tuple(str(each) for each in range(1000)))
+
+
+def test_truth_values_and_decimals_are_numbers() -> None:
+    is_read(parse(npy(np.array([[True, False]]))), [[1, 0]], None)
+    decimals = pa.array([1, 2], pa.decimal128(9, 2))
+    content = packed(a=[True, False], b=decimals, label=[True, False])
+    is_read(parse(content), [[1, 1], [0, 2]], ("True", "False"))
+
+
+def test_structured_array_has_names_and_labels() -> None:
+    rows = np.array([(1, b"x", 0.5), (3, b"y", 1.5)], [("a", "i4"), ("label", "S1"), ("b", "f4")])
+    dataset = parse(npy(rows))
+    assert (dataset.feature_names, dataset.has_names) == (("a", "b"), True)
+    is_read(dataset, [[1, 0.5], [3, 1.5]], ("x", "y"))
+
+
+def laid(label: str = "", *drop: str, **dialect: Any) -> Layout:
+    return Layout(Choice(label, drop), Dialect(**dialect))
+
+
+@pytest.mark.parametrize(
+    ("content", "layout", "names", "labels"),
+    [
+        (b"a,species,id\n1,x,7\n", laid("species", "id"), ("a",), ("x",)),
+        (b"a,species,label\n1,x,2\n", laid("species"), ("a", "label"), ("x",)),
+        (b"a,species,note\n1,x,text\n", laid("", "species", "note"), ("a",), None),
+        (b"1,2,x\n", laid("-1", header=False), ("feature_0", "feature_1"), ("x",)),
+        (b"1,2,x\n", laid("2", "0", header=False), ("feature_1",), ("x",)),
+        (b"1,2\n3,4\n", laid(header=True), ("1", "2"), None),
+        (b"a;label\n1;x\n", laid(), ("a",), ("x",)),
+        (b"a\tlabel\n1\tx\n", laid(delimiter="\t"), ("a",), ("x",)),
+        (b"a;label\n1,0;x\n", laid(decimal=","), ("a",), ("x",)),
+        (b"sep=;\na;label\n1;x\n", laid(), ("a",), ("x",)),
+        (npy(np.array([[1.0, 5.0]])), laid("-1"), ("feature_0",), ("5",)),
+        (packed(a=[1.0], kind=["x"], when=["now"]), laid("kind", "when"), ("a",), ("x",)),
+    ],
+)
+def test_columns_and_dialect_may_be_chosen(
+    content: bytes, layout: Layout, names: tuple[str, ...], labels: tuple[str, ...] | None
+) -> None:
+    dataset = parse(content, layout=layout)
+    assert (dataset.feature_names, dataset.labels) == (names, labels)
+
+
+@pytest.mark.parametrize(
+    ("content", "layout", "wrong"),
+    [
+        (b"a,b\n1,2\n", laid("kind"), "hold no column 'kind': there are 'a', 'b'"),
+        (b"a,b\n1,2\n", laid("", "c"), "hold no column 'c'"),
+        (b"a,b\n1,2\n", laid("1"), "hold no column '1'"),
+        (b"1,2\n", laid("2", header=False), "hold no column '2'"),
+        (b"a\n1\n", laid("a"), "hold no feature: expected one besides 'a'"),
+        (b"a,b,b\n1,2,3\n", laid("b"), "the name 'b' stands 2 times: columns 1, 2"),
+    ],
+)
+def test_choice_that_the_file_does_not_have_is_refused(
+    content: bytes, layout: Layout, wrong: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=wrong):
+        parse(content, layout=layout)
+
+
+def test_what_was_recognized_is_noted() -> None:
+    assert parse(b"a;label\n1;x\n").notes == ("cells are parted by a semicolon",)
+    assert parse(b"a,label\n1,x\n").notes == ()
+    indexed = parse(packed_table(with_index(pa.table({"a": [1.0], "id": [1]}), "id")))
+    assert indexed.notes == ("left out, as the index of a DataFrame: 'id'",)
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        (b"a,b\n1,2\n , \n3,4\n", "row 1 (line 3), column 'a'"),
+        (b"a,b\n1,2\n3,NaN\n", "row 1 (line 3), column 'b'"),
+        (npy(np.array([[1.0, NAN]])), "row 0, column 'feature_1'"),
+        (packed(a=[1, None], b=[2.0, 3.0]), "row 1, column 'a'"),
+    ],
+)
+def test_first_missing_value_is_told(content: bytes, place: str) -> None:
+    dataset = parse(content)
+    assert dataset.first_missing == place
+    assert dataset.notes == (
+        f"values are missing, the first in {place}: only models that take such score it",
+    )
+
+
+def test_arrow_is_refused_by_name() -> None:
+    with pytest.raises(InvalidRequest, match=r"format: is Arrow, .* send CSV, NPY or Parquet"):
+        parse(b"ARROW1\0\0")
 
 
 def with_index(table: Any, *index: Any) -> Any:
@@ -268,25 +365,25 @@ BAD_PARQUET: dict[str, tuple[bytes, dict[str, str]]] = {
     "no feature": (packed(label=["x"]), {"columns": "no feature"}),
     "duplicate names": (packed_table(TWICE), {"columns": "'a' stands 2 times"}),
     "text and lists": (
-        packed(a=["1"], b=[[1.0]], c=[True], d=[1.0]),
-        {"columns[0]": "'a' is a 'string'", "columns[1]": "list", "columns[2]": "'bool'"},
-    ),
-    "index of lists": (
-        packed(a=[1.0], __index_level_0__=[[1.0]]),
-        {"columns[1]": "times are wanted of an index"},
+        packed(a=["1"], b=[[1.0]], c=pa.array([1], pa.date32()), d=[1.0]),
+        {"columns[0]": "'a' is a 'string'", "columns[1]": "list", "columns[2]": "date32"},
     ),
     "an index alone": (packed(__index_level_0__=[1]), {"columns": "no feature"}),
     "index read and written by pandas": (
         packed(**{"Unnamed: 0": [1], "a": [1.0]}),
         {"columns[0]": "'Unnamed: 0', as pandas names an index"},
     ),
-    "float labels": (packed(a=[1.0], label=[0.5]), {"columns[1]": "label is a 'double'; text"}),
+    "float labels": (
+        packed(a=[1.0, 1.0, 1.0], label=[0.5, 2.0, None]),
+        {"rows[0].label": "label is 0.5; expected text or a whole", "rows[2].label": "is empty"},
+    ),
+    "labels of lists": (
+        packed(a=[1.0], label=[["x"]]),
+        {"columns[1]": "the label 'label' is a 'list<"},
+    ),
     "nulls": (
         packed(a=[1, None, 3], b=[None, 2.0, NAN], label=["x", None, ""]),
         {
-            "rows[1].a": "row 1, column 'a' is null",
-            "rows[0].b": "row 0, column 'b' is null",
-            "rows[2].b": "is nan; finite",
             "rows[1].label": "row 1: the label is empty",
             "rows[2].label": "row 2: the label is empty",
         },
@@ -320,7 +417,7 @@ def test_format_is_told_by_the_content() -> None:
     assert format_of(b"") is Format.CSV
 
 
-@pytest.mark.parametrize("format", Format)
+@pytest.mark.parametrize("format", [Format.CSV, Format.NPY, Format.PARQUET])
 def test_size_is_limited_in_rows_columns_and_values(format: Format) -> None:
     def of(rows: int, columns: int) -> bytes:
         array = np.ones((rows, columns))
@@ -400,7 +497,7 @@ def test_what_is_written_as_csv_is_read(table: Any, ending: str, quoted: bool) -
     file = io.StringIO(newline="")
     dialect = csv.unix_dialect if quoted else csv.excel
     csv.writer(file, dialect, lineterminator=ending).writerows(lines)
-    is_the_table(parse(file.getvalue().encode(), Format.CSV), table)
+    is_the_table(parse(file.getvalue().encode(), layout=laid(delimiter=",")), table)
 
 
 @given(MATRICES, st.sampled_from(["<f4", ">f4", "<f8"]), st.booleans())
@@ -437,7 +534,8 @@ def is_read_or_refused(content: bytes, format: Format | None = None) -> None:
         assert 1 <= len(told) <= 20
         assert all(each.field and each.description for each in told)
         return
-    assert np.isfinite(dataset.rows).all()
+    assert not np.isinf(dataset.rows).any()
+    assert bool(dataset.first_missing) is bool(np.isnan(dataset.rows).any())
     assert dataset.rows.shape[1] == len(dataset.feature_names) >= 1
     assert dataset.labels is None or len(dataset.labels) == len(dataset.rows) >= 1
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from grpc import aio
 
-from aggregator.roster import Endpoint
+from aggregator.plans.roster import Endpoint
 from controller.runtime.port import ContainerSpec
 from controller.store.sqlite import SqliteStore
 from tests.aggregator import serving as aggregators

@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.deployment import Deployment, Event, Phase, Slot, Spec, Target
-from controller.documents import event_body, event_of, from_body, to_body
+from controller.deployments.bodies import event_body, event_of, from_body, to_body
+from controller.deployments.document import Deployment, Event, Instance, InstancePhase, Spec, Target
 from controller.store.codec import check_body
 from controller.store.port import Kind
 from controller.store.sqlite import SqliteStore
@@ -36,8 +36,8 @@ SPECS = st.builds(
     generation=NUMBERS,
 )
 SLOTS = st.builds(
-    Slot,
-    phase=st.sampled_from(Phase),
+    Instance,
+    phase=st.sampled_from(InstancePhase),
     since=st.none() | MOMENTS,
     attempt=NUMBERS,
     container_id=TEXTS,
@@ -56,7 +56,7 @@ EVENTS = st.builds(
     number=NUMBERS,
     time=MOMENTS,
     cause=TEXTS,
-    slot=st.none() | NUMBERS,
+    instance=st.none() | NUMBERS,
     before=TEXTS,
     after=TEXTS,
     attempt=NUMBERS,
@@ -65,7 +65,7 @@ DEPLOYMENTS = st.builds(
     Deployment,
     id=st.just("a1"),
     spec=SPECS,
-    slots=st.lists(SLOTS, max_size=3).map(tuple),
+    instances=st.lists(SLOTS, max_size=3).map(tuple),
     created=st.none() | MOMENTS,
     updated=st.none() | MOMENTS,
     run=TEXTS,
@@ -92,7 +92,7 @@ def test_an_event_comes_back_as_it_was(event: Event) -> None:
 def test_what_a_later_version_adds_is_left_out(deployment: Deployment) -> None:
     body: dict[str, Any] = dict(to_body(deployment))
     body["spec"] = {**body["spec"], "colour": "red"}
-    body["slots"] = [{**slot, "mood": 1} for slot in body["slots"]]
+    body["slots"] = [{**instance, "mood": 1} for instance in body["slots"]]
     body["unannounced"] = [{**event, "weight": 2.5} for event in body["unannounced"]]
     assert from_body("a1", {**body, "motto": ""}) == deployment
 
@@ -102,16 +102,18 @@ def test_what_an_earlier_version_lacks_gets_its_default() -> None:
     body = {"spec": spec, "slots": [{"phase": "idle"}], "created": None, "updated": None}
     deployment = from_body("a1", body)
     assert deployment.spec == Spec("m", 1, "d", "c", target=Target.LOADED)
-    assert deployment.slots == (Slot(Phase.IDLE),)
+    assert deployment.instances == (Instance(InstancePhase.IDLE),)
     assert (deployment.run, deployment.requests, deployment.event_count) == ("", (), 0)
 
 
 async def test_a_real_store_gives_back_what_it_was_given(tmp_path: Path) -> None:
     now = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
-    slot = Slot(Phase.BACKOFF, now, 3, "id", "unix:/x", "d", "", "", 2, 4, now, "why", "log", 9)
+    instance = Instance(
+        InstancePhase.BACKOFF, now, 3, "id", "unix:/x", "d", "", "", 2, 4, now, "why", "log", 9
+    )
     event = Event(5, now, "its container ended", 0, "serving", "backoff", 3)
     spec = Spec("m", 2, "d", "c", "e", 1, 2, 0.5, 2**30, Target.LOADED, 4)
-    deployment = Deployment("a1", spec, (slot, Slot()), now, now, "r1", ("q",), 5, (event,))
+    deployment = Deployment("a1", spec, (instance, Instance()), now, now, "r1", ("q",), 5, (event,))
     store = SqliteStore(tmp_path / "store.db")
     await store.open()
     try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from controller.deployment import Target
+from controller.deployments.document import Target
 from tests.controller.model.laws import Bounds, Laws
 from tests.controller.model.mutations import MUTATIONS
 from tests.controller.model.search import search
@@ -32,13 +32,37 @@ SEARCHES = {
     ),
     "slow loads": Bounds(changes=2, deaths=0, late=0, slow_loads=True),
     "rolling replacement": Bounds(
-        slots=2, serving=True, targets=ROLLING, changes=2, deaths=0, late=0, slow_loads=True
+        instances=2, serving=True, targets=ROLLING, changes=2, deaths=0, late=0, slow_loads=True
     ),
     "rolling replacement and a late request": Bounds(
-        slots=2, serving=True, targets=ROLLING, changes=1, deaths=0, late=1, slow_loads=True
+        instances=2, serving=True, targets=ROLLING, changes=1, deaths=0, late=1, slow_loads=True
     ),
     "rolling replacement and a death": Bounds(
-        slots=2, serving=True, targets=ROLLING, changes=1, deaths=1, late=0
+        instances=2, serving=True, targets=ROLLING, changes=1, deaths=1, late=0
+    ),
+    "other numbers of replicas": Bounds(
+        instances=2, serving=True, targets=ROLLING, replicas=(1, 2), changes=2, deaths=0, late=0
+    ),
+    "other numbers of replicas and a death": Bounds(
+        instances=2,
+        serving=True,
+        targets=ROLLING,
+        replicas=(1, 2),
+        changes=2,
+        deaths=1,
+        late=0,
+        digests=("m1",),
+    ),
+    "other numbers of replicas and a late request": Bounds(
+        instances=2,
+        serving=True,
+        targets=ROLLING,
+        replicas=(1, 2),
+        changes=2,
+        deaths=0,
+        late=1,
+        slow_loads=True,
+        digests=("m1",),
     ),
 }
 DEEP = {

@@ -71,7 +71,7 @@ def test_only_what_is_safe_passes_as_a_token(text: str) -> None:
 
 @pytest.mark.parametrize("name", ["a1", "/a1", "deployments", "deployment/a1", "runs/a1", ""])
 def test_a_name_of_another_kind_is_refused(name: str) -> None:
-    with pytest.raises(InvalidRequest, match="deployments/ID is wanted"):
+    with pytest.raises(InvalidRequest, match="expected deployments/ID"):
         names.id_in(name, names.DEPLOYMENTS, "name", 40)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from controller.config import from_command_line
-from controller.probing import SLACK_S, Key, Pace, Probes
+from controller.deployments.probing import SLACK_S, Key, Probes, ProbingPolicy
 from tests.controller.serving import MODEL, serving_flowers
 from tests.freezing import freeze
 from tests.runtime.serving import pids_with
@@ -17,7 +17,7 @@ from tests.waiting import eventually
 from trillium.controller.v1 import deployment_pb2 as deployment_pb
 
 KEY = ("a1", 0)
-PACE = Pace(interval_s=10.0, timeout_s=5.0, failures=3)
+PACE = ProbingPolicy(interval_s=10.0, timeout_s=5.0, failures=3)
 
 
 class StillClock:
@@ -114,14 +114,14 @@ async def test_what_was_sure_before_this_process_stood_still_is_not_sure_any_mor
 
 
 def test_the_pace_is_a_setting() -> None:
-    assert from_command_line([], {}).probing == Pace(10.0, 5.0, 3)
+    assert from_command_line([], {}).probing == ProbingPolicy(10.0, 5.0, 3)
     flags = ["--probe-interval-s=1", "--probe-timeout-s=0.5", "--probe-failures=7"]
-    assert from_command_line(flags, {}).probing == Pace(1.0, 0.5, 7)
+    assert from_command_line(flags, {}).probing == ProbingPolicy(1.0, 0.5, 7)
 
 
 @pytest.mark.timeout(240)
 async def test_a_loaded_predictor_that_hangs_is_replaced(tmp_path: Path) -> None:
-    pace = Pace(interval_s=0.5, timeout_s=4.0, failures=2)
+    pace = ProbingPolicy(interval_s=0.5, timeout_s=4.0, failures=2)
     async with serving_flowers(tmp_path, probing=pace) as up:
         before = (await up.load("a1", model=MODEL)).instances[0]
         (pid,) = pids_with(f"--listen={before.address}")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.deployment import Deployment, Phase, Slot, Spec, Target
-from controller.runs.documents import run_body, run_of
+from controller.deployments.document import Deployment, Instance, InstancePhase, Spec, Target
+from controller.runs.bodies import run_body, run_of
 from controller.runs.results import Chunk, Result, Tally, chunk_body, chunk_of
 from controller.runs.run import (
     FOLLOWS,
@@ -28,7 +28,7 @@ from controller.runs.run import (
     taken,
     tried_again,
 )
-from controller.runs.source import ScoringData, ScoringModel, check_fit
+from controller.runs.source import ScoringData, ScoringModel, fitting_columns
 from controller.runs.work import Patience, addresses_of, why_hopeless
 from controller.store import codec
 from trillium.errors import InvalidRequest
@@ -207,30 +207,33 @@ FOUR = ("a", "b", "c", "d")
 @pytest.mark.parametrize(
     ("data", "wrong"),
     [
-        (ScoringData("d", 1, 1, 4, FOUR), ()),
-        (ScoringData("d", 1, 1, 4), ()),
-        (ScoringData("d", 1, 1, 3, FOUR[:3]), ("has 3 feature columns", "wants 4")),
-        (ScoringData("d", 1, 1, 4, ("a", "c", "b", "d")), ("column 1 is 'c'", "wants 'b'")),
+        (ScoringData("d", 1, 1, 4, FOUR), [0, 1, 2, 3]),
+        (ScoringData("d", 1, 1, 4), [0, 1, 2, 3]),
+        (ScoringData("d", 1, 1, 4, ("a", "c", "b", "d")), [0, 2, 1, 3]),
+        (ScoringData("d", 1, 1, 3), ("has 3 feature columns", "wants 4")),
+        (ScoringData("d", 1, 1, 3, FOUR[:3]), ("no column is named 'd'", "expected the model's")),
+        (ScoringData("d", 1, 1, 5, (*FOUR, "id")), ("no feature for: 'id'", "drop the columns")),
+        (ScoringData("d", 1, 1, 4, ("A", *FOUR[1:])), ("no feature for: 'A'",)),
     ],
 )
-def test_a_dataset_fits_a_model_by_count_and_names(
-    data: ScoringData, wrong: tuple[str, ...]
+def test_columns_of_a_dataset_are_taken_by_name(
+    data: ScoringData, wrong: tuple[str, ...] | list[int]
 ) -> None:
     model = ScoringModel(SPEC, 4, FOUR)
-    if not wrong:
-        check_fit(model, data)
+    if isinstance(wrong, list):
+        assert list(fitting_columns(model, data)) == wrong
         return
     with pytest.raises(InvalidRequest) as caught:
-        check_fit(model, data)
+        fitting_columns(model, data)
     assert caught.value.violations[0].field == "dataset"
     assert all(part in str(caught.value) for part in wrong)
 
 
 def test_a_model_of_unknown_names_fits_by_count() -> None:
-    check_fit(ScoringModel(SPEC, 4), ScoringData("d", 1, 1, 4, FOUR))
+    fitting_columns(ScoringModel(SPEC, 4), ScoringData("d", 1, 1, 4, FOUR))
 
 
-SERVING = Slot(Phase.SERVING, address="here:1", digest=SPEC.digest)
+SERVING = Instance(InstancePhase.SERVING, address="here:1", digest=SPEC.digest)
 USED = Deployment("run-r1", SPEC, (SERVING,), run="r1")
 
 
@@ -238,23 +241,39 @@ USED = Deployment("run-r1", SPEC, (SERVING,), run="r1")
     ("deployment", "addresses", "reason"),
     [
         (USED, ["here:1"], ""),
-        (replace(USED, slots=(replace(SERVING, phase=Phase.REPLACING),)), ["here:1"], ""),
-        (replace(USED, slots=(replace(SERVING, phase=Phase.BACKOFF),)), [], ""),
-        (replace(USED, slots=(replace(SERVING, digest="cd" * 32),)), [], ""),
+        (
+            replace(USED, instances=(replace(SERVING, phase=InstancePhase.REPLACING),)),
+            ["here:1"],
+            "",
+        ),
+        (replace(USED, instances=(replace(SERVING, phase=InstancePhase.BACKOFF),)), [], ""),
+        (replace(USED, instances=(replace(SERVING, digest="cd" * 32),)), [], ""),
         (None, [], "is gone"),
         (replace(USED, run="r2"), [], "is gone"),
         (
-            replace(USED, slots=(Slot(Phase.FAILED, generation=1, reason="no memory"),)),
+            replace(
+                USED, instances=(Instance(InstancePhase.FAILED, generation=1, reason="no memory"),)
+            ),
             [],
             "failed: no memory",
         ),
         (
-            replace(USED, spec=replace(SPEC, target=Target.ABSENT), slots=(Slot(),)),
+            replace(
+                USED,
+                instances=(
+                    Instance(InstancePhase.BACKOFF, generation=1, failures=5, reason="it died"),
+                ),
+            ),
+            [],
+            "is not there: 5 attempts failed, the last one: it died",
+        ),
+        (
+            replace(USED, spec=replace(SPEC, target=Target.ABSENT), instances=(Instance(),)),
             [],
             "did not want it any more",
         ),
         (
-            replace(USED, spec=replace(SPEC, digest="cd" * 32), slots=(Slot(),)),
+            replace(USED, spec=replace(SPEC, digest="cd" * 32), instances=(Instance(),)),
             [],
             "another version",
         ),

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from controller.catalog.catalog import Catalog
-from controller.catalog.registered import Described, Said
 from controller.catalog.specs import Library
 from controller.runs.catalog_source import CatalogSource
 from controller.runs.labels import KnownClasses
-from controller.runs.source import check_fit
+from controller.runs.source import fitting_columns
 from tests.controller.catalogs import FakeTrial, opened
 from trillium.clock import SystemClock
 from trillium.errors import DatasetNotFound, InvalidRequest, ModelNotFound
+from trillium.model.declared import DeclaredFacts
+from trillium.model.description import ModelDescription
 
 CSV = b"a,b,label\n1,2,x\n3,4,y\n"
 
@@ -28,11 +29,11 @@ def npy(folder: Path, columns: int) -> bytes:
 
 async def test_the_catalog_tells_runs_what_they_ask(tmp_path: Path) -> None:
     async with opened(tmp_path / "store.db") as store:
-        trial = FakeTrial(Described(2, "x", feature_names=("a", "b")))
+        trial = FakeTrial(ModelDescription(2, "x", feature_names=("a", "b")))
         catalog = Catalog(store, SystemClock(), trial)
         source = CatalogSource(catalog, Library(catalog))
-        await catalog.register_model("m", b"one", Said())
-        await catalog.register_model("m", b"two", Said())
+        await catalog.register_model("m", b"one", DeclaredFacts())
+        await catalog.register_model("m", b"two", DeclaredFacts())
         await catalog.register_dataset("d", CSV, None)
         await catalog.register_dataset("n", npy(tmp_path, 2), None)
         await catalog.register_dataset("wide", npy(tmp_path, 3), None)
@@ -52,10 +53,10 @@ async def test_the_catalog_tells_runs_what_they_ask(tmp_path: Path) -> None:
         assert (unnamed.feature_count, unnamed.feature_names, unnamed.labelled) == (2, (), False)
         assert (await source.rows("n", 1)).labels is None
 
-        check_fit(newest, named)
-        check_fit(newest, unnamed)
+        fitting_columns(newest, named)
+        fitting_columns(newest, unnamed)
         with pytest.raises(InvalidRequest, match="has 3 feature columns"):
-            check_fit(newest, await source.dataset("wide", 0))
+            fitting_columns(newest, await source.dataset("wide", 0))
         with pytest.raises(ModelNotFound):
             await source.model_version("m", 3)
         with pytest.raises(DatasetNotFound):
@@ -64,14 +65,14 @@ async def test_the_catalog_tells_runs_what_they_ask(tmp_path: Path) -> None:
 
 async def test_classes_are_what_the_model_says_or_what_its_ensemble_has(tmp_path: Path) -> None:
     async with opened(tmp_path / "store.db") as store:
-        catalog = Catalog(store, SystemClock(), FakeTrial(Described(2, "x")))
+        catalog = Catalog(store, SystemClock(), FakeTrial(ModelDescription(2, "x")))
         source = CatalogSource(catalog, Library(catalog))
-        await catalog.register_model("alone", b"1", Said())
-        await catalog.register_model("a", b"2", Said(ensemble="e"))
-        await catalog.register_model("other", b"3", Said(ensemble="f"))
+        await catalog.register_model("alone", b"1", DeclaredFacts())
+        await catalog.register_model("a", b"2", DeclaredFacts(ensemble="e"))
+        await catalog.register_model("other", b"3", DeclaredFacts(ensemble="f"))
         assert await source.classes("alone") == KnownClasses("", ("x",), are_all=False)
         assert await source.classes("a") == KnownClasses("e", ("x",), are_all=False)
-        whole = Said(ensemble="e", class_labels=("y", "x", "z"))
+        whole = DeclaredFacts(ensemble="e", class_labels=("y", "x", "z"))
         await catalog.register_model("b", b"4", whole)
         assert await source.classes("a") == KnownClasses("e", ("x", "y", "z"), are_all=False)
         assert await source.classes("b") == KnownClasses("e", ("y", "x", "z"), are_all=True)

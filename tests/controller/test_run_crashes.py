@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from controller.deployments.verbs import Command, Verb
+from controller.runs.repository import Runs
 from controller.runs.run import Evaluation, Run, RunState
-from controller.runs.runs import Runs
 from controller.store.port import Kind, Log
-from controller.verbs import Verb, Wish
 from tests.controller.run_fakes import Answer, Gate, GoOn, Mortal
 from tests.controller.run_world import ORDER, QUICK, World, all_results, open_world, probabilities
 from tests.waiting import eventually
@@ -151,7 +151,7 @@ async def test_a_run_whose_controller_died_is_cancelled_without_anybody_who_work
         await mortal.reached()
     caller = world.controller()
     stored = await caller.runs.cancel("r1")
-    assert stored.run.state is RunState.CANCELLED
+    assert stored.value.state is RunState.CANCELLED
     await eventually(world.is_bare)
 
 
@@ -193,7 +193,7 @@ async def test_a_holder_that_was_stopped_changes_nothing_when_it_goes_on(world: 
         return (values * 0 if gate.open.is_set() else values), digest
 
     stopped = replace(QUICK, beat_s=60.0, round_s=60.0, sweep_s=60.0)
-    async with world.working(scoring=late_nonsense, pace=stopped, make_runs=Deaf) as first:
+    async with world.working(scoring=late_nonsense, pacing=stopped, make_runs=Deaf) as first:
         await first.place()
         await gate.reached.wait()
         async with world.working() as second:
@@ -217,8 +217,8 @@ async def test_a_wish_for_a_deployment_that_comes_late_does_not_bring_it_back(
         run = await controller.ended()
         await eventually(world.is_bare)
         spec = (await world.catalog.model_version("iris-setosa", 0)).spec
-        wish = Wish(Verb.LOAD, run.deployment, spec, f"run.{run.life}", run.id)
-        await world.deployments.carry_out(wish)
+        command = Command(Verb.LOAD, run.deployment, spec, f"run.{run.life}", run.id)
+        await world.deployments.apply(command)
         assert await world.is_bare()
 
 
@@ -228,7 +228,7 @@ async def test_a_deployment_without_a_living_run_is_removed(world: World, ended:
     controller = world.controller()
     await controller.place()
     spec = (await world.catalog.model_version("iris-setosa", 0)).spec
-    await world.deployments.carry_out(Wish(Verb.LOAD, "run-r1", spec, "", "r1"))
+    await world.deployments.apply(Command(Verb.LOAD, "run-r1", spec, "", "r1"))
     await eventually(lambda: world.runtime.created == 1)
     stored = await controller.runs.found("r1")
     if ended:
@@ -245,7 +245,7 @@ async def test_a_run_that_kills_its_controllers_is_given_up(world: World) -> Non
     for _ in range(QUICK.patience.attempts):
         mortal = Mortal("run-after-take")
         pace = replace(QUICK, silent_s=0.0)
-        async with world.working(mortal, pace=pace) as controller:
+        async with world.working(mortal, pacing=pace) as controller:
             await controller.place()
             await mortal.reached()
     async with world.working() as last:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from controller.deployment import State
+from controller.deployments.document import State
+from controller.deployments.verbs import Command, Verb
 from controller.runs.run import LIVE, RunState
 from controller.store.port import Entry, Log
 from controller.store.sqlite import SqliteStore
-from controller.verbs import Verb, Wish
 from tests.artifacts import not_onnx
 from tests.controller.run_fakes import Answer, Gate, GoOn, MovableClock
 from tests.controller.run_world import (
@@ -83,7 +83,7 @@ async def test_a_deployment_that_somebody_terminates_ends_its_run(world: World) 
     async with world.working(scoring=gate) as controller:
         await controller.place()
         await gate.reached.wait()
-        await world.deployments.carry_out(Wish(Verb.TERMINATE, "run-r1"))
+        await world.deployments.apply(Command(Verb.TERMINATE, "run-r1"))
         await eventually(world.is_bare)
         gate.open.set()
         run = await controller.ended()
@@ -144,7 +144,7 @@ async def test_a_run_can_be_ended_whatever_it_is_at(
         world.runtime.may_create.set()
         await eventually(world.is_bare)
         again = await controller.runs.cancel("r1")
-        assert again.run == run
+        assert again.value == run
 
 
 async def is_at(controller: Controller, state: RunState) -> bool:
@@ -155,7 +155,7 @@ async def test_a_run_that_succeeded_stays_so(world: World) -> None:
     async with world.working() as controller:
         await controller.place()
         run = await controller.ended()
-        assert (await controller.runs.cancel("r1")).run == run
+        assert (await controller.runs.cancel("r1")).value == run
         world.clock.move(ORDER.timeout_s + 1)
         await controller.executor._round()
         assert await controller.get() == run

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.verbs import Verb, Wish
+from controller.deployments.verbs import Command, Verb
 from tests.artifacts import iris_rows
 from tests.controller.run_world import (
     ORDER,
@@ -42,10 +42,10 @@ async def test_the_same_order_is_the_same_run_whatever_has_changed_since(world: 
 
 async def test_wrong_orders_are_refused_and_leave_nothing(world: World) -> None:
     world.catalog.add_dataset("narrow", iris_rows()[:, :3], names=("a", "b", "c"))
-    world.catalog.add_dataset("turned", iris_rows(), names=("d", "c", "b", "a"))
+    world.catalog.add_dataset("strange", iris_rows(), names=("d", "c", "b", "e"))
     await world.loaded("a1")
-    idle = Wish(Verb.CREATE, "a2", (await world.catalog.model_version("iris-setosa", 0)).spec)
-    await world.deployments.carry_out(idle)
+    idle = Command(Verb.CREATE, "a2", (await world.catalog.model_version("iris-setosa", 0)).spec)
+    await world.deployments.apply(idle)
     world.catalog.add_model("other", b"never opened")
     controller = world.controller()
     wrong: list[tuple[dict[str, str | int], type[Exception], str]] = [
@@ -56,8 +56,8 @@ async def test_wrong_orders_are_refused_and_leave_nothing(world: World) -> None:
         ({"deployment": "none"}, DeploymentNotFound, "none"),
         ({"deployment": "a2"}, IllegalStep, "load it first"),
         ({"deployment": "a1", "model": "other"}, InvalidRequest, "serves model 'iris-setosa'"),
-        ({"dataset": "narrow"}, InvalidRequest, "has 3 feature columns"),
-        ({"dataset": "turned"}, InvalidRequest, "column 0 is 'd'"),
+        ({"dataset": "narrow"}, InvalidRequest, "no feature for: 'a', 'b', 'c'"),
+        ({"dataset": "strange"}, InvalidRequest, "no feature for: 'd', 'c', 'b', 'e'"),
     ]
     for fields, error, text in wrong:
         with pytest.raises(error, match=text):

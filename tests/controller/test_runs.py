@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from controller.deployment import State
+from controller.deployments.document import State
 from controller.runs.labels import KnownClasses
-from controller.runs.run import RunState
+from controller.runs.run import LIVE, RunState
 from controller.store.port import Kind, Log, Record, StoreUnavailable
 from controller.store.sqlite import SqliteStore
 from tests.artifacts import iris_rows
@@ -42,7 +42,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 async def test_a_run_scores_every_row_and_leaves_nothing_but_its_results(world: World) -> None:
     # Without sweeps: whoever ends a run cleans up himself.
-    async with world.working(pace=replace(QUICK, sweep_s=60.0)) as controller:
+    async with world.working(pacing=replace(QUICK, sweep_s=60.0)) as controller:
         placed = await controller.place()
         assert (placed.state, placed.deployment) == (RunState.QUEUED, "run-r1")
         run = await controller.ended()
@@ -109,7 +109,7 @@ async def test_at_most_so_many_runs_are_worked_on_at_once_oldest_first(world: Wo
         world.clock.move(0.001)
     most = 0
     async with controller.executor.running():
-        while live := [stored.run async for stored in controller.runs.live()]:
+        while live := [stored.value async for stored in controller.runs.all(states=LIVE)]:
             changed = controller.runs.changed()
             most = max(most, sum(run.state is not RunState.QUEUED for run in live))
             async with asyncio.timeout(60):
@@ -124,7 +124,7 @@ async def test_at_most_so_many_runs_are_worked_on_at_once_oldest_first(world: Wo
 async def test_two_executors_share_the_runs_and_do_nothing_twice(world: World) -> None:
     # Nobody is taken for dead here, however slow the machine is.
     pace = replace(QUICK, silent_s=60.0)
-    async with world.working(pace=pace, at_once=2) as one, world.working(pace=pace) as two:
+    async with world.working(pacing=pace, at_once=2) as one, world.working(pacing=pace) as two:
         ids = [f"r{number}" for number in range(6)]
         await asyncio.gather(*(one.place(id) for id in ids))
         runs = [await two.ended(id) for id in ids]

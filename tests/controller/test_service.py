@@ -95,8 +95,8 @@ async def test_the_history_tells_every_transition_in_order(up: Serving) -> None:
     assert times == sorted(times)
     asked = [each for each in events if not each.HasField("slot")]
     assert [(each.before, each.after, each.cause) for each in asked] == [
-        ("", "LOADED", "load was asked"),
-        ("LOADED", "ABSENT", "terminate was asked"),
+        ("", "LOADED", "load was requested"),
+        ("LOADED", "ABSENT", "terminate was requested"),
     ]
     steps = [each for each in events if each.HasField("slot")]
     assert [each.before for each in steps] == ["absent", *(each.after for each in steps[:-1])]
@@ -125,7 +125,7 @@ async def test_a_request_that_comes_a_hundred_times_at_once_has_one_effect_and_o
     ends = await asyncio.gather(*(up.terminate(id, request_id="hundred-3") for _ in range(100)))
     assert {each.state for each in ends} == {TERMINATED}
     causes = [each.cause for each in await up.events(id) if not each.HasField("slot")]
-    assert causes == ["create was asked", "load was asked", "terminate was asked"]
+    assert causes == ["create was requested", "load was requested", "terminate was requested"]
 
 
 async def test_a_request_id_is_of_one_request_only(up: Serving) -> None:
@@ -166,7 +166,7 @@ async def test_a_deadline_that_passes_undoes_nothing(up: Serving) -> None:
         assert failure.code == "DEADLINE_EXCEEDED"
         if (await up.get(id)).state == LOADING:
             break
-        # On a busy machine the time may pass before the wish is written down.
+        # On a busy machine the time may pass before the command is written down.
     os.kill(pid, signal.SIGCONT)
     await up.becomes(id, LOADED)
     await up.terminate(id)
@@ -227,7 +227,7 @@ async def test_a_step_that_is_not_legal_says_which_are(up: Serving) -> None:
     await up.load(id, model=MODEL)
     failure = await failed(up.create(id))
     assert (failure.code, failure.reason) == ("FAILED_PRECONDITION", "ILLEGAL_STEP")
-    assert failure.message.endswith("which is loaded; legal: load, unload, terminate")
+    assert failure.message.endswith("which is loaded; legal: load, update, unload, terminate")
     assert (await up.load(id)).state == LOADED
     await up.unload(id)
     assert (await up.unload(id)).state == CREATED
@@ -389,7 +389,7 @@ class Stirred(ProcessRuntime):
         return not self._children
 
 
-async def test_a_predictor_that_never_starts_fails_for_good_also_across_a_restart(
+async def test_a_predictor_that_never_starts_is_tried_again_also_across_a_restart(
     tmp_path: Path,
 ) -> None:
     clock = MovableClock()
@@ -425,9 +425,9 @@ async def test_a_predictor_that_never_starts_fails_for_good_also_across_a_restar
         (instance,) = (await up.get("a1")).instances
         assert instance == before.instances[0]
         deployment = await until_failures(up, runtime, 6)
-        assert deployment.state == FAILED
+        assert deployment.state == CREATING
         (instance,) = deployment.instances
-        assert instance.phase == deployment_pb.INSTANCE_PHASE_FAILED
+        assert instance.phase == deployment_pb.INSTANCE_PHASE_BACKOFF
         assert deployment.detail == instance.reason == "its container ended: exit code 2"
         assert "--no-such-flag" in instance.log_tail
         await eventually(lambda: runtime.is_bare)
@@ -556,6 +556,46 @@ async def test_a_loaded_deployment_is_given_another_version_in_place(up: Serving
     await up.terminate(id)
 
 
+async def test_number_of_predictors_is_changed_in_place(up: Serving) -> None:
+    id = up.new_id()
+    first = (await up.load(id, model=MODEL)).instances[0].container_id
+    more = await up.update(id, replica_count=3, request_id="more")
+    assert (more.state, more.replica_count) == (LOADED, 3)
+    assert [bool(each.address) for each in more.instances] == [True] * 3
+    one = await up.update(id, replica_count=1, update_mask={"paths": ["replica_count"]})
+    assert (one.state, one.replica_count) == (LOADED, 1)
+    assert [bool(each.container_id) for each in one.instances] == [True, False, False]
+    assert one.instances[0].container_id == first
+    assert (await up.update(id, replica_count=3, request_id="more")).replica_count == 1
+    await up.unload(id)
+    two = await up.update(id, replica_count=2)
+    assert (two.state, two.replica_count) == (CREATED, 2)
+    assert (await up.load(id)).state == LOADED
+    await up.terminate(id)
+    failure = await failed(up.update(id, replica_count=2))
+    assert (failure.code, failure.reason) == ("FAILED_PRECONDITION", "ILLEGAL_STEP")
+    failure = await failed(up.update("nobody", replica_count=2))
+    assert (failure.code, failure.reason) == ("NOT_FOUND", "DEPLOYMENT_NOT_FOUND")
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({}, ["replica_count"]),
+        ({"replica_count": 65}, ["replica_count"]),
+        ({"replica_count": 2, "update_mask": {"paths": ["limits"]}}, ["update_mask.paths[0]"]),
+        ({"replica_count": 2, "request_id": "a b"}, ["request_id"]),
+        ({"name": "x", "request_id": "a b"}, ["name", "request_id", "replica_count"]),
+    ],
+)
+async def test_wrong_updates_are_told(
+    up: Serving, fields: dict[str, Any], wrong: list[str]
+) -> None:
+    request = pb.UpdateDeploymentRequest(**{"name": "deployments/a1", **fields})
+    failure = await failed(up.stub.UpdateDeployment(request, timeout=60))
+    assert (failure.code, list(failure.fields)) == ("INVALID_ARGUMENT", wrong)
+
+
 BAD_CREATIONS = (
     ({"model": ""}, ["model"]),
     ({"deployment_id": "../etc"}, ["deployment_id"]),
@@ -607,7 +647,7 @@ async def test_a_creation_that_is_wrong_names_every_field_and_leaves_nothing(
     failure = await failed(up.stub.CreateDeployment(request, timeout=60))
     assert (failure.code, failure.reason) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
     assert sorted(failure.fields) == wrong
-    assert all("allowed" in text or "wanted" in text for text in failure.fields.values())
+    assert all("allowed" in text or "expected" in text for text in failure.fields.values())
     assert await up.all_ids() == ids
     assert await up.runtime.look() == containers
 

@@ -25,7 +25,7 @@ from trillium.controller.v1 import catalog_service_pb2 as catalog_pb
 from trillium.controller.v1 import controller_service_pb2 as pb
 from trillium.controller.v1 import deployment_pb2 as deployment_pb
 from trillium.controller.v1.controller_service_pb2_grpc import ControllerServiceStub
-from trillium.process import StartFailed
+from trillium.server.process import StartFailed
 
 LOADED = deployment_pb.STATE_LOADED
 SERVING = health_pb2.HealthCheckResponse.SERVING

@@ -8,18 +8,20 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from controller.catalog.registered import Described, Said
 from controller.catalog.trial import Trial, TrialFailed
 from controller.predictors import Predictors
 from tests import artifacts
 from tests.controller.catalogs import digest_of
 from tests.waiting import eventually
 from trillium.errors import ModelRejected
+from trillium.model.declared import DeclaredFacts
+from trillium.model.description import ModelDescription
 
-SETOSA = Said(class_label="setosa", positive_column=1)
+SETOSA = DeclaredFacts(class_label="setosa", positive_column=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +74,28 @@ def watched(tmp_path: Path) -> Watched:
     return Watched(tmp_path, str(script))
 
 
-async def described(trial: Trial, artifact: bytes, said: Said = SETOSA) -> Described:
+async def described(
+    trial: Trial, artifact: bytes, said: DeclaredFacts = SETOSA
+) -> ModelDescription:
     return await trial.describe("m", artifact, digest_of(artifact), said)
+
+
+def expected(artifact: bytes, label: str, **facts: Any) -> ModelDescription:
+    return ModelDescription(
+        feature_count=4,
+        class_label=label,
+        name="m",
+        digest=digest_of(artifact),
+        size_bytes=len(artifact),
+        input_dtype="FP32",
+        **facts,
+    )
 
 
 async def test_predictor_says_what_the_model_is_and_is_gone(watched: Watched) -> None:
     trial = Trial(python=watched.python)
-    assert await described(trial, artifacts.renamed_opset(13)) == Described(4, "setosa")
+    artifact = artifacts.renamed_opset(13)
+    assert await described(trial, artifact) == expected(artifact, "setosa")
     artifact = artifacts.with_trillium_metadata(
         artifacts.two_column_tensor(),
         ensemble="iris",
@@ -89,8 +106,9 @@ async def test_predictor_says_what_the_model_is_and_is_gone(watched: Watched) ->
     )
     names = ("a", "b", "c", "d")
     labels = ("setosa", "virginica")
-    wanted = Described(4, "virginica", names, "iris", labels)
-    assert await described(trial, artifact, Said()) == wanted
+    assert await described(trial, artifact, DeclaredFacts()) == expected(
+        artifact, "virginica", feature_names=names, ensemble="iris", class_labels=labels
+    )
     assert (len(watched.children), watched.alive) == (2, [])
     for address in watched.children.values():
         assert not Path(address.removeprefix("unix:")).parent.exists()
@@ -117,19 +135,20 @@ async def test_what_a_predictor_refuses_is_refused_in_its_words(watched: Watched
 
 async def test_options_that_were_said_are_tried(watched: Watched) -> None:
     trial = Trial(python=watched.python)
-    with pytest.raises(ModelRejected, match="which class it recognises is not said"):
-        await described(trial, artifacts.renamed_opset(13), Said(positive_column=1))
-    said = Said(class_label="setosa", positive_column=1, output_name="calibrated")
-    answer = await described(trial, artifacts.two_probability_outputs(), said)
-    assert answer == Described(4, "setosa")
+    with pytest.raises(ModelRejected, match="which class it recognizes is not declared"):
+        await described(trial, artifacts.renamed_opset(13), DeclaredFacts(positive_column=1))
+    said = DeclaredFacts(class_label="setosa", positive_column=1, output_name="calibrated")
+    artifact = artifacts.two_probability_outputs()
+    assert await described(trial, artifact, said) == expected(artifact, "setosa")
 
 
 async def test_class_whose_name_may_mark_the_rest_is_not_registered(watched: Watched) -> None:
     trial = Trial(python=watched.python)
-    with pytest.raises(ModelRejected, match="do not say which column is the class '0'"):
-        await described(trial, artifacts.opset9_svm_zipmap(), Said(class_label="0"))
-    said = Said(class_label="0", positive_column=1)
-    assert await described(trial, artifacts.opset9_svm_zipmap(), said) == Described(4, "0")
+    with pytest.raises(ModelRejected, match="do not show which column is the class '0'"):
+        await described(trial, artifacts.opset9_svm_zipmap(), DeclaredFacts(class_label="0"))
+    said = DeclaredFacts(class_label="0", positive_column=1)
+    artifact = artifacts.opset9_svm_zipmap()
+    assert await described(trial, artifact, said) == expected(artifact, "0")
 
 
 async def test_settings_for_other_predictors_do_not_reach_it(
@@ -137,7 +156,8 @@ async def test_settings_for_other_predictors_do_not_reach_it(
 ) -> None:
     monkeypatch.setenv("TRILLIUM_PREDICTOR_MODEL", "nowhere.onnx")
     trial = Trial(python=watched.python)
-    assert await described(trial, artifacts.renamed_opset(13)) == Described(4, "setosa")
+    artifact = artifacts.renamed_opset(13)
+    assert await described(trial, artifact) == expected(artifact, "setosa")
 
 
 async def test_cancelling_ends_the_predictor(watched: Watched) -> None:
@@ -155,7 +175,7 @@ async def test_model_that_ends_its_predictor_is_refused(watched: Watched) -> Non
     task = asyncio.create_task(described(trial, artifacts.slow(60_000)))
     await until_loading(watched)
     os.kill(watched.alive[0], 9)
-    with pytest.raises(ModelRejected, match="a predictor that tried it was ended by signal 9"):
+    with pytest.raises(ModelRejected, match="a predictor that tried it was ended by SIGKILL"):
         await task
     assert watched.alive == []
 
@@ -185,7 +205,7 @@ async def test_predictor_that_cannot_be_had_says_nothing_of_the_model(
     broken = tmp_path / "broken"
     broken.write_text("#!/bin/sh\necho out of order >&2\nexit 3\n")
     broken.chmod(0o700)
-    with pytest.raises(TrialFailed, match="ended with status 3: out of order"):
+    with pytest.raises(TrialFailed, match="ended with exit status 3: out of order"):
         await described(Trial(python=str(broken)), b"artifact")
     mute = tmp_path / "mute"
     mute.write_text("#!/bin/sh\nexec sleep 60\n")

@@ -20,7 +20,7 @@ import jsonschema_rs
 
 from aggregator.app import running_aggregator
 from aggregator.config import AggregatorConfig
-from aggregator.roster import Endpoint
+from aggregator.plans.roster import Endpoint
 from gateway.app import RunningGateway, running_gateway
 from gateway.config import GatewayConfig
 from predictor.app import running_predictor
@@ -37,6 +37,12 @@ VIRGINICA = [6.3, 3.3, 6.0, 2.5]
 CALL_S = 90.0
 JSON = "application/json"
 PROBLEM = "application/problem+json"
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    """What a path of the document matches."""
+    whole = re.escape(path).replace(r"\{", "{").replace(r"\}", "}").replace("{model}", ".+")
+    return re.compile(re.sub(r"{\w+}", "[^/:]+", whole))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +78,15 @@ class Caller:
         self._session = session
         self.base = base
         self.document = document
-        self._paths = [
-            (
-                re.compile(
-                    re.sub(
-                        r"{\w+}", "[^/:]+", re.escape(path).replace(r"\{", "{").replace(r"\}", "}")
-                    )
-                ),
-                path,
-            )
-            for path in sorted(document["paths"], key=lambda path: "{" in path)
-        ]
+        # The name of a model may hold a slash, so longer paths are tried first.
+        paths = sorted(document["paths"], key=lambda path: ("{" in path, -path.count("/")))
+        self._paths = [(_pattern(path), path) for path in paths]
 
     async def get(self, path: str, **options: Any) -> Answer:
         return await self.call("GET", path, **options)
 
     async def post(self, path: str, body: Any = None, **options: Any) -> Answer:
-        """POST `body` as JSON; bytes as they are, as JSON unless a header says otherwise."""
+        """POST `body` as JSON; bytes unchanged, as JSON unless a header differs."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"content-type": JSON, **options.pop("headers", {})}
         if body is None:

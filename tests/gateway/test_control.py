@@ -23,14 +23,14 @@ async def test_a_deployment_lives_and_is_watched(stocked: System) -> None:
     async with call.events("/v1/deployments:watch?deployment=life") as events:
 
         async def until(state: str) -> None:
-            """Read up to that state; of others that do not last, some may stay untold."""
-            told = None
-            while told != state:
+            """Read up to that state; of others that do not last, some may not be reported."""
+            reached = None
+            while reached != state:
                 event = await events.next()
                 assert event is not None
                 kind, deployment = event
                 assert kind == "deployment"
-                told = deployment["state"]
+                reached = deployment["state"]
 
         assert await events.next() == ("snapshot_end", {})
         made = await call.post("/v1/deployments", {"deployment_id": "life", "model": MODEL})
@@ -40,6 +40,14 @@ async def test_a_deployment_lives_and_is_watched(stocked: System) -> None:
         await until("LOADED")
         listed = (await call.get(f"/v1/deployments?states=LOADED&model={MODEL}")).json
         assert [each["name"] for each in listed["deployments"]] == ["deployments/life"]
+        scaled = await call.post("/v1/deployments/life:update", {"replica_count": 2})
+        assert (scaled.status, scaled.json["state"], scaled.json["replica_count"]) == (
+            200,
+            "LOADED",
+            2,
+        )
+        wrong = await call.post("/v1/deployments/life:update", {"replica_count": 0})
+        assert list(wrong.fields) == ["replica_count"]
         body = {"request_id": "once"}
         assert (await call.post("/v1/deployments/life:unload", body)).json["state"] == "CREATED"
         await until("CREATED")
@@ -47,7 +55,7 @@ async def test_a_deployment_lives_and_is_watched(stocked: System) -> None:
         assert ended.json["target"] == "ABSENT"
         await until("TERMINATED")
     history = (await call.get("/v1/deployments/life/events?page_size=1")).json
-    assert history["events"][0]["cause"] == "create was asked"
+    assert history["events"][0]["cause"] == "create was requested"
     assert history["next_page_token"]
 
 
@@ -69,10 +77,10 @@ async def test_errors_of_the_controller_keep_their_reasons(stocked: System) -> N
 async def test_a_watch_ends_when_its_time_is_up(stocked: System) -> None:
     headers = {"request-timeout": "5"}
     async with stocked.call.events("/v1/deployments:watch", **headers) as events:
-        told = [kind for kind, _ in await events.rest()]
+        received = [kind for kind, _ in await events.rest()]
     # Other tests' deployments may still change, but nothing else may come, and no problem.
-    assert "snapshot_end" in told
-    assert set(told) <= {"deployment", "snapshot_end"}
+    assert "snapshot_end" in received
+    assert set(received) <= {"deployment", "snapshot_end"}
 
 
 async def test_a_run_is_watched_to_its_end_and_its_results_come_in_every_form(
@@ -82,10 +90,10 @@ async def test_a_run_is_watched_to_its_end_and_its_results_come_in_every_form(
     order = {"run_id": "all", "model": MODEL, "dataset": "iris", "no_wait": True}
     assert (await call.post("/v1/runs", order)).status == 200
     async with call.events("/v1/runs/all:watch") as events:
-        told = await events.rest()
-    assert {kind for kind, _ in told} == {"run"}
-    assert told[-1][1]["state"] == "SUCCEEDED"
-    assert told[-1][1]["evaluation"]["accuracy"] == 1.0
+        received = await events.rest()
+    assert {kind for kind, _ in received} == {"run"}
+    assert received[-1][1]["state"] == "SUCCEEDED"
+    assert received[-1][1]["evaluation"]["accuracy"] == 1.0
 
     rows = await _pages(stocked, "all")
     assert len(rows) == 150
@@ -176,7 +184,7 @@ async def test_a_container_of_another_job_is_refused(stocked: System) -> None:
         ({"job_id": 1.5}, "job_id"),
     ],
 )
-async def test_a_wrong_call_of_the_older_service_is_told(
+async def test_a_wrong_call_of_the_older_service_is_reported(
     stocked: System, changes: Any, field: str
 ) -> None:
     answer = await stocked.call.post("/inference_router/", routed("DEPLOY_CREATE", **changes))

@@ -36,8 +36,10 @@ async def test_classify_answers_labels_and_probabilities_if_asked(
     assert [each["label"] for each in plain] == ["setosa", "virginica"]
     assert [each["probabilities"] for each in plain] == [None, None]
     full = (await iris.call.post(CLASSIFY, {**body, "include_probabilities": True})).json
-    told = np.array([each["probabilities"] for each in full["classifications"]], np.float32)
-    np.testing.assert_array_equal(told, truth(models, [SETOSA, VIRGINICA]))
+    probabilities = np.array(
+        [each["probabilities"] for each in full["classifications"]], np.float32
+    )
+    np.testing.assert_array_equal(probabilities, truth(models, [SETOSA, VIRGINICA]))
 
 
 async def test_only_the_classes_that_are_asked_for_answer(iris: System) -> None:
@@ -47,7 +49,7 @@ async def test_only_the_classes_that_are_asked_for_answer(iris: System) -> None:
     assert np.shape(answer["predictions"]) == (1, 1)
 
 
-async def test_the_ensemble_and_its_predictors_are_told(iris: System) -> None:
+async def test_the_ensemble_and_its_predictors_are_reported(iris: System) -> None:
     assert (await iris.call.get("/v1/ensembles/iris")).json["feature_count"] == 4
     predictors = (await iris.call.get("/v1/ensembles/iris/predictors")).json["predictors"]
     assert [(each["class_label"], each["state"]) for each in predictors] == [
@@ -112,8 +114,8 @@ async def test_many_requests_at_once_are_each_answered_with_their_own(
     answers = await asyncio.gather(
         *(iris.call.post(PREDICT, {"instances": [row]}) for row in rows.tolist())
     )
-    told = np.array([each.json["predictions"][0] for each in answers], np.float32)
-    np.testing.assert_allclose(told, truth(models, rows), atol=1e-6)
+    probabilities = np.array([each.json["predictions"][0] for each in answers], np.float32)
+    np.testing.assert_allclose(probabilities, truth(models, rows), atol=1e-6)
 
 
 async def test_float32_values_are_written_as_their_shortest_decimals(iris: System) -> None:

@@ -12,7 +12,7 @@ from gateway.config import from_command_line
 from gateway.hosts import Hosts
 from gateway.problems import HttpError
 from tests.gateway.serving import System, gateway_before, raw_exchange
-from trillium.config import ConfigError
+from trillium.server.config import ConfigError
 
 wire = pytest.mark.asyncio(loop_scope="module")
 
@@ -79,7 +79,7 @@ def test_further_names_are_those_that_are_set() -> None:
 
 
 @pytest.mark.parametrize("name", ["proxy.example:443", "http://proxy.example", "*", "a b", "-.x/"])
-def test_what_is_no_name_is_no_setting(name: str) -> None:
+def test_an_invalid_name_is_an_invalid_setting(name: str) -> None:
     with pytest.raises(ConfigError, match="without a port"):
         from_command_line([f"--allowed-host={name}"], {})
 

@@ -14,7 +14,7 @@ from gateway.config import GatewayConfig
 from gateway.edge import Edge, Served
 from gateway.hosts import Hosts
 from gateway.leaving import unless_gone
-from gateway.operation import Asked, Operation
+from gateway.operation import HttpRequest, Operation
 from gateway.reading import Reader
 from gateway.routing import Routes
 from tests.aggregator.fakes import FakePredictor, hangs
@@ -35,13 +35,13 @@ async def test_a_prediction_that_nobody_waits_for_is_withdrawn_from_its_predicto
 
 
 class Handler:
-    """Answers once it may, and tells how it ended."""
+    """Returns once it may, and records how it ended."""
 
     def __init__(self) -> None:
         self.began, self.may_end = asyncio.Event(), asyncio.Event()
         self.was_cancelled = False
 
-    async def __call__(self, asked: Asked) -> Response:
+    async def __call__(self, asked: HttpRequest) -> Response:
         self.began.set()
         try:
             await self.may_end.wait()
@@ -81,7 +81,7 @@ async def served(handler: Handler, *, changes: bool) -> list[Any]:
 async def test_what_only_tells_something_is_cancelled() -> None:
     handler = Handler()
     async with asyncio.timeout(60):
-        with pytest.raises(Cancelled, match="went away before there was an answer"):
+        with pytest.raises(Cancelled, match="closed the connection before there was an answer"):
             await served(handler, changes=False)
     assert handler.was_cancelled
 
@@ -98,7 +98,7 @@ async def test_what_changes_something_is_carried_out() -> None:
 
 async def test_a_failure_is_the_handlers_own() -> None:
     class Failing(Handler):
-        async def __call__(self, asked: Asked) -> Response:
+        async def __call__(self, asked: HttpRequest) -> Response:
             raise ValueError("as it is")
 
     with pytest.raises(ValueError, match="as it is"):

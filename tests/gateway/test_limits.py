@@ -18,10 +18,10 @@ from gateway.proxy import Data
 from gateway.reading import checked
 from gateway.scoring import matrix
 from gateway.strict_json import parse
-from gateway.v2 import InferRequest
+from gateway.tensors import InferRequest
 from tests.gateway.serving import System
 from trillium.errors import InvalidRequest, MalformedMessage
-from trillium.rows import MAX_VIOLATIONS
+from trillium.violations import MAX_VIOLATIONS
 
 MANY = 50_000
 COPIED_BYTES = 120 * MANY
@@ -65,14 +65,14 @@ def peak_bytes() -> Iterator[Callable[[], int]]:
 def test_a_key_that_comes_twice_is_found_with_a_comparison_for_each_key() -> None:
     pairs = [(Key(f"k{index}"), 0) for index in range(1000)]
     Key.compared = 0
-    with pytest.raises(MalformedMessage, match="'k999' comes twice"):
+    with pytest.raises(MalformedMessage, match="duplicate key 'k999'"):
         strict_json.object_of([*pairs, (Key("k999"), 0)])
     assert Key.compared < 2 * len(pairs)
 
 
 def test_many_keys_are_parsed_up_to_the_one_that_comes_twice() -> None:
     raw = "{" + ",".join(f'"k{index}":0' for index in range(100_000)) + ',"k99999":1}'
-    with pytest.raises(MalformedMessage, match="'k99999' comes twice"):
+    with pytest.raises(MalformedMessage, match="duplicate key 'k99999'"):
         parse(raw.encode())
 
 
@@ -82,12 +82,13 @@ def test_many_keys_are_parsed_up_to_the_one_that_comes_twice() -> None:
         (b'{"instances":[' + b"[]," * strict_json.MOST + b"[]]}", "arrays"),
         (b'{"outputs":[' + b"{}," * strict_json.MOST + b"{}]}", "objects"),
         (b'{"a":0' + b',"b":0' * strict_json.MOST + b"}", "keys"),
+        (b'{"data":[0' + b",0" * (strict_json.MOST_VALUES + 1) + b"]}", "values"),
     ],
 )
 def test_what_becomes_objects_is_counted_before_it_does(
     raw: bytes, what: str, peak_bytes: Callable[[], int]
 ) -> None:
-    with pytest.raises(MalformedMessage, match=rf"holds \d+ {what}: expected at most {2**17};"):
+    with pytest.raises(MalformedMessage, match=rf"holds \d+ {what}: expected at most \d+;"):
         parse(raw)
     assert peak_bytes() < 100_000
 
@@ -114,7 +115,7 @@ def test_no_more_outputs_than_there_are_kinds_are_looked_at(
         ([[1.0]] * MANY + [[""] * 30], f"data[{MANY}][0]", f"data[{MANY}][19]"),
     ],
 )
-def test_wrong_values_are_told_up_to_the_limit_and_take_no_memory(
+def test_wrong_values_are_reported_up_to_the_limit_and_take_no_memory(
     rows: Any, first: str, last: str, peak_bytes: Callable[[], int]
 ) -> None:
     for model, key in ((Data, "data"), (PredictBody, "instances")):
@@ -125,19 +126,19 @@ def test_wrong_values_are_told_up_to_the_limit_and_take_no_memory(
         assert (fields[0], fields[-1]) == (first.replace("data", key), last.replace("data", key))
 
 
-def test_wrong_values_are_told_wherever_they_are() -> None:
+def test_wrong_values_are_reported_wherever_they_are() -> None:
     rows: list[Any] = [[1.0, 2.0]] * (3 * CHUNK)
     rows[1] = [1.0, "x"]
     rows[CHUNK] = 5
     rows[CHUNK + 1] = []
-    rows[-1] = [1.0] * CHUNK + [None, 1.0, True]
+    rows[-1] = [None] * CHUNK + ["", 1.0, True]
     last = 3 * CHUNK - 1
     assert wrong(Data, {"data": rows}) == {
         "data[1][1]": "is 'x'; input should be a valid number",
         f"data[{CHUNK}]": "is 5; input should be a valid list",
         f"data[{CHUNK + 1}]": "is an array of 0; list should have at least 1 item after "
         "validation, not 0",
-        f"data[{last}][{CHUNK}]": "is null; input should be a valid number",
+        f"data[{last}][{CHUNK}]": "is ''; input should be a valid number",
         f"data[{last}][{CHUNK + 2}]": "is true; input should be a valid number",
     }
 
@@ -152,7 +153,7 @@ def test_wrong_values_are_told_wherever_they_are() -> None:
         {"shape": [-1] * MANY},
     ],
 )
-def test_wrong_tensors_are_told_in_few_words(
+def test_wrong_tensors_are_reported_in_few_words(
     change: dict[str, Any], peak_bytes: Callable[[], int]
 ) -> None:
     tensor = {"name": "input", "datatype": "FP32", "shape": [1, 4], "data": [1.0], **change}
@@ -161,7 +162,7 @@ def test_wrong_tensors_are_told_in_few_words(
     assert peak_bytes() < COPIED_BYTES
 
 
-def test_wrong_outputs_are_told_up_to_the_limit(peak_bytes: Callable[[], int]) -> None:
+def test_wrong_outputs_are_reported_up_to_the_limit(peak_bytes: Callable[[], int]) -> None:
     tensor = {"name": "input", "datatype": "FP32", "shape": [1, 4], "data": [1.0]}
     output = {"name": "label", "parameters": {"classification": "x", "binary_data": 3}}
     peak_bytes()
@@ -172,7 +173,7 @@ def test_wrong_outputs_are_told_up_to_the_limit(peak_bytes: Callable[[], int]) -
 
 
 @pytest.mark.parametrize("model", Strict.__subclasses__())
-def test_unknown_keys_are_told_up_to_the_limit(
+def test_unknown_keys_are_reported_up_to_the_limit(
     model: type[BaseModel], peak_bytes: Callable[[], int]
 ) -> None:
     body = {f"k{index}": 0 for index in range(MANY)}
@@ -182,12 +183,12 @@ def test_unknown_keys_are_told_up_to_the_limit(
     assert len(fields) == MAX_VIOLATIONS
 
 
-def test_a_wrong_field_is_told_before_many_unknown_ones() -> None:
+def test_a_wrong_field_is_reported_before_many_unknown_ones() -> None:
     body = {**{f"k{index}": 0 for index in range(MAX_VIOLATIONS + 9)}, "instances": 5}
     assert next(iter(wrong(PredictBody, body))) == "instances"
 
 
-def test_rows_of_other_lengths_are_told_up_to_the_limit(peak_bytes: Callable[[], int]) -> None:
+def test_rows_of_other_lengths_are_reported_up_to_the_limit(peak_bytes: Callable[[], int]) -> None:
     rows = [[1.0]] + [[1.0, 2.0]] * MANY
     peak_bytes()
     with pytest.raises(InvalidRequest) as caught:

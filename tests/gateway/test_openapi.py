@@ -39,7 +39,7 @@ async def test_every_grpc_code_has_the_status_that_google_documents() -> None:
     }
 
 
-async def test_everything_in_the_document_is_told_in_words(iris: System) -> None:
+async def test_everything_in_the_document_is_described(iris: System) -> None:
     document = iris.call.document
     ids = []
     for path, methods in document["paths"].items():
@@ -48,9 +48,11 @@ async def test_everything_in_the_document_is_told_in_words(iris: System) -> None
             assert operation["summary"], (method, path)
             assert all(each["description"] for each in operation["parameters"])
     assert len(ids) == len(set(ids)) > 30
-    deployment = document["components"]["schemas"]["Deployment"]
+    schemas = document["components"]["schemas"]
+    assert all(schema["description"] for schema in schemas.values())
+    deployment = schemas["Deployment"]
     assert (
-        deployment["properties"]["replica_count"]["description"] == "Number of predictors wanted."
+        deployment["properties"]["replica_count"]["description"] == "Desired number of predictors."
     )
 
 
@@ -77,7 +79,7 @@ async def test_schemathesis_finds_nothing(
     # Left out: watches, which have no end; and the check that whatever fits the schema is done,
     # because a model that is not there, or a row that is too short, fits the schema. Headers that a
     # server does not know it must ignore, so no request is wrong for having one. Services that are
-    # late are told as 504; 500 would be a defect. The catalog is empty, so nothing is started.
+    # late return 504; 500 would be a defect. The catalog is empty, so nothing is started.
     config = tmp_path / "schemathesis.toml"
     config.write_text(
         "[generation]\nallow-extra-parameters = false\n[checks]\n"
@@ -105,12 +107,12 @@ async def test_schemathesis_finds_nothing(
     )
     try:
         async with asyncio.timeout(SCHEMATHESIS_S):
-            told, _ = await process.communicate()
+            output, _ = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert process.returncode == 0, told.decode()[-6000:]
+    assert process.returncode == 0, output.decode()[-6000:]
     operations = [path for path, all_ in iris.call.document["paths"].items() for _ in all_]
     watches = sum(path.endswith(":watch") for path in operations)
-    assert f"Tested: {len(operations) - watches}\n" in told.decode()
+    assert f"Tested: {len(operations) - watches}\n" in output.decode()

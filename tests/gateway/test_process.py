@@ -17,10 +17,13 @@ from pathlib import Path
 
 import pytest
 
+from gateway.__main__ import main
+from gateway.app import _Server
 from gateway.config import GatewayConfig, from_command_line
 from tests.gateway.serving import CALL_S, System, gateway_before, raw_exchange
 from tests.waiting import eventually
-from trillium.config import ConfigError
+from trillium.server import logs
+from trillium.server.config import ConfigError
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -56,7 +59,7 @@ async def line_with(process: asyncio.subprocess.Process, message: str) -> dict[s
             line: dict[str, str] = json.loads(raw)
             if line["message"] == message:
                 return line
-    raise AssertionError(f"it never said {message!r}")
+    raise AssertionError(f"no log line {message!r}")
 
 
 async def test_settings_come_from_flags_and_the_environment() -> None:
@@ -68,7 +71,7 @@ async def test_settings_come_from_flags_and_the_environment() -> None:
     assert len(caught.value.problems) == 2
 
 
-async def test_a_port_that_is_taken_is_told(iris: System) -> None:
+async def test_a_port_that_is_taken_is_reported(iris: System) -> None:
     async with started("--listen", iris.gateway.address) as process:
         _, complaint = await asyncio.wait_for(process.communicate(), CALL_S)
         assert process.returncode == 1
@@ -133,9 +136,9 @@ async def test_the_curl_lines_of_the_older_systems_work(stocked: System) -> None
         stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, "SMOKE_JOB_ID": "smoke"},
     )
-    told, _ = await asyncio.wait_for(process.communicate(), 2 * CALL_S)
-    assert process.returncode == 0, told.decode()
-    assert told.decode().endswith("15 checks passed\n")
+    output, _ = await asyncio.wait_for(process.communicate(), 2 * CALL_S)
+    assert process.returncode == 0, output.decode()
+    assert output.decode().endswith("15 checks passed\n")
 
 
 async def test_no_answer_on_a_kept_connection_waits_for_an_acknowledgement() -> None:
@@ -161,3 +164,21 @@ async def test_no_answer_on_a_kept_connection_waits_for_an_acknowledgement() -> 
 
     async with gateway_before("127.0.0.1:1", "127.0.0.1:1") as (gateway, _):
         assert await asyncio.to_thread(is_quick)
+
+
+@pytest.mark.parametrize("error", [None, OSError("no more sockets")])
+async def test_a_server_that_ends_on_its_own_ends_the_process(
+    error: Exception | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def serve(server: _Server, sockets: object) -> None:
+        server.started_up.set()
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(_Server, "serve", serve)
+    monkeypatch.setattr(sys, "argv", ["gateway", "--listen=127.0.0.1:0"])
+    monkeypatch.setattr(logs, "configure", lambda program, level: None)
+    async with asyncio.timeout(CALL_S):
+        with pytest.raises((OSError, RuntimeError), match=r"no more sockets|ended unexpectedly"):
+            await main()
+    assert "the HTTP server ended unexpectedly" in caplog.messages

@@ -107,26 +107,88 @@ async def test_tritonclient_asks_for_health_and_metadata(iris: System) -> None:
         return client.get_server_metadata(), client.get_model_metadata("iris", "1")
 
     server, model = await in_thread(iris, work)
-    assert server["extensions"] == ["binary_tensor_data", "classification"]
+    assert server["name"] == "trillium-aggregator"
+    assert {"binary_tensor_data", "classification", "statistics"} <= set(server["extensions"])
     assert model["inputs"] == [{"name": "input", "datatype": "FP32", "shape": [-1, 4]}]
     assert [each["name"] for each in model["outputs"]] == ["probabilities", "label"]
 
 
+async def test_each_class_is_a_model_too(iris: System, models: Path) -> None:
+    def work(client: Any) -> Any:
+        assert client.is_model_ready("iris-virginica")
+        assert not client.is_model_ready("iris-rose")
+        result = client.infer("iris-virginica", [tensor([SETOSA, VIRGINICA])], model_version="1")
+        return client.get_model_metadata("iris-virginica"), result
+
+    model, result = await in_thread(iris, work)
+    assert (model["name"], model["versions"]) == ("iris-virginica", ["1"])
+    assert model["outputs"] == [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 1]}]
+    expected = truth(models, [SETOSA, VIRGINICA])[:, 2:]
+    np.testing.assert_array_equal(result.as_numpy("probabilities"), expected)
+    assert [each["name"] for each in result.get_response()["outputs"]] == ["probabilities"]
+
+
+async def test_tritonclient_reads_configuration_statistics_and_the_index(iris: System) -> None:
+    def work(client: Any) -> Any:
+        client.infer("iris", [tensor([SETOSA])])
+        return (
+            client.get_model_config("iris"),
+            client.get_inference_statistics("iris", "1"),
+            client.get_inference_statistics(),
+            client.get_model_repository_index(),
+        )
+
+    config, one, every, index = await in_thread(iris, work)
+    assert config["input"] == [{"name": "input", "data_type": "TYPE_FP32", "dims": [4]}]
+    assert one["model_stats"][0]["inference_count"] > 0
+    names = ["iris", *(f"iris-{label}" for label in LABELS)]
+    assert [each["name"] for each in every["model_stats"]] == names
+    assert [(each["name"], each["state"]) for each in index] == [(name, "READY") for name in names]
+    ready = (await iris.call.post("/v2/repository/index", {"ready": True})).json
+    assert ready == index
+
+
+async def test_the_name_of_a_model_may_hold_a_slash() -> None:
+    fake = FakePredictor(class_label="a/b:ready")
+    row = asked(shape=[1, 3], data=[0.5, 0.25, 0.125])
+    async with gateway_before_fake(fake) as call:
+        for name in ("fake-a/b:ready", "fake-a%2Fb%3Aready"):
+            assert (await call.get(f"/v2/models/{name}")).json["name"] == "fake-a/b:ready"
+            assert (await call.get(f"/v2/models/{name}/versions/1/ready")).json["ready"]
+            assert (await call.post(f"/v2/models/{name}/infer", row)).status == 200
+
+
 @pytest.mark.parametrize(
-    ("model", "rows", "status", "said"),
+    ("path", "reason"),
+    [
+        ("/v2/models/roses", "MODEL_NOT_FOUND"),
+        ("/v2/models/iris/versions/2", "MODEL_NOT_FOUND"),
+        ("/v2/models/roses/config", "MODEL_NOT_FOUND"),
+        ("/v2/models/iris-rose/stats", "MODEL_NOT_FOUND"),
+        ("/v2/models/iris/ready/now", "MODEL_NOT_FOUND"),
+    ],
+)
+async def test_an_unknown_model_is_not_found(iris: System, path: str, reason: str) -> None:
+    answer = await iris.call.get(path)
+    assert (answer.status, answer.json["reason"]) == (404, reason)
+    assert answer.json["error"] == answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    ("model", "rows", "status", "shown"),
     [
         ("roses", [SETOSA], "404", "roses"),
-        ("iris", [SETOSA[:3]], "400", "4 features"),
+        ("iris", [SETOSA[:3]], "400", "[rows, 4]"),
         ("iris", [[float("nan")] * 4], "400", "column 0 is nan"),
     ],
 )
 async def test_tritonclient_reads_our_errors(
-    iris: System, model: str, rows: Any, status: str, said: str
+    iris: System, model: str, rows: Any, status: str, shown: str
 ) -> None:
     with pytest.raises(InferenceServerException) as caught:
         await in_thread(iris, lambda client: client.infer(model, [tensor(rows)]))
     assert caught.value.status() == status
-    assert said in caught.value.message()
+    assert shown in caught.value.message()
 
 
 async def test_the_asyncio_tritonclient_works_too(iris: System, models: Path) -> None:
@@ -158,7 +220,7 @@ async def test_rows_may_be_nested_or_flat(iris: System) -> None:
         (asked(name="x"), b"", "inputs[0].name"),
         (asked(datatype="FP64"), b"", "inputs[0].datatype"),
         (asked(shape=[4]), b"", "inputs[0].shape"),
-        (asked(shape=[0, 4]), b"", "inputs[0].shape"),
+        (asked(shape=[0, 4]), b"", "inputs[0].shape[0]"),
         (asked(shape=[-1, 4]), b"", "inputs[0].shape[0]"),
         (asked(shape=[2, 4]), b"", "inputs[0].data"),
         (asked(data=[[5.1, 3.5], [1.4, 0.2]]), b"", "inputs[0].data"),
@@ -178,7 +240,7 @@ async def test_rows_may_be_nested_or_flat(iris: System) -> None:
          "outputs[0].parameters.classification"),
     ],
 )  # fmt: skip
-async def test_a_wrong_request_is_told_by_field(
+async def test_a_wrong_request_is_reported_by_field(
     iris: System, header: Any, raw: bytes, field: str
 ) -> None:
     answer = await infer(iris, header, raw)

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from trillium.process import settle_environment
+from trillium.server.process import settle_environment
 
 SERVE = """
 import asyncio
-from trillium.process import settle_environment
+from trillium.server.process import settle_environment
 settle_environment()
 from grpc import aio
 

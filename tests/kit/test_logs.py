@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from trillium.logs import REQUEST_ID, JsonFormatter
 from trillium.rpc.call import open_call
+from trillium.server.logs import REQUEST_ID, JsonFormatter
 
 
 def line_of(

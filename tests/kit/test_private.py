@@ -12,8 +12,8 @@ import pytest
 from controller.store.sqlite import SqliteStore
 from tests.kit.modes import every, wide
 from trillium.cli.state import emptied, held
-from trillium.private import close_to_others, make_file, make_folder
-from trillium.process import StartFailed
+from trillium.server.private import close_to_others, make_file, make_folder
+from trillium.server.process import StartFailed
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trillium.errors import InvalidRequest
-from trillium.rows import MAX_VIOLATIONS, are_probabilities, from_block, from_lists
+from trillium.rows import are_probabilities, from_block, from_lists
+from trillium.violations import MAX_VIOLATIONS
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -60,22 +61,22 @@ def test_no_rows_and_too_many_rows_are_told() -> None:
 
 def test_every_row_of_another_width_is_told_with_its_number() -> None:
     assert wrong_lists([[1, 2], [1], [], [1, 2, 3]]) == {
-        "instances[1].features": "row 1 has 1 features; 2 wanted",
-        "instances[2].features": "row 2 has 0 features; 2 wanted",
-        "instances[3].features": "row 3 has 3 features; 2 wanted",
+        "instances[1].features": "row 1 has 1 features; expected 2",
+        "instances[2].features": "row 2 has 0 features; expected 2",
+        "instances[3].features": "row 3 has 3 features; expected 2",
     }
 
 
 def test_rows_must_agree_when_nothing_is_known_of_the_model() -> None:
     assert wrong_lists([[1, 2, 3], [1, 2]], None) == {
-        "instances[1].features": "row 1 has 2 features; 3 wanted"
+        "instances[1].features": "row 1 has 2 features; expected 3"
     }
     assert wrong_lists([[], []], None).keys() == {"instances[0].features", "instances[1].features"}
 
 
 def test_empty_first_row_is_the_wrong_one_and_not_the_others() -> None:
     assert wrong_lists([[], [1, 2], [3, 4]], None) == {
-        "instances[0].features": "row 0 has 0 features; 2 wanted"
+        "instances[0].features": "row 0 has 0 features; expected 2"
     }
 
 

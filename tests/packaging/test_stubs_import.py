@@ -8,7 +8,6 @@ that the person's pip uses: without one these tests fail.
 
 from __future__ import annotations
 
-import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from tests.environment import Environment, created, run
+from tests.environment import Environment
 
 ROOT = Path(__file__).resolve().parents[2]
 IMPORT_STUBS = Path(__file__).with_name("import_stubs.py").read_text(encoding="utf-8")
@@ -61,30 +60,6 @@ def age(request: pytest.FixtureRequest) -> str:
     """Which end of the allowed library versions."""
     answer: str = request.param
     return answer
-
-
-@pytest.fixture
-def environment(tmp_path: Path) -> Environment:
-    """A fresh environment with nothing in it."""
-    return created(tmp_path / "environment")
-
-
-@pytest.fixture
-def elsewhere(tmp_path: Path) -> Path:
-    """An empty folder to be in, so that nothing is imported from where we stand."""
-    folder = tmp_path / "elsewhere"
-    folder.mkdir()
-    return folder
-
-
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """This checkout as a wheel."""
-    folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
-    run([*build, str(ROOT)], cwd=folder)
-    [built] = folder.glob("trillium-*.whl")
-    return built
 
 
 def _assert_libraries(environment: Environment, age: str) -> None:

@@ -22,9 +22,9 @@ ENDLESS_ROWS: Rows = np.full((1, 4), 2 * _THRESHOLD, np.float32)
 
 
 @cache
-def endless_on_demand() -> bytes:
-    """Takes about 4 ms for ordinary rows, whose answers are bit for bit those of `slow`."""
-    model = onnx.load_from_string(slow(4))
+def endless_on_demand(milliseconds: float = 4) -> bytes:
+    """Takes about `milliseconds` for ordinary rows, with bit for bit the answers of `slow`."""
+    model = onnx.load_from_string(slow(milliseconds))
     graph = model.graph
     (turns,) = (each for each in graph.initializer if each.name == "turns")
     turns.name = "ordinary_turns"

@@ -14,10 +14,11 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from predictor.app import RunningPredictor, running_predictor
-from predictor.artifact import Facts
 from predictor.config import PredictorConfig
-from predictor.host import Description, ModelHost
+from predictor.host import ModelHost
 from tests.sound_artifacts import iris_rows
+from trillium.model.declared import DeclaredFacts
+from trillium.model.description import ModelDescription
 from trillium.predictor.v1 import (
     model_service_pb2,
     model_service_pb2_grpc,
@@ -26,8 +27,8 @@ from trillium.predictor.v1 import (
 )
 from trillium.tensor.v1 import tensor_pb2
 
-SETOSA = Facts(class_label="setosa", positive_column=1)
-ONLY_COLUMN = Facts(class_label="setosa")
+SETOSA = DeclaredFacts(class_label="setosa", positive_column=1)
+ONLY_COLUMN = DeclaredFacts(class_label="setosa")
 PREDICTOR_SERVICE = "trillium.predictor.v1.PredictorService"
 MODEL_SERVICE = "trillium.predictor.v1.ModelService"
 
@@ -71,7 +72,7 @@ class Served:
 
 @asynccontextmanager
 async def serving(
-    artifact: bytes | None = None, said: Facts = SETOSA, **config: Any
+    artifact: bytes | None = None, said: DeclaredFacts = SETOSA, **config: Any
 ) -> AsyncIterator[Served]:
     """A predictor on a free port, with `artifact` loaded if there is one."""
     settings = PredictorConfig(**{"listen": "127.0.0.1:0", "drain_s": 5.0, **config})
@@ -89,8 +90,8 @@ async def serving(
 
 
 async def load(
-    host: ModelHost, artifact: bytes, said: Facts = SETOSA, name: str = "setosa"
-) -> Description:
+    host: ModelHost, artifact: bytes, said: DeclaredFacts = SETOSA, name: str = "setosa"
+) -> ModelDescription:
     """Load `artifact` without the wire."""
     return await host.load(name, artifact, digest_of(artifact), said)
 

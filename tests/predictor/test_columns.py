@@ -13,13 +13,13 @@ from skl2onnx.common.data_types import FloatTensorType
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
-from predictor.artifact import Facts
 from predictor.columns import with_column_of_key
 from predictor.graph import Unusable
 from predictor.onnx import Classifier
 from tests import artifacts
 from tests.artifacts import iris_rows, reference_positive_probabilities, with_trillium_metadata
 from trillium.errors import ModelRejected
+from trillium.model.declared import DeclaredFacts
 
 
 def one_vs_rest(targets: Any) -> bytes:
@@ -47,9 +47,9 @@ def test_no_class_of_an_ensemble_is_served_with_the_probability_of_its_rest(mark
     for index, label in enumerate(("0", "1", "2", "-1", "False", "True")):
         is_class = species == index % 3
         model = one_vs_rest(MARKS[marks](is_class))
-        right = Classifier(model, Facts(class_label=label, positive_column=1)).score(rows)
+        right = Classifier(model, DeclaredFacts(class_label=label, positive_column=1)).score(rows)
         try:
-            answer = Classifier(model, Facts(class_label=label)).score(rows)
+            answer = Classifier(model, DeclaredFacts(class_label=label)).score(rows)
         except ModelRejected as error:
             refusals.append(error.message)
         else:
@@ -77,7 +77,13 @@ def test_no_class_of_an_ensemble_is_served_with_the_probability_of_its_rest(mark
 def test_key_says_the_column_where_every_reading_agrees(
     keys: list[int | str], label: str, column: int | None
 ) -> None:
-    assert with_column_of_key(Facts(class_label=label), keys).positive_column == column
+    found, inferred = with_column_of_key(DeclaredFacts(class_label=label), keys)
+    assert found.positive_column == column
+    if column is None:
+        assert inferred == ""
+    else:
+        key = str(keys[column])
+        assert inferred == f"the class is column {column} of 2, since ZipMap's key {key!r} names it"
 
 
 @pytest.mark.parametrize(
@@ -102,12 +108,12 @@ def test_key_that_may_be_the_rest_is_refused_with_what_to_set(
     at = [str(key) for key in keys].index(label)
     what = f"{at} if key {label} is the class, {1 - at} if it is the rest"
     with pytest.raises(Unusable, match=rf"give --positive-column .*: {what}"):
-        with_column_of_key(Facts(class_label=label), keys)
+        with_column_of_key(DeclaredFacts(class_label=label), keys)
 
 
 def test_column_that_is_said_needs_no_key() -> None:
-    said = Facts(class_label="0", positive_column=1)
-    assert with_column_of_key(said, [0, 1]) == said
+    said = DeclaredFacts(class_label="0", positive_column=1)
+    assert with_column_of_key(said, [0, 1]) == (said, "")
 
 
 ENSEMBLE = {
@@ -119,7 +125,7 @@ ENSEMBLE = {
 
 def test_integer_label_of_an_artifact_that_names_its_column_is_served_as_it_is() -> None:
     model = with_trillium_metadata(artifacts.opset9_svm_zipmap(), **ENSEMBLE)
-    answer = Classifier(model, Facts()).score(iris_rows())
+    answer = Classifier(model, DeclaredFacts()).score(iris_rows())
     expected = reference_positive_probabilities(artifacts.opset9_svm_zipmap(), iris_rows(), 1)
     assert answer.tobytes() == expected.tobytes()
 
@@ -127,10 +133,10 @@ def test_integer_label_of_an_artifact_that_names_its_column_is_served_as_it_is()
 def test_column_of_an_artifact_is_not_served_as_another_class_of_its_ensemble() -> None:
     model = with_trillium_metadata(artifacts.two_column_tensor(), **ENSEMBLE)
     with pytest.raises(ModelRejected, match=r"recognizes class '0', not '1'.*--positive-column"):
-        Classifier(model, Facts(class_label="1"))
-    said = Facts(class_label="1", positive_column=0)
+        Classifier(model, DeclaredFacts(class_label="1"))
+    said = DeclaredFacts(class_label="1", positive_column=0)
     expected = reference_positive_probabilities(model, iris_rows(), 0)
     assert Classifier(model, said).score(iris_rows()).tobytes() == expected.tobytes()
-    renamed = Facts(class_label="zero", class_labels=("zero", "one"))
+    renamed = DeclaredFacts(class_label="zero", class_labels=("zero", "one"))
     expected = reference_positive_probabilities(model, iris_rows(), 1)
     assert Classifier(model, renamed).score(iris_rows()).tobytes() == expected.tobytes()

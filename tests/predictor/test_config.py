@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from predictor.artifact import Facts
 from predictor.config import SETTINGS, PredictorConfig, from_command_line
-from trillium.config import ConfigError, variable_of
+from trillium.model.declared import DeclaredFacts
+from trillium.server.config import ConfigError, variable_of
 
 
 def problems_of(arguments: list[str], environment: dict[str, str] | None = None) -> list[str]:
@@ -28,20 +28,7 @@ def test_every_setting_has_a_place_in_the_config() -> None:
         "positive_column",
         "output_name",
     }
-    assert told | {"said"} == {each.name for each in fields(PredictorConfig)}
-
-
-def test_front_that_is_not_installed_is_told_with_what_to_do(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert from_command_line(["--front", "h2corn"], {}).front == "h2corn"
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert problems_of(["--front", "h2corn"]) == [
-        "--front=h2corn: h2corn is not installed: pip install 'h2corn>=2.0,<3'"
-    ]
-    assert problems_of([], {"TRILLIUM_PREDICTOR_FRONT": "nginx"}) == [
-        "TRILLIUM_PREDICTOR_FRONT=nginx: one of grpc, h2corn is wanted"
-    ]
+    assert told | {"declared"} == {each.name for each in fields(PredictorConfig)}
 
 
 def test_the_command_line_of_the_readme_is_understood() -> None:
@@ -49,14 +36,13 @@ def test_the_command_line_of_the_readme_is_understood() -> None:
     assert from_command_line(line.split(), {}) == PredictorConfig(
         listen="127.0.0.1:50061",
         model=Path("m.onnx"),
-        said=Facts(class_label="setosa", positive_column=0),
+        declared=DeclaredFacts(class_label="setosa", positive_column=0),
     )
 
 
 def test_every_setting_can_be_made_by_flag_and_by_environment(tmp_path: Path) -> None:
     texts = {
         "listen": "unix:/tmp/p.sock",
-        "front": "H2CORN",
         "model": "m.onnx",
         "models_dir": str(tmp_path),
         "class_label": "setosa",
@@ -65,6 +51,7 @@ def test_every_setting_can_be_made_by_flag_and_by_environment(tmp_path: Path) ->
         "threads": "2",
         "max_rows": "10",
         "max_message_bytes": "2048",
+        "max_bytes_in_flight": "8192",
         "max_model_bytes": "4096",
         "drain_s": "0.5",
         "parent_pid": "7",
@@ -75,13 +62,13 @@ def test_every_setting_can_be_made_by_flag_and_by_environment(tmp_path: Path) ->
     variables = {variable_of("predictor", setting): texts[setting.name] for setting in SETTINGS}
     expected = PredictorConfig(
         listen="unix:/tmp/p.sock",
-        front="h2corn",
         model=Path("m.onnx"),
         models_dir=tmp_path,
-        said=Facts(class_label="setosa", positive_column=1, output_name="p"),
+        declared=DeclaredFacts(class_label="setosa", positive_column=1, output_name="p"),
         threads=2,
         max_rows=10,
         max_message_bytes=2048,
+        max_bytes_in_flight=8192,
         max_model_bytes=4096,
         drain_s=0.5,
         parent_pid=7,
@@ -108,12 +95,12 @@ def test_every_problem_is_told_at_once_with_where_it_comes_from(tmp_path: Path) 
         {"TRILLIUM_PREDICTOR_LOG_LEVEL": "loud", "TRILLIUM_PREDICTOR_MAX_ROWS": "many"},
     )
     for source in (
-        "--threads=0: a whole number from 1 to 256",
-        "--drain-s=nan: a number of seconds from 0 to 3600",
-        "--listen=nowhere: host:port or unix:/path",
+        "--threads=0: expected a whole number from 1 to 256",
+        "--drain-s=nan: expected a number of seconds from 0 to 3600",
+        "--listen=nowhere: expected host:port or unix:/path",
         f"--models-dir={missing}: ",
-        "TRILLIUM_PREDICTOR_LOG_LEVEL=loud: one of debug",
-        "TRILLIUM_PREDICTOR_MAX_ROWS=many: a whole number",
+        "TRILLIUM_PREDICTOR_LOG_LEVEL=loud: expected one of debug",
+        "TRILLIUM_PREDICTOR_MAX_ROWS=many: expected a whole number",
     ):
         assert any(problem.startswith(source) for problem in problems), source
     assert len(problems) == 6

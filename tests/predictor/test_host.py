@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from predictor.artifact import Facts
+from predictor import guard
 from predictor.host import ModelHost
-from predictor.lifecycle import State
+from predictor.lifecycle import ModelStage
+from predictor.loaded import DISTRUST_S
 from predictor.onnx import RunHandle
 from tests import artifacts
 from tests.artifacts import iris_rows, reference_positive_probabilities
@@ -29,6 +30,7 @@ from trillium.errors import (
     ModelRejected,
     Overloaded,
 )
+from trillium.model.declared import DeclaredFacts
 from trillium.rows import Block
 
 FOREVER = math.inf
@@ -87,7 +89,7 @@ def expected(artifact: bytes) -> bytes:
 
 
 async def test_empty_host_has_nothing_to_ask(host: ModelHost) -> None:
-    assert host.state is State.EMPTY
+    assert host.state is ModelStage.EMPTY
     assert host.description is None
     assert host.in_flight == 0
     with pytest.raises(ModelNotLoaded, match="empty"):
@@ -101,7 +103,7 @@ async def test_loaded_model_answers_and_tells_when_it_began(
     clock.seconds += 5
     artifact = artifacts.two_column_tensor()
     description = await load(host, artifact)
-    assert (host.state, host.state_time) == (State.READY, clock.now())
+    assert (host.state, host.state_time) == (ModelStage.READY, clock.now())
     assert description.size_bytes == len(artifact)
     assert description.feature_count == 4
     assert told == [False, True]
@@ -149,7 +151,9 @@ async def test_same_artifact_loaded_twice_is_loaded_once(host: ModelHost) -> Non
 async def test_same_artifact_with_another_column_is_another_model(host: ModelHost) -> None:
     await load(host, artifacts.two_column_tensor())
     model = host.model
-    await load(host, artifacts.two_column_tensor(), Facts(class_label="other", positive_column=0))
+    await load(
+        host, artifacts.two_column_tensor(), DeclaredFacts(class_label="other", positive_column=0)
+    )
     assert host.model is not model
     await eventually(model.retired.is_set)
 
@@ -175,8 +179,8 @@ async def test_replacement_lets_the_old_model_finish_what_it_has(
     assert host.model is not old
     await eventually(old.retired.is_set)
     assert told == [False, True, True, True]
-    answer = await host.score(host.model, block_of(iris_rows()[:1]), FOREVER)
-    assert answer.tobytes() == expected(artifacts.two_column_tensor())[:4]
+    answer = await host.score(host.model, ROWS, FOREVER)
+    assert answer.tobytes() == expected(artifacts.two_column_tensor())
     handles[0].stop()
     with pytest.raises(Cancelled):
         await run
@@ -194,7 +198,7 @@ async def test_old_model_serves_while_its_replacement_warms_up(
 ) -> None:
     await load(host, artifacts.two_column_tensor())
     replacement = asyncio.create_task(load(host, artifacts.slow(60_000)))
-    await eventually(lambda: host.state is State.REPLACING)
+    await eventually(lambda: host.state is ModelStage.REPLACING)
     answer = await host.score(host.model, ROWS, FOREVER)
     assert answer.tobytes() == expected(artifacts.two_column_tensor())
     assert not replacement.done()
@@ -208,7 +212,7 @@ async def test_failed_replacement_leaves_the_old_model_serving(
     first = await load(host, artifacts.two_column_tensor())
     with pytest.raises(ModelRejected):
         await load(host, artifacts.three_classes())
-    assert host.state is State.READY
+    assert host.state is ModelStage.READY
     assert host.description is first
     assert not host.model.retired.is_set()
     assert all(told[1:])
@@ -219,7 +223,7 @@ async def test_failed_replacement_leaves_the_old_model_serving(
 async def test_failed_first_load_leaves_the_host_empty(host: ModelHost, told: list[bool]) -> None:
     with pytest.raises(ModelRejected):
         await load(host, artifacts.not_onnx())
-    assert host.state is State.EMPTY
+    assert host.state is ModelStage.EMPTY
     assert told == [False, False]
     await load(host, artifacts.two_column_tensor())
     assert told[-1]
@@ -227,7 +231,7 @@ async def test_failed_first_load_leaves_the_host_empty(host: ModelHost, told: li
 
 async def test_only_one_load_or_unload_at_a_time(host: ModelHost) -> None:
     first = asyncio.create_task(load(host, artifacts.slow(60_000)))
-    await eventually(lambda: host.state is State.LOADING)
+    await eventually(lambda: host.state is ModelStage.LOADING)
     with pytest.raises(ModelBusy, match="cannot load while the model is loading"):
         await load(host, artifacts.two_column_tensor())
     with pytest.raises(ModelBusy, match="cannot unload while the model is loading"):
@@ -235,19 +239,19 @@ async def test_only_one_load_or_unload_at_a_time(host: ModelHost) -> None:
     await given_up(first)
     await load(host, artifacts.two_column_tensor())
     again = asyncio.create_task(load(host, artifacts.slow(60_000)))
-    await eventually(lambda: host.state is State.REPLACING)
+    await eventually(lambda: host.state is ModelStage.REPLACING)
     with pytest.raises(ModelBusy, match="replacing"):
         await host.unload()
     await given_up(again)
-    assert host.state is State.READY
+    assert host.state is ModelStage.READY
 
 
 async def test_load_that_is_given_up_stops_and_leaves_what_was(host: ModelHost) -> None:
     await load(host, artifacts.two_column_tensor())
     endless = asyncio.create_task(load(host, artifacts.slow(60_000)))
-    await eventually(lambda: host.state is State.REPLACING)
+    await eventually(lambda: host.state is ModelStage.REPLACING)
     await given_up(endless)
-    assert host.state is State.READY
+    assert host.state is ModelStage.READY
     # There is one loading thread: this shows that it is free again.
     await asyncio.wait_for(load(host, artifacts.renamed_opset(9)), 60)
     answer = await host.score(host.model, ROWS, FOREVER)
@@ -265,7 +269,7 @@ async def test_unload_waits_for_requests_in_flight(
     model.acquire()
     await eventually(lambda: host.model.runs == 2)
     unload = asyncio.create_task(host.unload())
-    await eventually(lambda: host.state is State.UNLOADING)
+    await eventually(lambda: host.state is ModelStage.UNLOADING)
     assert not told[-1]
     assert host.in_flight == 1
     assert host.description is description
@@ -283,7 +287,7 @@ async def test_unload_waits_for_requests_in_flight(
     assert not unload.done()
     model.release()
     assert await unload is description
-    assert host.state is State.EMPTY
+    assert host.state is ModelStage.EMPTY
     assert host.description is None
     assert host.in_flight == 0
 
@@ -296,15 +300,15 @@ async def test_unload_goes_on_when_its_caller_goes_away(
     run = asyncio.create_task(host.score(host.model, ENDLESS, FOREVER, handles[0]))
     await eventually(lambda: host.model.runs == 1)
     unload = asyncio.create_task(host.unload())
-    await eventually(lambda: host.state is State.UNLOADING)
+    await eventually(lambda: host.state is ModelStage.UNLOADING)
     unload.cancel()
     with pytest.raises(asyncio.CancelledError):
         await unload
-    assert host.state is State.UNLOADING
+    assert host.state is ModelStage.UNLOADING
     handles[0].stop()
     with pytest.raises(Cancelled):
         await run
-    await eventually(lambda: host.state is State.EMPTY)
+    await eventually(lambda: host.state is ModelStage.EMPTY)
 
 
 async def test_late_request_is_dropped_before_it_runs(host: ModelHost, clock: MovedClock) -> None:
@@ -397,7 +401,7 @@ async def test_closing_waits_for_the_unload_under_way(
     run = asyncio.create_task(host.score(host.model, ENDLESS, FOREVER, handles[0]))
     await eventually(lambda: host.model.runs == 1)
     unload = asyncio.create_task(host.unload())
-    await eventually(lambda: host.state is State.UNLOADING)
+    await eventually(lambda: host.state is ModelStage.UNLOADING)
     closing = asyncio.create_task(host.close())
     handles[0].stop()
     await asyncio.wait_for(closing, 60)
@@ -434,3 +438,33 @@ async def test_many_replacements_under_load_mix_nothing_up(host: ModelHost) -> N
         stop.set()
     await eventually(lambda: host.model.runs == 0)
     assert len(WEIGHTS) == host.model.description.feature_count
+
+
+async def test_a_run_on_the_event_loop_that_turns_out_to_be_slow_leaves_it(
+    host: ModelHost, clock: MovedClock, handles: list[RunHandle]
+) -> None:
+    await load(host, endless_on_demand(0.001))
+    model = host.model
+    assert model.is_quick(1, clock.monotonic())
+    handles.append(RunHandle())
+    run = asyncio.create_task(host.score(model, ENDLESS, FOREVER, handles[0]))
+    # Nothing runs here before the guard has ended that run.
+    await eventually(lambda: model.runs == 1)
+    assert not model.is_quick(1, clock.monotonic())
+    clock.seconds += DISTRUST_S
+    assert model.is_quick(1, clock.monotonic())
+    answer = await host.score(model, ROWS, FOREVER)
+    assert answer.tobytes() == expected(endless_on_demand(0.001))
+    handles[0].stop()
+    with pytest.raises(Cancelled):
+        await run
+
+
+async def test_the_guard_of_the_event_loop_sleeps_while_nothing_runs(
+    host: ModelHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "LOOK_S", 0.001)
+    await load(host, artifacts.two_column_tensor())
+    for _ in range(2):
+        await host.score(host.model, ROWS, FOREVER)
+        await eventually(lambda: not host._guard._wanted.is_set())

@@ -6,23 +6,25 @@ from itertools import product
 
 import pytest
 
-from predictor.lifecycle import SERVING, TRANSITIONS, Event, State, step
+from predictor.lifecycle import SERVING, TRANSITIONS, ModelStage, StageEvent, step
 from trillium.errors import ModelBusy
 
 LIFE = {
-    (State.EMPTY, Event.LOAD): State.LOADING,
-    (State.LOADING, Event.LOADED): State.READY,
-    (State.LOADING, Event.FAILED): State.EMPTY,
-    (State.READY, Event.LOAD): State.REPLACING,
-    (State.REPLACING, Event.LOADED): State.READY,
-    (State.REPLACING, Event.FAILED): State.READY,
-    (State.READY, Event.UNLOAD): State.UNLOADING,
-    (State.UNLOADING, Event.UNLOADED): State.EMPTY,
+    (ModelStage.EMPTY, StageEvent.LOAD): ModelStage.LOADING,
+    (ModelStage.LOADING, StageEvent.LOADED): ModelStage.READY,
+    (ModelStage.LOADING, StageEvent.FAILED): ModelStage.EMPTY,
+    (ModelStage.READY, StageEvent.LOAD): ModelStage.REPLACING,
+    (ModelStage.REPLACING, StageEvent.LOADED): ModelStage.READY,
+    (ModelStage.REPLACING, StageEvent.FAILED): ModelStage.READY,
+    (ModelStage.READY, StageEvent.UNLOAD): ModelStage.UNLOADING,
+    (ModelStage.UNLOADING, StageEvent.UNLOADED): ModelStage.EMPTY,
 }
 
 
-@pytest.mark.parametrize(("state", "event"), list(product(State, Event)))
-def test_event_leads_where_the_drawing_says_or_is_refused(state: State, event: Event) -> None:
+@pytest.mark.parametrize(("state", "event"), list(product(ModelStage, StageEvent)))
+def test_event_leads_where_the_drawing_says_or_is_refused(
+    state: ModelStage, event: StageEvent
+) -> None:
     if (state, event) in LIFE:
         assert step(state, event) is LIFE[state, event]
     else:
@@ -31,20 +33,20 @@ def test_event_leads_where_the_drawing_says_or_is_refused(state: State, event: E
 
 
 def test_model_serves_exactly_when_it_is_loaded_and_nobody_asked_for_its_end() -> None:
-    assert {State.READY, State.REPLACING} == SERVING
+    assert {ModelStage.READY, ModelStage.REPLACING} == SERVING
 
 
 def test_every_state_can_be_reached_and_left() -> None:
-    reached, frontier = set(), {State.EMPTY}
+    reached, frontier = set(), {ModelStage.EMPTY}
     while frontier:
         reached |= frontier
         following = {after for (before, _), after in TRANSITIONS.items() if before in reached}
         frontier = following - reached
-    assert reached == set(State)
-    assert {before for before, _ in TRANSITIONS} == set(State)
+    assert reached == set(ModelStage)
+    assert {before for before, _ in TRANSITIONS} == set(ModelStage)
 
 
 def test_only_a_load_or_unload_under_way_can_fail_or_end() -> None:
-    for state in (State.EMPTY, State.READY):
+    for state in (ModelStage.EMPTY, ModelStage.READY):
         possible = {event for before, event in TRANSITIONS if before is state}
-        assert possible <= {Event.LOAD, Event.UNLOAD}
+        assert possible <= {StageEvent.LOAD, StageEvent.UNLOAD}

@@ -12,7 +12,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from predictor.artifact import Facts
 from predictor.graph import check_self_contained, without_zipmap
 from predictor.onnx import Classifier, RunHandle
 from tests import artifacts
@@ -25,15 +24,16 @@ from tests.artifacts import (
 from tests.onnx_graphs import assemble, constants, logit, rows_in, scores_out, two_columns
 from tests.predictor.serving import ONLY_COLUMN, SETOSA
 from trillium.errors import Cancelled, ModelFailed, ModelRejected
+from trillium.model.declared import DeclaredFacts
 
 Builder = Callable[[], bytes]
 
-SOUND: dict[str, tuple[Builder, Facts, int | str]] = {
+SOUND: dict[str, tuple[Builder, DeclaredFacts, int | str]] = {
     "opset-9 SVM, ZipMap of ints": (artifacts.opset9_svm_zipmap, SETOSA, 1),
-    "its other column": (artifacts.opset9_svm_zipmap, Facts("", "other", (), 0), 0),
+    "its other column": (artifacts.opset9_svm_zipmap, DeclaredFacts("", "other", (), 0), 0),
     "ZipMap of ints, class named by its key": (
         artifacts.opset9_svm_zipmap,
-        Facts(class_label="1"),
+        DeclaredFacts(class_label="1"),
         1,
     ),
     "ZipMap of texts, class named by its key": (artifacts.string_zipmap, ONLY_COLUMN, "setosa"),
@@ -44,6 +44,7 @@ SOUND: dict[str, tuple[Builder, Facts, int | str]] = {
     ),
     "[n, 2]": (artifacts.two_column_tensor, SETOSA, 1),
     "[n, 1]": (artifacts.one_column_tensor, ONLY_COLUMN, 0),
+    "[n]": (artifacts.vector, ONLY_COLUMN, 0),
     "double": (artifacts.double_input, SETOSA, 1),
     "half": (artifacts.half_input, SETOSA, 1),
     "odd names": (artifacts.odd_names, SETOSA, 1),
@@ -54,6 +55,42 @@ SOUND: dict[str, tuple[Builder, Facts, int | str]] = {
     "slow": (lambda: artifacts.slow(1), SETOSA, 1),
     "large": (lambda: artifacts.large(1), SETOSA, 1),
 }
+
+
+def test_output_of_the_class_alone_is_served() -> None:
+    said = DeclaredFacts(class_label="setosa", output_name="setosa")
+    answer = Classifier(artifacts.output_for_each_class(), said).score(iris_rows())
+    expected = reference_positive_probabilities(artifacts.one_column_tensor(), iris_rows(), 0)
+    np.testing.assert_allclose(answer, expected, atol=1e-6)
+    with pytest.raises(ModelRejected, match="rest, setosa could all be the probabilities"):
+        Classifier(artifacts.output_for_each_class(), ONLY_COLUMN)
+
+
+@pytest.mark.parametrize("build", [artifacts.fixed_batch, artifacts.two_inputs])
+@pytest.mark.parametrize("count", [1, 2, 150])
+def test_rows_fill_several_inputs_and_batches_of_a_fixed_size(build: Builder, count: int) -> None:
+    answer = Classifier(build(), SETOSA).score(iris_rows()[:count])
+    expected = Classifier(artifacts.one_column_tensor(), ONLY_COLUMN).score(iris_rows()[:count])
+    np.testing.assert_allclose(answer, expected, atol=1e-6)
+
+
+def test_inputs_of_one_column_name_the_features() -> None:
+    classifier = Classifier(artifacts.input_for_each_feature(), SETOSA)
+    assert classifier.facts.feature_names == ("sepal_length", "sepal_width", "petal", "wide")
+    assert classifier.input_dtype == "FP32"
+    rows = np.array([[5.0, 3.5, 1.0, 1.0], [5.0, 3.5, 1.5, 1.0], [5.0, 3.5, 1.0, 0.5]], np.float32)
+    found = classifier.raw_scores(rows)
+    assert np.isnan(found).tolist() == [False, True, True]
+    expected = Classifier(artifacts.one_column_tensor(), ONLY_COLUMN).score(rows[:1])
+    np.testing.assert_allclose(found[:1], expected, atol=1e-6)
+    large = np.array([[5.0, 3.5, 2.0**25, 1.0], [5.0, 3.5, 2.0**24, 0.0]], np.float32)
+    assert np.isnan(classifier.raw_scores(large)).tolist() == [True, False]
+
+
+def test_missing_values_are_taken_where_they_make_probabilities() -> None:
+    said = DeclaredFacts(class_label="setosa", takes_missing=True)
+    with pytest.raises(ModelRejected, match=r"declared to take missing values .* makes output"):
+        Classifier(artifacts.one_column_tensor(), said)
 
 
 @pytest.mark.parametrize("name", SOUND)
@@ -86,7 +123,7 @@ def test_several_threads_answer_the_same_bits() -> None:
     assert alone.score(iris_rows()).tobytes() == several.score(iris_rows()).tobytes()
 
 
-DEFECTIVE: dict[str, tuple[Builder, Facts, str]] = {
+DEFECTIVE: dict[str, tuple[Builder, DeclaredFacts, str]] = {
     "three classes": (artifacts.three_classes, SETOSA, r"no output can hold .* \[None, 3\]"),
     "regression": (artifacts.regressor, ONLY_COLUMN, r"'variable' ranges from .* in \[0, 1\]"),
     "distances": (artifacts.decision_scores, SETOSA, r"'scores' ranges from -"),
@@ -96,8 +133,6 @@ DEFECTIVE: dict[str, tuple[Builder, Facts, str]] = {
         SETOSA,
         "probabilities, calibrated could all be .* --output-name",
     ),
-    "one row at a time": (artifacts.fixed_batch, SETOSA, "takes exactly 1 rows .* dynamic"),
-    "two inputs": (artifacts.two_inputs, SETOSA, r"2 inputs \(sepal, petal\)"),
     "text input": (artifacts.string_input, SETOSA, r"input 'input' is a tensor\(string\)"),
     "NaN": (artifacts.nan_output, SETOSA, "'probabilities' is NaN or infinite for every row"),
     "noise": (artifacts.not_onnx, SETOSA, "(?i)protobuf"),
@@ -106,7 +141,7 @@ DEFECTIVE: dict[str, tuple[Builder, Facts, str]] = {
     "weights elsewhere": (artifacts.external_data, SETOSA, "'weights' lies in another file"),
     "class not said": (
         artifacts.two_column_tensor,
-        Facts(positive_column=1),
+        DeclaredFacts(positive_column=1),
         "which class .* --class-label",
     ),
     "column not said": (
@@ -126,27 +161,27 @@ DEFECTIVE: dict[str, tuple[Builder, Facts, str]] = {
     ),
     "output of no such name": (
         artifacts.two_column_tensor,
-        Facts(class_label="setosa", positive_column=1, output_name="nothing"),
+        DeclaredFacts(class_label="setosa", positive_column=1, output_name="nothing"),
         "no output 'nothing'; there are label, probabilities",
     ),
     "output that is a label": (
         artifacts.two_column_tensor,
-        Facts(class_label="setosa", positive_column=1, output_name="label"),
+        DeclaredFacts(class_label="setosa", positive_column=1, output_name="label"),
         r"output 'label' is a tensor\(int64\)",
     ),
     "sample of another width": (
         artifacts.two_column_tensor,
-        Facts(class_label="setosa", positive_column=1, sample=(1.0, 2.0)),
+        DeclaredFacts(class_label="setosa", positive_column=1, sample=(1.0, 2.0)),
         "sample has 2 entries; the model takes 4",
     ),
     "names of another number": (
         artifacts.two_column_tensor,
-        Facts(class_label="setosa", positive_column=1, feature_names=("a",)),
+        DeclaredFacts(class_label="setosa", positive_column=1, feature_names=("a",)),
         "feature_names has 1 entries; the model takes 4",
     ),
     "class of another ensemble": (
         artifacts.two_column_tensor,
-        Facts(class_label="setosa", positive_column=1, class_labels=("a", "b")),
+        DeclaredFacts(class_label="setosa", positive_column=1, class_labels=("a", "b")),
         "class 'setosa' is none of its ensemble's: a, b",
     ),
 }
@@ -164,7 +199,7 @@ def test_output_is_chosen_by_name_among_several() -> None:
     model = artifacts.two_probability_outputs()
     answers = {}
     for name in ("probabilities", "calibrated"):
-        said = Facts(class_label="setosa", positive_column=1, output_name=name)
+        said = DeclaredFacts(class_label="setosa", positive_column=1, output_name=name)
         named = with_trillium_metadata(model, output_name=name)
         answers[name] = Classifier(model, said).score(iris_rows())
         expected = reference_positive_probabilities(named, iris_rows(), 1)
@@ -214,7 +249,7 @@ def test_zipmap_whose_keys_are_no_text_is_served_by_column() -> None:
 
 def test_tensor_beside_a_zipmap_is_served_when_it_is_named() -> None:
     model = zipmap_model(["other", "setosa"], raw=lambda zipmap: zipmap.input[0])
-    said = Facts(class_label="setosa", positive_column=1, output_name="raw")
+    said = DeclaredFacts(class_label="setosa", positive_column=1, output_name="raw")
     rows = iris_rows()
     expected = reference_positive_probabilities(artifacts.string_zipmap(), rows, "setosa")
     assert Classifier(model, said).score(rows).tobytes() == expected.tobytes()
@@ -290,7 +325,7 @@ def test_word_location_alone_is_no_reference() -> None:
     artifact = with_trillium_metadata(artifacts.two_column_tensor(), note="location: Gaspé")
     assert b"location" in artifact
     check_self_contained(artifact)
-    assert Classifier(artifact, SETOSA).facts.others["note"] == "location: Gaspé"
+    assert Classifier(artifact, SETOSA).metadata["note"] == "location: Gaspé"
 
 
 def test_nothing_outside_is_read_by_a_refused_artifact(
@@ -312,9 +347,9 @@ def test_person_wins_over_metadata_and_metadata_fills_the_rest() -> None:
         ensemble="iris",
         sample="[1, 2, 3, 4]",
     )
-    by_itself = Classifier(model, Facts())
+    by_itself = Classifier(model, DeclaredFacts())
     assert (by_itself.facts.class_label, by_itself.facts.positive_column) == ("versicolor", 0)
-    told = Classifier(model, Facts(class_label="setosa", positive_column=1))
+    told = Classifier(model, DeclaredFacts(class_label="setosa", positive_column=1))
     assert told.facts.class_label == "setosa"
     assert told.facts.ensemble == "iris"
     assert told.facts.sample == (1.0, 2.0, 3.0, 4.0)
@@ -325,7 +360,7 @@ def test_person_wins_over_metadata_and_metadata_fills_the_rest() -> None:
 
 
 def test_column_that_is_said_wins_over_the_key_of_the_class() -> None:
-    said = Facts(class_label="setosa", positive_column=0)
+    said = DeclaredFacts(class_label="setosa", positive_column=0)
     answer = Classifier(artifacts.string_zipmap(), said).score(iris_rows())
     expected = reference_positive_probabilities(artifacts.string_zipmap(), iris_rows(), "other")
     assert answer.tobytes() == expected.tobytes()
@@ -366,9 +401,9 @@ def test_width_that_the_graph_leaves_open_comes_from_the_names() -> None:
     nodes += two_columns("mean")
     rows = helper.make_tensor_value_info("input", TensorProto.FLOAT, [None, None])
     model = assemble(nodes, [rows], [scores_out()], initializers)
-    with pytest.raises(ModelRejected, match=r"does not say how many features .* feature_names"):
+    with pytest.raises(ModelRejected, match=r"number of features of input .* feature_names"):
         Classifier(model, SETOSA)
-    named = Facts("", "setosa", (), 1, "", tuple("abcdefg"))
+    named = DeclaredFacts("", "setosa", (), 1, "", tuple("abcdefg"))
     assert Classifier(model, named).feature_count == 7
 
 
@@ -456,7 +491,7 @@ def test_nan_for_some_rows_is_an_error_of_those_and_names_the_row() -> None:
     rows = iris_rows()[:3].copy()
     assert classifier.score(rows).shape == (3,)
     rows[2, 0] = 1001
-    with pytest.raises(ModelFailed, match="answered nan for row 2"):
+    with pytest.raises(ModelFailed, match="returned nan for row 2"):
         classifier.score(rows)
     raw = classifier.raw_scores(rows)
     assert np.isnan(raw[2])

@@ -204,15 +204,15 @@ WRONG_STARTS: dict[str, tuple[Callable[[Path], tuple[str, ...]], int, str]] = {
         1,
         "is refused: no output can hold a binary classifier's probabilities",
     ),
-    "model that fails on some numbers of rows": (
-        lambda folder: ("--model", written(folder, artifacts.fixed_batch()), *SETOSA_FLAGS),
+    "model that takes texts": (
+        lambda folder: ("--model", written(folder, artifacts.string_input()), *SETOSA_FLAGS),
         1,
-        "is refused: .* takes exactly 1 rows",
+        r"is refused: input 'input' is a tensor\(string\); expected one of tensor\(float16\)",
     ),
     "nothing said of the model": (
         lambda folder: ("--model", written(folder, artifacts.two_column_tensor())),
         1,
-        "is refused: which class it recognises is not said: give --class-label",
+        "is refused: which class it recognizes is not declared: give --class-label",
     ),
     "wrong file beside": (
         lambda folder: ("--model", written(folder, artifacts.two_column_tensor(), "{")),
@@ -225,7 +225,7 @@ WRONG_STARTS: dict[str, tuple[Callable[[Path], tuple[str, ...]], int, str]] = {
             *("--class-label", "0"),
         ),
         1,
-        "do not say which column is the class '0': .* --positive-column",
+        "do not show which column is the class '0': .* --positive-column",
     ),
     "address of another machine": (
         lambda folder: ("--listen", "192.0.2.1:50061"),
@@ -235,7 +235,7 @@ WRONG_STARTS: dict[str, tuple[Callable[[Path], tuple[str, ...]], int, str]] = {
     "wrong value": (
         lambda folder: ("--threads", "many"),
         2,
-        "--threads=many: a whole number from 1 to 256 is wanted",
+        "--threads=many: expected a whole number from 1 to 256",
     ),
     "unknown flag": (lambda folder: ("--thread", "many", "--frobnicate"), 2, "--frobnicate"),
     "parent that is another": (

@@ -17,9 +17,8 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from predictor.app import running_predictor
-from predictor.artifact import Facts
 from predictor.config import PredictorConfig
-from predictor.lifecycle import State
+from predictor.lifecycle import ModelStage
 from predictor.model_service import MAX_CHUNK_BYTES
 from predictor.stream import MAX_HELD
 from tests import artifacts
@@ -50,6 +49,7 @@ from tests.predictor.serving import (
 from tests.predictor.test_onnx import nan_above
 from tests.rpc.errors import Failure, failed, failure_of, refused, taken_apart
 from tests.waiting import eventually
+from trillium.model.declared import DeclaredFacts
 from trillium.predictor.v1 import (
     model_service_pb2,
     predictor_service_pb2,
@@ -62,9 +62,9 @@ QUICK = artifacts.renamed_opset(13)
 UNLOAD = model_service_pb2.UnloadModelRequest()
 
 
-@pytest.fixture(params=["grpc", "h2corn"])
-async def served(request: pytest.FixtureRequest) -> AsyncIterator[Served]:
-    async with serving(QUICK, front=request.param) as served:
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    async with serving(QUICK) as served:
         yield served
 
 
@@ -99,7 +99,7 @@ NAN, INFINITY = float("nan"), float("inf")
 
 BAD: dict[str, tuple[tensor_pb2.Float32Matrix, dict[str, str]]] = {
     "empty": (matrix(0, 0, b""), {"row_count": "at least 1 row", "column_count": "at least 1"}),
-    "no rows": (matrix(0, 4, b""), {"row_count": "is 0; at least 1 row"}),
+    "no rows": (matrix(0, 4, b""), {"row_count": "is 0; expected at least 1 row"}),
     "wrong width": (
         matrix(2, 3, bytes(24)),
         {"column_count": "is 3; the model has 4 features"},
@@ -534,7 +534,7 @@ async def test_each_bad_upload_is_told_and_changes_nothing(served: Served) -> No
         assert (failure.reason, set(failure.fields)) == (reason, fields), name
         assert failure.code == ("NOT_FOUND" if "NOT_FOUND" in reason else "INVALID_ARGUMENT")
         assert failure.domain == "trillium"
-    assert served.host.state is State.READY
+    assert served.host.state is ModelStage.READY
     assert served.host.in_flight == 0
     assert (await served.get()).model.digest == digest_of(QUICK)
     assert (await served.scores(iris_rows()[:1])).tobytes() == expected(QUICK, 0)
@@ -552,7 +552,7 @@ async def test_upload_that_breaks_off_changes_nothing(served: Served) -> None:
         )
         unfinished = load_model(timeout=60)
         await unfinished.write(messages[0])
-    assert served.host.state is State.READY
+    assert served.host.state is ModelStage.READY
     assert (await served.scores(iris_rows()[:1])).tobytes() == expected(QUICK, 0)
     answer = await served.model.LoadModel(upload(artifacts.two_column_tensor()), timeout=60)
     assert answer.model.digest == digest_of(artifacts.two_column_tensor())
@@ -572,7 +572,7 @@ async def test_load_that_its_caller_gives_up_leaves_the_model_and_room_for_the_n
     served: Served,
 ) -> None:
     call = served.model.LoadModel(upload(artifacts.slow(60_000)), timeout=60)
-    await eventually(lambda: served.host.state is State.REPLACING)
+    await eventually(lambda: served.host.state is ModelStage.REPLACING)
     assert (await served.get()).state == model_service_pb2.MODEL_STATE_READY
     other = artifacts.odd_names()
     busy = await refused(lambda: served.model.LoadModel(upload(other), timeout=60))
@@ -580,7 +580,7 @@ async def test_load_that_its_caller_gives_up_leaves_the_model_and_room_for_the_n
     busy = await failed(served.model.UnloadModel(UNLOAD, timeout=60))
     assert (busy.code, busy.reason) == ("ABORTED", "MODEL_BUSY")
     call.cancel()
-    await eventually(lambda: served.host.state is State.READY)
+    await eventually(lambda: served.host.state is ModelStage.READY)
     assert (await served.get()).model.digest == digest_of(QUICK)
     await served.model.LoadModel(upload(other), timeout=60)
 
@@ -588,7 +588,7 @@ async def test_load_that_its_caller_gives_up_leaves_the_model_and_room_for_the_n
 async def test_state_is_loading_until_the_first_model_is_warm() -> None:
     async with serving() as served:
         call = served.model.LoadModel(upload(artifacts.slow(60_000)), timeout=60)
-        await eventually(lambda: served.host.state is State.LOADING)
+        await eventually(lambda: served.host.state is ModelStage.LOADING)
         told = await served.get()
         assert told.state == model_service_pb2.MODEL_STATE_LOADING
         assert not told.HasField("model")
@@ -597,7 +597,7 @@ async def test_state_is_loading_until_the_first_model_is_warm() -> None:
         failure = await failed(served.predict.Predict(request_of(iris_rows()), timeout=60))
         assert failure.reason == "MODEL_NOT_LOADED"
         call.cancel()
-        await eventually(lambda: served.host.state is State.EMPTY)
+        await eventually(lambda: served.host.state is ModelStage.EMPTY)
 
 
 async def test_same_upload_again_succeeds_and_keeps_open_streams(served: Served) -> None:
@@ -624,7 +624,7 @@ async def test_a_call_that_was_overtaken_is_refused_and_changes_nothing() -> Non
         ):
             failure = await refused(late)
             assert (failure.code, failure.reason) == ("FAILED_PRECONDITION", "OVERTAKEN")
-            assert failure.message == "fence is 4; a load or unload with fence 5 came before"
+            assert failure.message == "fence is 4; expected at least 5, which came before"
         told = await served.get()
         assert (told.model.name, told.fence) == ("setosa", 5)
         # Who says nothing of a fence is always heard, and so is whoever comes later.
@@ -646,12 +646,12 @@ async def test_a_load_that_is_refused_or_busy_for_others_overtakes_as_far_as_it_
         assert failure.reason == "MODEL_REJECTED"
         assert (await served.get()).fence == 3
         busy = served.model.LoadModel(upload(artifacts.slow(60_000), fence=4), timeout=60)
-        await eventually(lambda: served.host.state is State.LOADING)
+        await eventually(lambda: served.host.state is ModelStage.LOADING)
         failure = await refused(lambda: served.model.LoadModel(upload(QUICK, fence=5), timeout=60))
         assert failure.reason == "MODEL_BUSY"
         assert (await served.get()).fence == 4, "it was not carried out"
         busy.cancel()
-        await eventually(lambda: served.host.state is State.EMPTY)
+        await eventually(lambda: served.host.state is ModelStage.EMPTY)
 
 
 async def test_model_is_loaded_by_name_with_the_file_beside_it(tmp_path: Path) -> None:
@@ -671,7 +671,7 @@ async def test_model_is_loaded_by_name_with_the_file_beside_it(tmp_path: Path) -
             assert (failure.reason, set(failure.fields)) == ("INVALID_REQUEST", {"header.name"})
         failure = await refused(partial(load_named, "secret"))
         assert (failure.code, failure.reason) == ("NOT_FOUND", "MODEL_NOT_FOUND")
-        assert "there: svm.v1" in failure.message
+        assert "available: svm.v1" in failure.message
         assert str(tmp_path) not in failure.message
         failure = await refused(partial(load_named, "svm.v1", sha256="0" * 64))
         assert failure.reason == "DIGEST_MISMATCH"
@@ -711,16 +711,17 @@ async def test_config_s_model_is_served_from_the_start_and_the_person_wins(tmp_p
     path.write_bytes(with_trillium_metadata(artifacts.two_column_tensor(), class_label="metadata"))
     beside = {"class_label": "beside", "positive_column": 0, "sample": [1, 2, 3, 4]}
     path.with_suffix(".json").write_text(json.dumps(beside))
-    said = Facts(class_label="person")
+    said = DeclaredFacts(class_label="person")
     async with serving(model=path) as served:
         assert (await served.get()).model.class_label == "beside"
-    config = PredictorConfig(listen="127.0.0.1:0", model=path, said=said)
+        reference = reference_positive_probabilities(path.read_bytes(), iris_rows(), 0)
+        assert (await served.scores(iris_rows())).tobytes() == reference.tobytes()
+    config = PredictorConfig(listen="127.0.0.1:0", model=path, declared=said)
     async with running_predictor(config) as predictor:
         description = predictor.host.description
         assert description is not None
-        assert description.facts.class_label == "person"
-        assert description.facts.positive_column == 0
-        assert description.facts.sample == (1, 2, 3, 4)
+        assert description.class_label == "person"
+        assert description.sample == (1, 2, 3, 4)
         assert description.name == "third"
 
 
@@ -731,7 +732,7 @@ async def test_unload_finishes_what_is_in_flight_and_refuses_the_rest() -> None:
         await stream.write(streamed(2))
         await eventually(lambda: served.host.in_flight == 2)
         unload = asyncio.ensure_future(served.model.UnloadModel(UNLOAD, timeout=60))
-        await eventually(lambda: served.host.state is State.UNLOADING)
+        await eventually(lambda: served.host.state is ModelStage.UNLOADING)
         told = await served.get()
         assert told.state == model_service_pb2.MODEL_STATE_UNLOADING
         assert told.in_flight_count == 2

@@ -17,7 +17,7 @@ from trillium.aggregator.v1 import aggregator_service_pb2 as pb
 from trillium.oip import open_inference_pb2 as oip
 from trillium.rpc.call import Call, CallFailed, open_call
 from trillium.rpc.counting import has_more_entries
-from trillium.rpc.methods import Endpoints, Kind, Limits, Method
+from trillium.rpc.methods import Endpoints, Limits, MethodKind, RpcMethod
 
 TEXTS = oip.ModelInferRequest.InferInputTensor(
     contents=oip.InferTensorContents(bytes_contents=[b""] * 9)
@@ -92,7 +92,7 @@ async def test_a_message_of_too_many_entries_is_refused_before_it_is_parsed() ->
         raise AssertionError(f"{len(raw)} bytes were parsed")
 
     unparsed: Any = SimpleNamespace(DESCRIPTOR=pb.PredictRequest.DESCRIPTOR, FromString=parse)
-    method = Method("One", Kind.UNARY_UNARY, unparsed, never)
+    method = RpcMethod("One", MethodKind.UNARY_UNARY, unparsed, never)
     endpoint = Endpoints(Limits(max_entries=1000)).of(method)
     raw = pb.PredictRequest(instances=[pb.Instance()] * 2**19).SerializeToString()
     with pytest.raises(CallFailed) as caught:

@@ -20,25 +20,20 @@ from tests.rpc.errors import Failure, failed, refused
 from tests.rpc.toy import CALL_S, NAME, SECRET, Playing, Toy, playing
 from tests.waiting import eventually
 from trillium.rpc import accepting
-from trillium.rpc.front import front_on
-from trillium.rpc.listening import AddressInUse
+from trillium.rpc.front import AddressInUse, Front
 from trillium.rpc.methods import Limits
 
-ONE_BY_ONE = "grpc, one by one"
 
-
-@pytest.fixture(params=["grpc", ONE_BY_ONE, "h2corn"])
-def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What carries gRPC: grpc.aio with and without the private names of grpcio, or h2corn."""
-    if request.param == ONE_BY_ONE:
+@pytest.fixture(autouse=True, params=["many accepts", "one by one"])
+def accepts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """grpc.aio's server with and without the private names of grpcio."""
+    if request.param == "one by one":
         monkeypatch.setitem(accepting.PRIVATE_NAMES, "AioServer.gone", ())
-        return "grpc"
-    return str(request.param)
 
 
 @pytest.fixture
-async def play(server: str) -> AsyncIterator[Playing]:
-    async with playing(server) as play:
+async def play() -> AsyncIterator[Playing]:
+    async with playing() as play:
         yield play
 
 
@@ -140,15 +135,15 @@ async def test_synchronous_callers_are_served(play: Playing) -> None:
 
 
 @each_kind
-async def test_message_of_many_frames_arrives_whole(server: str, kind: str) -> None:
-    async with playing(server) as play:
+async def test_message_of_many_frames_arrives_whole(kind: str) -> None:
+    async with playing() as play:
         word = "abcdefghij" * 300_000
         assert await KINDS[kind](play, word) == word.upper()
 
 
 @each_kind
-async def test_message_beyond_all_limits_is_refused(server: str, kind: str) -> None:
-    async with playing(server, Limits(max_message_bytes=1000)) as play:
+async def test_message_beyond_all_limits_is_refused(kind: str) -> None:
+    async with playing(Limits(max_message_bytes=1000)) as play:
         failure = await refused(lambda: KINDS[kind](play, "x" * 5000))
         assert failure.code == "RESOURCE_EXHAUSTED"
         await eventually(lambda: play.front.in_flight == 0)
@@ -162,27 +157,11 @@ async def test_answers_that_nobody_reads_hold_the_handler_back(play: Playing) ->
     await eventually(lambda: play.toy.closed == ["Down"])
 
 
-@pytest.mark.parametrize(
-    "server",
-    [
-        "grpc",
-        ONE_BY_ONE,
-        # When this no longer fails, docs/design/fronts.md has a limit less.
-        pytest.param(
-            "h2corn",
-            marks=pytest.mark.xfail(
-                strict=True, reason="all answers of a connection stand in one queue of 2 MiB"
-            ),
-        ),
-    ],
-    indirect=True,
-)
-async def test_answers_that_nobody_reads_hold_up_no_other_call(play: Playing, server: str) -> None:
+async def test_answers_that_nobody_reads_hold_up_no_other_call(play: Playing) -> None:
     call = play.down(*said("flood"), timeout=60)
     await held_back(play)
     for _ in range(3):
-        # What waits there is to fail soon.
-        answer = await play.one(*said("x"), timeout=3 if server == "h2corn" else CALL_S)
+        answer = await play.one(*said("x"), timeout=CALL_S)
         assert answer.value == "X"
     call.cancel()
 
@@ -313,8 +292,8 @@ async def test_calls_are_logged_when_they_fail_or_their_caller_chose_the_id(
 
 
 @each_kind
-async def test_message_that_is_too_large_is_told_by_its_field(server: str, kind: str) -> None:
-    async with playing(server, Limits(max_message_bytes=100)) as play:
+async def test_message_that_is_too_large_is_told_by_its_field(kind: str) -> None:
+    async with playing(Limits(max_message_bytes=100)) as play:
         failure = await refused(partial(KINDS[kind], play, "x" * 101))
         assert (failure.code, failure.reason) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
         assert failure.fields == {"message": "has 103 bytes; at most 100 allowed"}
@@ -322,8 +301,8 @@ async def test_message_that_is_too_large_is_told_by_its_field(server: str, kind:
         await eventually(lambda: play.front.in_flight == 0)
 
 
-async def test_calls_beyond_the_limit_are_turned_away(server: str) -> None:
-    async with playing(server, Limits(max_concurrent_calls=1)) as play:
+async def test_calls_beyond_the_limit_are_turned_away() -> None:
+    async with playing(Limits(max_concurrent_calls=1)) as play:
         hanging = play.one(*said("hang"), timeout=CALL_S)
         await eventually(play.toy.started.is_set)
         assert (await failed(ask_one(play, "x"))).code == "RESOURCE_EXHAUSTED"
@@ -331,10 +310,8 @@ async def test_calls_beyond_the_limit_are_turned_away(server: str) -> None:
         await eventually(lambda: play.front.in_flight == 0)
 
 
-async def test_calls_of_all_kinds_share_one_limit_and_refused_ones_leave_no_trace(
-    server: str,
-) -> None:
-    async with playing(server, Limits(max_concurrent_calls=2)) as play:
+async def test_calls_of_all_kinds_share_one_limit_and_refused_ones_leave_no_trace() -> None:
+    async with playing(Limits(max_concurrent_calls=2)) as play:
         hanging = [play.one(*said("hang"), timeout=CALL_S)]
         await eventually(lambda: play.front.in_flight == 1)
         hanging.append(play.both(iter(said("hang")), timeout=CALL_S))
@@ -351,18 +328,18 @@ async def is_answered(play: Playing) -> bool:
     return (await play.one(*said("x"), timeout=CALL_S).code()) is grpc.StatusCode.OK
 
 
-async def test_port_in_use_is_told(server: str) -> None:
-    async with playing(server) as play:
+async def test_port_in_use_is_told() -> None:
+    async with playing() as play:
         address = play.front.addresses[0]
-        second = front_on(server, (Toy().service(),), ("127.0.0.1:0", address), Limits())
+        second = Front((Toy().service(),), ("127.0.0.1:0", address), Limits())
         with pytest.raises(AddressInUse, match=f"cannot listen on {address}: it is in use"):
             await second.start()
         assert await ask_one(play, "still here") == "STILL HERE"
 
 
-async def test_unix_socket_is_listened_on(server: str, tmp_path: Path) -> None:
+async def test_unix_socket_is_listened_on(tmp_path: Path) -> None:
     address = f"unix:{tmp_path}/toy.sock"
-    front = front_on(server, (Toy().service(),), (address, "127.0.0.1:0"), Limits())
+    front = Front((Toy().service(),), (address, "127.0.0.1:0"), Limits())
     await front.start()
     assert front.addresses[0] == address
     for each in front.addresses:
@@ -394,10 +371,10 @@ async def test_stop_turns_new_callers_away_while_it_waits(play: Playing) -> None
 
 
 async def test_call_that_comes_as_a_stop_begins_does_not_outlive_it(
-    server: str, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     for turn in range(20):
-        async with playing(server) as play:
+        async with playing() as play:
             calls = [play.one(*said("hang"), timeout=CALL_S) for _ in range(turn)]
             await ask_one(play, "x")
             await asyncio.wait_for(play.front.stop(0), CALL_S)

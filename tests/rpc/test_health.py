@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.rpc.errors import failed
 from tests.rpc.toy import CALL_S
 from trillium.rpc.call import open_call
-from trillium.rpc.front import AioFront
+from trillium.rpc.front import Front
 from trillium.rpc.health import SERVICE_NAME, Health
 from trillium.rpc.methods import Limits
 
@@ -41,7 +41,7 @@ class Asked:
 @pytest.fixture
 async def asked() -> AsyncIterator[Asked]:
     health = Health((A, B))
-    front = AioFront((health.service(),), ("127.0.0.1:0",), Limits())
+    front = Front((health.service(),), ("127.0.0.1:0",), Limits())
     await front.start()
     async with aio.insecure_channel(front.addresses[0]) as channel:
         yield Asked(health, channel)

@@ -16,6 +16,7 @@ FAILURES = (
     ClassFailure("setosa", "127.0.0.1:50061", Phase.CONNECT, "refused", 0.25),
     ClassFailure("virginica", "a:1,b:1", Phase.RUN, "boom", 1.5),
     ClassFailure("versicolor", "a:1", Phase.QUEUE, "late", 1.5, timed_out=True),
+    ClassFailure("setosa", "a:2", Phase.RUN, "no number", 1.5, rejected=True),
 )
 SPECIAL: dict[type[TrilliumError], TrilliumError] = {
     errors.InvalidRequest: errors.InvalidRequest(

@@ -12,17 +12,10 @@ from google.protobuf.wrappers_pb2 import StringValue
 from grpc import aio
 
 from trillium.errors import InvalidRequest, Overloaded
-from trillium.logs import REQUEST_ID
 from trillium.rpc.call import Call
-from trillium.rpc.front import Front, front_on
-from trillium.rpc.methods import (
-    Limits,
-    Service,
-    stream_stream,
-    stream_unary,
-    unary_stream,
-    unary_unary,
-)
+from trillium.rpc.front import Front
+from trillium.rpc.methods import Limits, MethodKind, RpcMethod, Service
+from trillium.server.logs import REQUEST_ID
 
 NAME = "toy.v1.ToyService"
 CALL_S = 60.0
@@ -44,15 +37,15 @@ class Toy:
         return Service(
             NAME,
             (
-                unary_unary("One", StringValue, self._one),
-                unary_stream("Down", StringValue, self._down),
-                stream_unary("Up", StringValue, self._up),
-                stream_stream("Both", StringValue, self._both),
+                RpcMethod("One", MethodKind.UNARY_UNARY, StringValue, self._one),
+                RpcMethod("Down", MethodKind.UNARY_STREAM, StringValue, self._down),
+                RpcMethod("Up", MethodKind.STREAM_UNARY, StringValue, self._up),
+                RpcMethod("Both", MethodKind.STREAM_STREAM, StringValue, self._both),
             ),
         )
 
     async def _do(self, what: str, method: str) -> StringValue:
-        match what:
+        match what.rstrip():
             case "wrong":
                 raise InvalidRequest.of("value", "is wrong")
             case "odd":
@@ -120,10 +113,10 @@ class Playing:
 
 
 @asynccontextmanager
-async def playing(server: str, limits: Limits | None = None) -> AsyncIterator[Playing]:
-    """A toy behind a front on that server and on a free port."""
+async def playing(limits: Limits | None = None) -> AsyncIterator[Playing]:
+    """A toy behind a front on a free port."""
     toy = Toy()
-    front = front_on(server, (toy.service(),), ("127.0.0.1:0",), limits or Limits())
+    front = Front((toy.service(),), ("127.0.0.1:0",), limits or Limits())
     await front.start()
     codec = {
         "request_serializer": StringValue.SerializeToString,

@@ -19,7 +19,7 @@ from controller.runtime.port import (
 from tests.runtime.serving import MIB, fill_memory, load_and_score, until_waiting_for_a_model
 from tests.waiting import eventually
 
-A1 = ContainerSpec("a1", slot=0, attempt=1)
+A1 = ContainerSpec("a1", instance=0, attempt=1)
 
 
 async def only(runtime: Runtime) -> Container:
@@ -31,11 +31,11 @@ async def only(runtime: Runtime) -> Container:
 async def made(runtime: Runtime, spec: ContainerSpec = A1) -> Container:
     """A new container, as it is seen when its predictor waits for a model."""
     await runtime.create(spec)
-    wanted = (spec.deployment, spec.slot, spec.attempt)
+    wanted = (spec.deployment, spec.instance, spec.attempt)
     (container,) = (
         each
         for each in await runtime.look()
-        if (each.deployment, each.slot, each.attempt) == wanted
+        if (each.deployment, each.instance, each.attempt) == wanted
     )
     await until_waiting_for_a_model(container.address)
     return container
@@ -78,12 +78,19 @@ class RuntimeContract:
         await runtime.create(A1)
         assert (await only(runtime)).state is ContainerState.RUNNING
 
-    async def test_attempts_slots_and_deployments_are_told_apart(self, runtime: Runtime) -> None:
-        specs = (A1, replace(A1, attempt=2), replace(A1, slot=1), replace(A1, deployment="a1-0"))
+    async def test_attempts_instances_and_deployments_are_told_apart(
+        self, runtime: Runtime
+    ) -> None:
+        specs = (
+            A1,
+            replace(A1, attempt=2),
+            replace(A1, instance=1),
+            replace(A1, deployment="a1-0"),
+        )
         await asyncio.gather(*(runtime.create(spec) for spec in specs))
         seen = await runtime.look()
-        wanted = {(spec.deployment, spec.slot, spec.attempt) for spec in specs}
-        assert {(each.deployment, each.slot, each.attempt) for each in seen} == wanted
+        wanted = {(spec.deployment, spec.instance, spec.attempt) for spec in specs}
+        assert {(each.deployment, each.instance, each.attempt) for each in seen} == wanted
         assert len({each.id for each in seen}) == len({each.address for each in seen}) == 4
         (server,) = await runtime.servers()
         assert server.container_count == 4

@@ -14,8 +14,8 @@ async def main(folder: Path) -> None:
     """Start them, print their addresses, and wait for the end."""
     runtime = ProcessRuntime(ProcessSettings(folder=folder))
     await runtime.open()
-    for slot in (0, 1):
-        await runtime.create(ContainerSpec("a1", slot, 1))
+    for instance in (0, 1):
+        await runtime.create(ContainerSpec("a1", instance, 1))
     print(*(each.address for each in await runtime.look()), flush=True)
     await asyncio.Event().wait()
 

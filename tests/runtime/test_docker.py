@@ -22,7 +22,7 @@ from controller.runtime.port import (
     RuntimeUnreachable,
 )
 from tests.runtime.conftest import OpenDocker
-from tests.runtime.engine import IMAGE, new_owner, ours, settings_for
+from tests.runtime.engine import SERVING_IMAGE, new_owner, ours, settings_for
 from tests.runtime.late_engine import late_engine
 from tests.runtime.serving import (
     load_and_score,
@@ -33,7 +33,7 @@ from tests.waiting import eventually
 
 pytestmark = pytest.mark.engine
 
-A1 = ContainerSpec("a1", slot=0, attempt=1)
+A1 = ContainerSpec("a1", instance=0, attempt=1)
 A2 = replace(A1, attempt=2)
 
 
@@ -98,7 +98,7 @@ async def test_its_name_and_labels_say_whose_attempt_it_is(
     open_docker: OpenDocker, api: docker.APIClient, owner: str
 ) -> None:
     runtime = await open_docker(owner=owner)
-    await runtime.create(ContainerSpec("a-1", slot=2, attempt=3))
+    await runtime.create(ContainerSpec("a-1", instance=2, attempt=3))
     (entry,) = ours(api, owner)
     assert entry["Names"] == [f"/trillium-{owner}-a-1-2-3"]
     said = {key: value for key, value in entry["Labels"].items() if key.startswith("trillium.")}
@@ -117,7 +117,7 @@ async def test_a_runtime_that_is_closed_when_its_users_are_gone_removes_its_cont
 ) -> None:
     user = settings_for("").owner
     labels = {"trillium.test": user, "trillium.test.part": "aggregator"}
-    made = api.create_container(IMAGE, ["predictor"], labels=labels)["Id"]
+    made = api.create_container(SERVING_IMAGE, ["predictor"], labels=labels)["Id"]
     owner, keep_for = f"{user}s", tuple(f"{name}={value}" for name, value in labels.items())
     try:
         api.start(made)
@@ -127,7 +127,7 @@ async def test_a_runtime_that_is_closed_when_its_users_are_gone_removes_its_cont
         await first.close()
         second = await open_docker(owner=owner, keep_for=keep_for)
         assert await second.look() == [kept]
-        await second.create(replace(A1, slot=1))
+        await second.create(replace(A1, instance=1))
         # It is there yet, but does not run.
         api.kill(made)
         await eventually(lambda: not api.inspect_container(made)["State"]["Running"])
@@ -163,7 +163,7 @@ async def test_one_that_was_made_and_never_started_is_adopted_and_started(
     runtime = await open_docker(owner=owner)
     labels = {"owner": owner, "deployment": "a1", "slot": "0", "attempt": "1"}
     made = api.create_container(
-        IMAGE,
+        SERVING_IMAGE,
         ["predictor"],
         name=f"trillium-{owner}-a1-0-1",
         labels={f"trillium.{key}": value for key, value in labels.items()},
@@ -181,7 +181,7 @@ async def test_a_strangers_container_is_never_listed_or_removed_or_taken_for_our
     runtime = await open_docker(owner=owner)
     name = f"trillium-{owner}-a1-0-1"
     labels = {"trillium.owner": new_owner(), "trillium.deployment": "a1"}
-    stranger = api.create_container(IMAGE, ["predictor"], name=name, labels=labels)["Id"]
+    stranger = api.create_container(SERVING_IMAGE, ["predictor"], name=name, labels=labels)["Id"]
     try:
         assert await runtime.look() == []
         (server,) = await runtime.servers()
@@ -317,7 +317,7 @@ async def test_on_a_network_it_is_reached_by_a_name_of_its_own(
         host: Any = api.create_host_config(network_mode=network)
 
         def is_reached() -> bool:
-            probe = api.create_container(IMAGE, [*command, service], host_config=host)["Id"]
+            probe = api.create_container(SERVING_IMAGE, [*command, service], host_config=host)["Id"]
             probes.append(probe)
             api.start(probe)
             return bool(api.wait(probe, timeout=60)["StatusCode"] == 0)

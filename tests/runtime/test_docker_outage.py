@@ -20,8 +20,8 @@ from tests.waiting import eventually
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
 
-A1 = ContainerSpec("a1", slot=0, attempt=1)
-B1 = ContainerSpec("b1", slot=0, attempt=1)
+A1 = ContainerSpec("a1", instance=0, attempt=1)
+B1 = ContainerSpec("b1", instance=0, attempt=1)
 TIMEOUT_S = 4
 BOUND_S = 3 * TIMEOUT_S + 20.0
 """What a call may take at most, and a while for a busy machine."""

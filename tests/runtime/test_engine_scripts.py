@@ -10,7 +10,7 @@ from typing import Any
 import docker
 import pytest
 
-from tests.runtime.engine import IMAGE, ApartEngine, client_of
+from tests.runtime.engine import SERVING_IMAGE, ApartEngine, client_of
 from tests.runtime.serving import is_running, pids_with
 from tests.waiting import eventually
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(180)]
 def start_container(api: docker.APIClient) -> tuple[str, int]:
     """The id of a new container, and its first process."""
     host: Any = api.create_host_config(network_mode="none", init=True)
-    made = api.create_container(IMAGE, ["predictor"], host_config=host)["Id"]
+    made = api.create_container(SERVING_IMAGE, ["predictor"], host_config=host)["Id"]
     api.start(made)
     return made, int(api.inspect_container(made)["State"]["Pid"])
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from tests.runtime.engine import IMAGE, SCRIPTS
+from tests.runtime.engine import IMAGE, SCRIPTS, SERVING_IMAGE
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.engine
@@ -34,11 +34,15 @@ HARDENED: dict[str, Any] = {
 
 @contextmanager
 def running(
-    api: docker.APIClient, command: list[str], *, entrypoint: list[str] | None = None
+    api: docker.APIClient,
+    command: list[str],
+    *,
+    entrypoint: list[str] | None = None,
+    image: str = SERVING_IMAGE,
 ) -> Iterator[str]:
     """The id of a started container with a read-only root, which is removed afterwards."""
     host: Any = api.create_host_config(network_mode="none", **HARDENED)
-    made = api.create_container(IMAGE, command, entrypoint=entrypoint, host_config=host)["Id"]
+    made = api.create_container(image, command, entrypoint=entrypoint, host_config=host)["Id"]
     try:
         api.start(made)
         yield made
@@ -46,9 +50,10 @@ def running(
         api.remove_container(made, force=True)
 
 
-def output_of(api: docker.APIClient, *command: str) -> str:
+def output_of(api: docker.APIClient, *command: str, image: str = IMAGE) -> str:
     """What a command in the image prints; it must succeed."""
-    with running(api, list(command[1:]), entrypoint=[command[0]]) as container:
+    words = list(command[1:])
+    with running(api, words, entrypoint=[command[0]], image=image) as container:
         status = api.wait(container, timeout=30)["StatusCode"]
         output = bytes(api.logs(container)).decode()
     assert status == 0, output
@@ -88,10 +93,18 @@ def test_it_runs_as_nobody_in_particular(api: docker.APIClient) -> None:
     assert api.inspect_image(IMAGE)["Config"]["User"] == "10001:10001"  # type: ignore[no-untyped-call]
 
 
+TRAINING = ("sklearn", "skl2onnx", "scipy", "pip", "setuptools", "pytest")
+NOT_FOR_SERVING = ("controller", "docker", "gateway", "onnx", "pyarrow", "pymongo", "rich", "typer")
+
+
+def present(api: docker.APIClient, names: tuple[str, ...], image: str) -> str:
+    """Which of these packages an image has, as it prints them."""
+    program = f"import importlib.util as u; print([n for n in {names} if u.find_spec(n)])"
+    return output_of(api, "python", "-c", program, image=image)
+
+
 def test_it_holds_the_models_and_not_what_made_them(api: docker.APIClient) -> None:
-    names = "('sklearn', 'skl2onnx', 'scipy', 'pip', 'setuptools', 'pytest')"
-    there = f"import importlib.util as u; print([n for n in {names} if u.find_spec(n)])"
-    assert output_of(api, "python", "-c", there) == "[]\n"
+    assert present(api, TRAINING, IMAGE) == "[]\n"
     models = output_of(api, "python", "-c", "import os; print(sorted(os.listdir('models')))")
     assert models.count(".onnx") == 3
     which = "import shutil; print([c for c in ('gcc', 'cc', 'g++', 'make') if shutil.which(c)])"
@@ -102,6 +115,24 @@ def test_all_services_can_be_imported_where_nothing_can_be_written(api: docker.A
     assert output_of(api, "python", "-m", "predictor", "--help")
     assert output_of(api, "python", "-m", "aggregator", "--help")
     assert output_of(api, "python", "-m", "trillium", "--help")
+
+
+def test_the_serving_image_has_what_predictors_and_aggregators_need_and_no_more(
+    api: docker.APIClient,
+) -> None:
+    assert present(api, TRAINING + NOT_FOR_SERVING, SERVING_IMAGE) == "[]\n"
+    assert output_of(api, "python", "-m", "predictor", "--help", image=SERVING_IMAGE)
+    assert output_of(api, "python", "-m", "aggregator", "--help", image=SERVING_IMAGE)
+    sizes = {each: api.inspect_image(each)["Size"] for each in (SERVING_IMAGE, IMAGE)}  # type: ignore[no-untyped-call]
+    assert sizes[SERVING_IMAGE] < 0.7 * sizes[IMAGE], sizes
+
+
+def test_the_image_of_all_services_is_the_serving_image_and_more(api: docker.APIClient) -> None:
+    layers = [
+        api.inspect_image(each)["RootFS"]["Layers"]  # type: ignore[no-untyped-call]
+        for each in (SERVING_IMAGE, IMAGE)
+    ]
+    assert layers[1][: len(layers[0])] == layers[0]
 
 
 def test_it_says_what_it_is_and_how_it_is_asked_for_its_health(api: docker.APIClient) -> None:
@@ -130,21 +161,28 @@ print(found.format.value, found.rows.tolist(), found.labels)
 @pytest.mark.parametrize("buildkit", [False, True], ids=["classic", "buildkit"])
 @pytest.mark.timeout(900)
 def test_either_builder_builds_it(engine: str, api: docker.APIClient, buildkit: bool) -> None:
-    name = f"trillium-test:{secrets.token_hex(6)}"
+    name, serving = (f"trillium-test:{secrets.token_hex(6)}" for _ in range(2))
     environment = {**os.environ, "DOCKER_HOST": engine, "DOCKER_BUILDKIT": str(int(buildkit))}
+    environment |= {"TRILLIUM_IMAGE": name, "TRILLIUM_SERVING_IMAGE": serving}
     if buildkit:
         environment["PATH"] = f"{folder_of_buildkit()}:{environment['PATH']}"
-    script: list[str | Path] = [SCRIPTS / "build_image.sh", name]
     done = subprocess.run(
-        script, check=False, env=environment, capture_output=True, text=True, timeout=800
+        [SCRIPTS / "build_image.sh"],
+        check=False,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=800,
     )
     assert done.returncode == 0, done.stderr
     try:
-        built, ours = (api.inspect_image(each)["Config"] for each in (name, IMAGE))  # type: ignore[no-untyped-call]
-        for part in ("Cmd", "Entrypoint", "Env", "Healthcheck", "Labels", "User", "WorkingDir"):
-            assert built[part] == ours[part], part
+        for pair in ((name, IMAGE), (serving, SERVING_IMAGE)):
+            built, ours = (api.inspect_image(each)["Config"] for each in pair)  # type: ignore[no-untyped-call]
+            for part in ("Cmd", "Entrypoint", "Env", "Healthcheck", "Labels", "User", "WorkingDir"):
+                assert built[part] == ours[part], part
     finally:
-        api.remove_image(name)
+        for each in (name, serving):
+            api.remove_image(each)
 
 
 def folder_of_buildkit() -> Path:

@@ -8,6 +8,7 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from controller.runtime.port import (
     RuntimeUnreachable,
 )
 from controller.runtime.process import ProcessRuntime, ProcessSettings
-from controller.runtime.process_child import Child
+from controller.runtime.process_child import PredictorProcess
 from tests.freezing import freeze
 from tests.runtime.engine import ROOT
 from tests.runtime.serving import (
@@ -33,14 +34,14 @@ from tests.runtime.serving import (
     until_waiting_for_a_model,
 )
 from tests.waiting import eventually
-from trillium.process import start_child
+from trillium.server.children import start_process
 
-A1 = ContainerSpec("a1", slot=0, attempt=1)
+A1 = ContainerSpec("a1", instance=0, attempt=1)
 
 
 async def made(runtime: ProcessRuntime, spec: ContainerSpec = A1) -> Container:
     await runtime.create(spec)
-    return next(each for each in await runtime.look() if each.slot == spec.slot)
+    return next(each for each in await runtime.look() if each.instance == spec.instance)
 
 
 async def pid_of(container: Container) -> int:
@@ -81,7 +82,7 @@ def memory_of(pid: int) -> dict[str, int]:
 
 
 async def test_children_end_when_their_parent_is_killed(short_path: Path) -> None:
-    parent = await start_child(
+    parent = await start_process(
         sys.executable,
         *("-m", "tests.runtime.parent", str(short_path)),
         cwd=ROOT,
@@ -112,9 +113,9 @@ async def test_children_end_when_their_parent_is_killed(short_path: Path) -> Non
 
 
 async def test_a_child_whose_parent_died_before_it_began_does_not_serve(short_path: Path) -> None:
-    child = Child("0" * 64, A1, short_path)
+    child = PredictorProcess("0" * 64, A1, short_path)
     await child.start(
-        (sys.executable, "-m", "predictor", f"--listen={child.address}", "--parent-pid=1"), None
+        sys.executable, "-m", "predictor", f"--listen={child.address}", "--parent-pid=1"
     )
     await child.ended()
     assert child.seen("here").exit_code == 1
@@ -125,7 +126,7 @@ async def test_a_child_whose_parent_died_before_it_began_does_not_serve(short_pa
 async def test_predictors_are_forked_from_one_template_as_children_of_this_process(
     processes: ProcessRuntime,
 ) -> None:
-    made_here = [await made(processes, replace(A1, slot=slot)) for slot in range(3)]
+    made_here = [await made(processes, replace(A1, instance=instance)) for instance in range(3)]
     assert len(templates()) == 1
     for container in made_here:
         await until_waiting_for_a_model(container.address)
@@ -154,8 +155,8 @@ async def test_predictors_outlive_their_template_and_others_can_follow(
     (template,) = templates()
     os.kill(template, signal.SIGKILL)
     await eventually(lambda: templates() == [])
-    second = await made(processes, replace(A1, slot=1))
-    third = await made(processes, replace(A1, slot=2))
+    second = await made(processes, replace(A1, instance=1))
+    third = await made(processes, replace(A1, instance=2))
     for container in (first, second, third):
         await until_waiting_for_a_model(container.address)
     assert len(templates()) == 1
@@ -183,6 +184,44 @@ async def test_the_template_ends_with_its_runtime(short_path: Path) -> None:
     await runtime.close()
     assert templates() == []
     assert zombies() == []
+
+
+async def test_a_start_that_its_runtime_overtakes_leaves_no_template(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, closed = asyncio.Event(), asyncio.Event()
+    close, fork = process_template.Template.close, process_template.Template.fork
+
+    async def close_and_tell(self: process_template.Template) -> None:
+        await close(self)
+        closed.set()
+
+    async def fork_late(
+        self: process_template.Template, arguments: Sequence[str], output: int
+    ) -> process_template.Forked | None:
+        begun.set()
+        await closed.wait()
+        return await fork(self, arguments, output)
+
+    monkeypatch.setattr(process_template.Template, "close", close_and_tell)
+    monkeypatch.setattr(process_template.Template, "fork", fork_late)
+    runtime = ProcessRuntime(ProcessSettings(folder=short_path))
+    await runtime.open()
+    start = asyncio.create_task(runtime.create(A1))
+    await begun.wait()
+    await runtime.close()
+    with pytest.raises(RuntimeUnreachable, match="closed"):
+        await start
+    assert templates() == []
+    assert zombies() == []
+
+
+async def test_a_closed_template_forks_nothing() -> None:
+    template = process_template.Template(None)
+    await template.close()
+    with pytest.raises(OSError, match="closed"):
+        await template.fork([], 1)
+    assert templates() == []
 
 
 async def test_who_may_not_become_a_parent_starts_each_predictor_by_itself(
@@ -281,9 +320,9 @@ async def test_fifty_starts_and_stops_leave_no_zombie_no_file_and_no_thread(
 
 
 async def test_only_the_last_part_of_the_output_is_kept(short_path: Path) -> None:
-    child = Child("0" * 64, A1, short_path)
+    child = PredictorProcess("0" * 64, A1, short_path)
     words = "for n in range(100_000): print('line', n)"
-    await child.start((sys.executable, "-c", words), None)
+    await child.start(sys.executable, "-c", words)
     await child.ended()
     limit = 64 * 1024
     child.trim_output(limit)
@@ -299,10 +338,10 @@ async def test_only_the_last_part_of_the_output_is_kept(short_path: Path) -> Non
 
 
 async def test_output_grows_on_after_it_was_cut(short_path: Path) -> None:
-    child = Child("0" * 64, A1, short_path)
+    child = PredictorProcess("0" * 64, A1, short_path)
     # Whole lines, so that a cut falls between two.
     endless = "import os\nfor n in range(10**9): os.write(1, b'line %d\\n' % n)"
-    await child.start((sys.executable, "-c", endless), None)
+    await child.start(sys.executable, "-c", endless)
     for _ in range(5):
         await eventually(lambda: len(child.last_lines(10_000, 64 * 1024)) > 32 * 1024)
         await asyncio.to_thread(child.trim_output, 16 * 1024)

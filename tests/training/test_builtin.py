@@ -20,6 +20,7 @@ import pytest
 
 from trillium.training import BUILTIN, Trained, TrainingRefused, builtin_table, member, train_table
 from trillium.training.member import PARITY_TOLERANCE, fit
+from trillium.training.methods import Recipe
 from trillium.training.split import Split, split
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,7 +106,9 @@ def test_onnx_answers_what_scikit_learn_answers_on_the_whole_held_out_split(
     parts, table = published.split, published.split.table
     rows = table.rows[parts.held_out].astype(np.float32).astype(np.float64)
     for class_index, label in enumerate(table.class_labels):
-        expected = fit(parts, class_index, BUILTIN[parts.ensemble].method).predict_proba(rows)
+        expected = fit(parts, class_index, Recipe(BUILTIN[parts.ensemble].method)).predict_proba(
+            rows
+        )
         served = published.probabilities(label)
         assert served.dtype == np.float32
         assert served.shape == (len(parts.held_out), 2)
@@ -168,7 +171,16 @@ def test_metadata_describes_the_artifact(published: Published) -> None:
         assert json.loads(found["trillium.feature_names"]) == list(table.feature_names)
         assert json.loads(found["trillium.sample"]) == table.rows[0].tolist()
         scores = json.loads(found["trillium.scores"])
-        assert set(scores) == {"accuracy", "roc_auc", "log_loss", "combined_accuracy"}
+        assert set(scores) == {
+            "accuracy",
+            "average_precision",
+            "combined_accuracy",
+            "f1",
+            "log_loss",
+            "precision",
+            "recall",
+            "roc_auc",
+        }
         assert all(np.isfinite(score) for score in scores.values())
         versions = json.loads(found["trillium.versions"])
         assert set(versions) == {"python", "scikit-learn", "skl2onnx", "onnx", "numpy"}

@@ -31,7 +31,6 @@ from trillium.training.names import model_names
 from trillium.training.table import from_matrix
 
 Floats = NDArray[np.float64]
-FINITE = "a feature is a finite number, at most 3.4e+38 in size"
 
 
 def blobs(count: int = 40) -> tuple[Floats, list[str]]:
@@ -85,7 +84,7 @@ def test_fitting_that_has_not_converged_is_told(
 
     from trillium.training import methods
 
-    monkeypatch.setattr(methods, "_linear", lambda: LogisticRegression(max_iter=1))
+    monkeypatch.setattr(methods, "_linear", lambda weight: LogisticRegression(max_iter=1))
     told = train(*blobs(), ensemble="blobs", output=tmp_path, method="linear")
     assert not any(each.converged for each in told.models)
 
@@ -110,39 +109,55 @@ def four_each(*labels: Any) -> list[Any]:
 @pytest.mark.parametrize(
     ("features", "labels", "sentence"),
     [
-        (np.ones(8), four_each(0, 1), r"features have the shape \(8,\): rows × features"),
+        (np.ones(8), four_each(0, 1), r"features have the shape \(8,\): expected rows × features"),
         (
             np.ones((8, 1)),
             four_each(0),
-            r"labels have the shape \(4,\): one for each of the 8 rows",
+            r"labels have the shape \(4,\): expected one label for each of the 8 rows",
         ),
-        (np.ones((8, 0)), four_each(0, 1), "no column is left for the features"),
-        ([[1.0]] * 7 + [[1.0, 2.0]], four_each(0, 1), "not all of the same length"),
+        (np.ones((8, 0)), four_each(0, 1), "hold no feature: expected at least one"),
+        ([[1.0]] * 7 + [[1.0, 2.0]], four_each(0, 1), "are all of one length"),
         (np.ones((8, 1)), four_each("a", "a"), "one class alone, 'a', in labels: at least 2"),
-        (np.ones((0, 1)), [], "there is no row in labels"),
+        (np.ones((0, 1)), [], "rows are missing; expected at least 1"),
         (
             np.ones((6, 1)),
             [*four_each("a"), "b", "b"],
             "class 'b' in labels has 2 rows: at least 4",
         ),
-        (np.ones((8, 1)), four_each(0, 1.5), "labels, row 4: 1.5 is no class: a text or a whole"),
-        (np.ones((8, 1)), four_each(0, np.nan), "labels, row 4: nan is no class"),
-        (np.ones((8, 1)), four_each("a", " "), "labels, row 4: ' ' is no class"),
-        ([[1.0]] * 7 + [[np.nan]], four_each(0, 1), f"'feature_0' holds nan in row 7: {FINITE}"),
+        (
+            np.ones((8, 1)),
+            four_each(0, 1.5),
+            "row 4: the label is 1.5; expected text or a whole number",
+        ),
+        (np.ones((8, 1)), four_each(0, np.nan), "row 4: the label is empty"),
+        (np.ones((8, 1)), four_each("a", " "), "row 4: the label is empty"),
+        (
+            [[1.0]] * 7 + [[np.nan]],
+            four_each(0, 1),
+            "row 7, column 'feature_0' is nan; finite numbers only",
+        ),
         (
             [[1.0]] * 7 + [[-1e39]],
             four_each(0, 1),
-            f"'feature_0' holds -1e\\+39 in row 7: {FINITE}",
+            "row 7, column 'feature_0' is -1e\\+39; float32 holds 3.4e",
         ),
-        ([["1"]] * 7 + [["red"]], four_each(0, 1), f"'feature_0' holds 'red' in row 7: {FINITE}"),
-        ([[None]] * 8, four_each(0, 1), "'feature_0' is empty in row 0"),
-        (np.zeros((8, 1), "M8[s]"), four_each(0, 1), "'feature_0' holds '1970-01-01T00:00:00'"),
+        (
+            [["1"]] * 7 + [["red"]],
+            four_each(0, 1),
+            "row 7, column 'feature_0': expected a number, got 'red'",
+        ),
+        ([[None]] * 8, four_each(0, 1), "row 0, column 'feature_0' is null; expected a number"),
+        (
+            np.zeros((8, 1), "M8[s]"),
+            four_each(0, 1),
+            "row 0, column 'feature_0': expected a number, got 1970-01-01",
+        ),
     ],
 )
 def test_a_bad_table_is_told_with_the_column_and_the_value(
     features: Any, labels: Any, sentence: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(TableRefused, match=sentence.replace("3.4e+38", r"3\.4e\+38")) as refused:
+    with pytest.raises(TableRefused, match=sentence) as refused:
         train(features, labels, ensemble="e", output=tmp_path / "models")
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "models").exists()
@@ -151,9 +166,9 @@ def test_a_bad_table_is_told_with_the_column_and_the_value(
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        (["a"], "1 feature names for 2 features"),
-        (["a", "a"], "two columns are named 'a'"),
-        (["a", ""], "column 2 has no name"),
+        (["a"], "a name for each of 2 features, got 1"),
+        (["a", "a"], "the name 'a' stands 2 times"),
+        (["a", ""], r"columns\[1\] has a name of 0 characters"),
     ],
 )
 def test_bad_feature_names_are_told(names: list[str], sentence: str, tmp_path: Path) -> None:
@@ -234,21 +249,33 @@ def test_a_matrix_has_its_classes_in_a_numbered_column(column: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("t.txt", b"", "a table's file name ends in one of .csv, .parquet, .npy"),
-        ("t.csv", b"", "is empty; a header line with names is wanted"),
-        ("t.csv", b"\n5.1,3.5,0\n4.9,3.0,1\n", "line 2 holds numbers only, so it is a row"),
-        ("t.csv", b",x,kind\n0,1,a\n", "column 1 has no name: .* index=False"),
-        ("t.csv", b"Unnamed: 0,x,kind\n0,1,a\n", "'Unnamed: 0' is what pandas names"),
-        ("t.csv", b"x,kind\n", "there is no row in column 'kind'"),
-        ("t.csv", b"x,y\n1,2\n", "there is no column 'kind': there are 'x', 'y'"),
-        ("t.csv", b"x,kind\n1,a\n\n2\n", "line 4 has 1 values, and the header 2"),
-        ("t.csv", b"x,kind\n1,a\n1,\xff\n", "is not UTF-8"),
-        ("t.csv", b'x,kind\n"1,a\n', "line 2 is no CSV"),
-        ("t.csv", b"x,kind\n" + b"1,a\n" * 4 + b"red,b\n" * 4, "'x' holds 'red' in line 6"),
-        ("t.csv", b"x,kind\n" + b"1,a\n" * 4 + b",b\n" * 4, "'x' is empty in line 6"),
+        ("t.txt", b"", "expected a file name that ends in .csv, .tsv, .parquet"),
+        ("t.csv", b"", "columns are missing: the file is empty: expected a header"),
+        ("t.csv", b"\n5.1,3.5,0\n4.9,3.0,1\n", "line 2 has only numbers: expected a header"),
+        ("t.csv", b",x,kind\n0,1,a\n", r"columns\[0\] has a name of 0 characters.* index=False"),
+        (
+            "t.csv",
+            b"Unnamed: 0,x,kind\n0,1,a\n",
+            r"columns\[0\] is 'Unnamed: 0', as pandas names an index",
+        ),
+        ("t.csv", b"x,kind\n", "rows are missing; expected at least 1"),
+        ("t.csv", b"x,y\n1,2\n", "hold no column 'kind': there are 'x', 'y'"),
+        ("t.csv", b"x,kind\n1,a\n\n2\n", r"row 1 \(line 4\) has 1 values: expected 2"),
+        ("t.csv", b"x,kind\n1,a\n1,\xff\n", "line 3 is not UTF-8"),
+        ("t.csv", b'x,kind\n"1,a\n', "line 2 opens a quote that is never closed"),
+        (
+            "t.csv",
+            b"x,kind\n" + b"1,a\n" * 4 + b"red,b\n" * 4,
+            r"\(line 6\), column 'x': expected a number, got 'red'",
+        ),
+        (
+            "t.csv",
+            b"x,kind\n" + b"1,a\n" * 4 + b",b\n" * 4,
+            r"\(line 6\), column 'x': expected a number, got nothing",
+        ),
         ("t.csv", b"x,kind\n" + b"1,a\n" * 4, "one class alone, 'a', in column 'kind'"),
-        ("t.parquet", b"PAR1", "is no Parquet: "),
-        ("t.npy", b"\x93NUMPY", "is no array of numbers as NumPy writes it"),
+        ("t.parquet", b"PAR1", "are no Parquet: "),
+        ("t.npy", b"\x93NUMPY", "the header is none that NumPy writes"),
     ],
 )
 def test_a_bad_file_is_told_by_its_name(
@@ -302,7 +329,7 @@ def test_columns_of_a_dataframe_keep_their_names(tmp_path: Path) -> None:
     with pytest.raises(TableRefused, match=r"feature_names are not the table's: .* 'b', 'a'"):
         from_matrix(table, four_each("x", "y"), ("a", "c"))
     unnamed = pa.table({"Unnamed: 0": [0.5, 0.1] * 4})
-    with pytest.raises(TableRefused, match="what pandas names a column without a name"):
+    with pytest.raises(TableRefused, match="as pandas names an index without a name"):
         from_matrix(unnamed, four_each("x", "y"))
 
 
@@ -310,17 +337,17 @@ def test_nulls_and_dates_of_a_parquet_file_are_told(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     kinds = pa.array(four_each("a", "b"))
     parquet.write_table(pa.table({"x": pa.array([1, None] * 4), "kind": kinds}), path)
-    with pytest.raises(TableRefused, match="'x' holds nan in row 1"):
+    with pytest.raises(TableRefused, match="row 1, column 'x' is null"):
         read_table(path, "kind")
     days = pa.array([1] * 8, pa.date32())
     parquet.write_table(pa.table({"x": days, "kind": kinds}), path)
-    with pytest.raises(TableRefused, match="'x' holds '1970-01-02' in row 0"):
+    with pytest.raises(TableRefused, match=r"'x' is a 'date32.*; expected integers"):
         read_table(path, "kind")
 
 
 def test_an_object_array_is_never_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "t.npy", np.array([[object]]), allow_pickle=True)
-    with pytest.raises(TableRefused, match="Object arrays cannot be loaded"):
+    with pytest.raises(TableRefused, match="of type object"):
         read_table(tmp_path / "t.npy", "0")
 
 

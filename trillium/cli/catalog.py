@@ -1,4 +1,4 @@
-"""`trillium models …` and `trillium datasets …`: what can be deployed and scored."""
+"""`trillium models …` and `trillium datasets …`: the catalog of the controller."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ import typer
 from trillium.cli.options import (
     CONTROLLER,
     ControllerAddress,
+    Decimal,
+    Delimiter,
+    Header,
     Json,
     Patience,
+    controller_at,
+    dialect_of,
+    examples,
     fail,
     new_group,
-    sentences,
+    note,
 )
 
 if TYPE_CHECKING:
-    from trillium.controller_client import Progress
+    from trillium.client.controller_calls import Progress
 
 models = new_group("The models that can be deployed.")
 datasets = new_group("The datasets that can be scored.")
@@ -28,92 +34,140 @@ datasets = new_group("The datasets that can be scored.")
 Name = Annotated[str, typer.Argument(help="Name to register it by.", show_default=False)]
 
 
-@models.command("list")
+@models.command("list", epilog=examples("trillium models list"))
 def list_models(
     address: ControllerAddress = CONTROLLER, timeout: Patience = None, as_json: Json = False
 ) -> None:
     """List models and their newest versions."""
     from trillium.cli import listing
-    from trillium.controller_client import ControllerClient
 
-    with sentences(), ControllerClient(address, timeout_s=timeout) as controller:
+    with controller_at(address, timeout) as controller:
         found = list(controller.models())
     listing.show(found, listing.models, as_json)
 
 
-@models.command("add")
+@models.command(
+    "add",
+    epilog=examples("trillium models add rose rose.onnx --class-label rose --positive-column 1"),
+)
 def add_model(
     name: Name,
     artifact: Annotated[Path, typer.Argument(help="ONNX file.", show_default=False)],
     class_label: Annotated[
-        str, typer.Option("--class", help="The class it recognises, if the file does not say.")
+        str,
+        typer.Option(
+            "--class-label",
+            "--class",
+            help="Class that the model recognizes; default: what the file declares.",
+        ),
     ] = "",
     positive_column: Annotated[
         int | None,
-        typer.Option(min=0, max=1, help="Column of the class's probability, likewise."),
+        typer.Option(
+            min=0, max=1, help="Column of the class's probability; default: what the file declares."
+        ),
     ] = None,
     output_name: Annotated[
-        str, typer.Option("--output", help="The graph's output, if several could be meant.")
+        str, typer.Option("--output-name", help="Output of the graph; needed if it has several.")
     ] = "",
+    ensemble: Annotated[
+        str, typer.Option(help="Name of the ensemble; default: what the file declares.")
+    ] = "",
+    takes_missing: Annotated[
+        bool | None,
+        typer.Option(
+            "--takes-missing/--no-takes-missing",
+            help="Whether values of a row may be missing; default: what the file declares.",
+        ),
+    ] = None,
     address: ControllerAddress = CONTROLLER,
     timeout: Patience = None,
     as_json: Json = False,
 ) -> None:
     """Register an ONNX file as the next version of a model."""
     from trillium.cli import listing
-    from trillium.controller_client import ControllerClient
 
-    client = ControllerClient(address, timeout_s=timeout)
-    with sentences(), client as controller, upload_bar(artifact) as progress:
+    with controller_at(address, timeout) as controller, upload_bar(artifact) as progress:
         answer = controller.register_model(
             name,
             artifact,
             class_label=class_label,
             positive_column=positive_column,
             output_name=output_name,
+            ensemble=ensemble,
+            takes_missing=takes_missing,
             progress=progress,
         )
+    if inferred := answer.model.versions[answer.version - 1].inferred:
+        note(f"{artifact}: {inferred}")
     listing.show([answer.model], listing.models, as_json)
 
 
-@datasets.command("list")
+@datasets.command("list", epilog=examples("trillium datasets list --json"))
 def list_datasets(
     address: ControllerAddress = CONTROLLER, timeout: Patience = None, as_json: Json = False
 ) -> None:
     """List datasets and their newest versions."""
     from trillium.cli import listing
-    from trillium.controller_client import ControllerClient
 
-    with sentences(), ControllerClient(address, timeout_s=timeout) as controller:
+    with controller_at(address, timeout) as controller:
         found = list(controller.datasets())
     listing.show(found, listing.datasets, as_json)
 
 
-@datasets.command("add")
+@datasets.command(
+    "add",
+    epilog=examples(
+        "trillium datasets add flowers flowers.csv --label-column species --drop id",
+        "trillium datasets add flowers flowers.parquet",
+    ),
+)
 def add_dataset(
     name: Name,
     file: Annotated[
-        Path, typer.Argument(help="CSV, NPY or Parquet; a column `label` holds the true class.")
+        Path,
+        typer.Argument(help="File of rows: .csv, .csv.gz, .tsv, .parquet, .arrow or .npy."),
     ],
+    label_column: Annotated[
+        str,
+        typer.Option(help="Column of the true class.", show_default="label, if there is one"),
+    ] = "",
+    drop: Annotated[
+        list[str] | None, typer.Option(help="Column that is no feature; may be repeated.")
+    ] = None,
+    delimiter: Delimiter = "",
+    decimal: Decimal = ".",
+    header: Header = None,
     address: ControllerAddress = CONTROLLER,
     timeout: Patience = None,
     as_json: Json = False,
 ) -> None:
     """Register a file as the next version of a dataset."""
     from trillium.cli import listing
-    from trillium.controller_client import FORMATS, ControllerClient
+    from trillium.tables.reading import format_of_name
 
-    if file.suffix.lower() not in FORMATS:
-        fail(f"{file}: a dataset's file name ends in one of {', '.join(FORMATS)}")
-    client = ControllerClient(address, timeout_s=timeout)
-    with sentences(), client as controller, upload_bar(file) as progress:
-        answer = controller.register_dataset(name, file, progress=progress)
+    dialect = dialect_of(delimiter, decimal, header)
+    try:
+        format_of_name(file)
+    except ValueError as error:
+        fail(str(error))
+    with controller_at(address, timeout) as controller, upload_bar(file) as progress:
+        answer = controller.register_dataset(
+            name,
+            file,
+            label_column=label_column,
+            drop=drop or (),
+            dialect=dialect,
+            progress=progress,
+        )
+    for each in answer.dataset.versions[answer.version - 1].notes:
+        note(f"{file}: {each}")
     listing.show([answer.dataset], listing.datasets, as_json)
 
 
 @contextmanager
 def upload_bar(file: Path) -> Iterator[Progress]:
-    """What shows an upload as a bar, on a terminal only."""
+    """A progress bar for an upload, on a terminal only."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn
     from rich.progress import Progress as Bar

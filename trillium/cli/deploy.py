@@ -1,4 +1,4 @@
-"""`trillium deploy …` and `trillium servers`: the life of deployments."""
+"""`trillium deploy …` and `trillium servers`: deployments and the machines that run them."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from trillium.cli.options import (
     Json,
     NoWait,
     Patience,
+    controller_at,
+    examples,
     new_group,
-    sentences,
 )
 from trillium.cli.output import waiting
 
 if TYPE_CHECKING:
+    from trillium.client.controller import ControllerClient
     from trillium.controller.v1 import deployment_pb2 as deployment_pb
-    from trillium.controller_client import ControllerClient
 
-app = new_group("Create, load, unload and terminate deployments, and see how they are.")
+app = new_group("Create, load, unload, terminate and watch deployments.")
 
 _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 def _optional_bytes(text: str | None) -> str | None:
     if text is not None and _memory(text) is None:
-        raise typer.BadParameter(f"{text!r} is no size; 512MiB and 1.5GiB are")
+        raise typer.BadParameter(f"expected a size such as 512MiB or 1.5GiB, got {text!r}")
     return text
 
 
@@ -47,10 +48,10 @@ Model = Annotated[str, typer.Option(help="Model; needed if the deployment was ne
 Version = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the model; 0: the newest.")]
 
 
-@app.command("create")
+@app.command("create", epilog=examples("trillium deploy create iris-setosa --id a1 --replicas 2"))
 def create(
     model: Annotated[str, typer.Argument(help="Name of a model.", show_default=False)],
-    id: Annotated[str, typer.Option(help="Id of the deployment; one is made up if empty.")] = "",
+    id: Annotated[str, typer.Option(help="Id of the deployment; generated if empty.")] = "",
     version: Version = 0,
     replicas: Annotated[int, typer.Option(min=1, max=64, help="Number of predictors.")] = 1,
     cpus: Annotated[float | None, typer.Option(help="Cores that each may use.")] = None,
@@ -62,7 +63,7 @@ def create(
     timeout: Patience = None,
     as_json: Json = False,
 ) -> None:
-    """Have a model's predictors started, without loading it."""
+    """Start predictors for a model, without loading it."""
 
     def ask(controller: ControllerClient) -> deployment_pb.Deployment:
         return controller.create(
@@ -78,7 +79,7 @@ def create(
     _verb(ask, address, timeout, as_json)
 
 
-@app.command("load")
+@app.command("load", epilog=examples("trillium deploy load a1", "trillium deploy load a1 --newest"))
 def load(
     id: Id,
     model: Model = "",
@@ -91,7 +92,7 @@ def load(
     timeout: Patience = None,
     as_json: Json = False,
 ) -> None:
-    """Have a deployment serve its model, or another version of it without a failed call."""
+    """Load a deployment's model, or replace it by another version without a failed call."""
 
     def ask(controller: ControllerClient) -> deployment_pb.Deployment:
         return controller.load(id, model=model, version=version, newest=newest, wait=not no_wait)
@@ -99,7 +100,25 @@ def load(
     _verb(ask, address, timeout, as_json)
 
 
-@app.command("unload")
+@app.command("scale", epilog=examples("trillium deploy scale a1 --replicas 3"))
+def scale(
+    id: Id,
+    replicas: Annotated[int, typer.Option(min=1, max=64, help="Number of predictors.")],
+    no_wait: NoWait = False,
+    address: ControllerAddress = CONTROLLER,
+    timeout: Patience = None,
+    as_json: Json = False,
+) -> None:
+    """Change how many predictors a deployment has, without a failed call."""
+    _verb(
+        lambda controller: controller.update(id, replicas=replicas, wait=not no_wait),
+        address,
+        timeout,
+        as_json,
+    )
+
+
+@app.command("unload", epilog=examples("trillium deploy unload a1"))
 def unload(
     id: Id,
     no_wait: NoWait = False,
@@ -111,7 +130,7 @@ def unload(
     _verb(lambda controller: controller.unload(id, wait=not no_wait), address, timeout, as_json)
 
 
-@app.command("terminate")
+@app.command("terminate", epilog=examples("trillium deploy terminate a1"))
 def terminate(
     id: Id,
     no_wait: NoWait = False,
@@ -123,18 +142,18 @@ def terminate(
     _verb(lambda controller: controller.terminate(id, wait=not no_wait), address, timeout, as_json)
 
 
-@app.command("show")
+@app.command("show", epilog=examples("trillium deploy show a1"))
 def show(
     id: Id,
     address: ControllerAddress = CONTROLLER,
     timeout: Patience = None,
     as_json: Json = False,
 ) -> None:
-    """Show one deployment, its predictors, and the last words of one that failed."""
+    """Show one deployment, its predictors, and the last output of one that failed."""
     _verb(lambda controller: controller.deployment(id), address, timeout, as_json)
 
 
-@app.command("list")
+@app.command("list", epilog=examples("trillium deploy list"))
 def list_all(
     state: Annotated[
         list[str] | None, typer.Option(help="Only those in this state: loaded, failed, …")
@@ -147,15 +166,14 @@ def list_all(
     """List deployments."""
     from trillium.cli import listing
     from trillium.controller.v1 import deployment_pb2 as deployment_pb
-    from trillium.controller_client import ControllerClient
 
     states = listing.states(deployment_pb.State, "STATE_", state or ())
-    with sentences(), ControllerClient(address, timeout_s=timeout) as controller:
+    with controller_at(address, timeout) as controller:
         found = list(controller.deployments(states=states, model=model))
     listing.show(found, listing.deployments, as_json)
 
 
-@app.command("watch")
+@app.command("watch", epilog=examples("trillium deploy watch a1"))
 def watch(
     id: Annotated[str, typer.Argument(help="Only this one.", show_default=False)] = "",
     address: ControllerAddress = CONTROLLER,
@@ -164,10 +182,9 @@ def watch(
     """Show deployments, then each change of them, until Ctrl-C."""
     from trillium.cli import listing
     from trillium.cli.show import Screen
-    from trillium.controller_client import ControllerClient
 
     screen = Screen()
-    with sentences(), ControllerClient(address) as controller:
+    with controller_at(address) as controller:
         for change in controller.watch_deployments(id):
             if as_json:
                 screen.json(listing.plain(change))
@@ -177,18 +194,17 @@ def watch(
                 screen.event(f"{change.forgotten} is forgotten")
 
 
-@app.command("history")
+@app.command("history", epilog=examples("trillium deploy history a1"))
 def history(
     id: Id,
     address: ControllerAddress = CONTROLLER,
     timeout: Patience = None,
     as_json: Json = False,
 ) -> None:
-    """List what happened to a deployment, oldest first."""
+    """List the history of a deployment, oldest first."""
     from trillium.cli import listing
-    from trillium.controller_client import ControllerClient
 
-    with sentences(), ControllerClient(address, timeout_s=timeout) as controller:
+    with controller_at(address, timeout) as controller:
         found = list(controller.events(id))
     listing.show(found, listing.events, as_json)
 
@@ -198,9 +214,8 @@ def servers(
 ) -> None:
     """List the machines and engines that run predictors, and what is free there."""
     from trillium.cli import listing
-    from trillium.controller_client import ControllerClient
 
-    with sentences(), ControllerClient(address, timeout_s=timeout) as controller:
+    with controller_at(address, timeout) as controller:
         found = controller.servers()
     listing.show(found, listing.servers, as_json)
 
@@ -212,9 +227,7 @@ def _verb(
     as_json: bool,
 ) -> None:
     from trillium.cli import listing
-    from trillium.controller_client import ControllerClient
 
-    client = ControllerClient(address, timeout_s=timeout_s)
-    with sentences(), client as controller, waiting("waiting for the controller"):
+    with controller_at(address, timeout_s) as controller, waiting("waiting for the controller"):
         deployment = ask(controller)
     listing.show_deployment(deployment, as_json)

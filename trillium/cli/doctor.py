@@ -1,4 +1,4 @@
-"""`trillium doctor`: is this machine fit to run Trillium, and how is what is not mended?"""
+"""`trillium doctor`: checks whether this machine can run Trillium, and suggests fixes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
 
-from trillium.cli.options import Json
+from trillium.cli.options import ControllerPort, GatewayPort, Json, ModelsFolder, Port
 from trillium.cli.ports import AGGREGATOR, CONTROLLER
-from trillium.process import EXIT_FAILED
+from trillium.server.process import EXIT_FAILED
 
 GOOD, WARNING, BAD = "good", "warning", "bad"
 _WAIT_S = 2.0
@@ -27,36 +26,33 @@ _LEAST_MEMORY_BYTES = 1 << 29
 _LEAST_FILES = 1024
 _DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 _REQUIRED = ("grpcio", "protobuf", "numpy")
-"""Packages that nothing of Trillium works without."""
+"""Packages that all of Trillium needs."""
 _OPTIONAL = ("onnxruntime", "docker", "pymongo", "scikit-learn")
 """Packages that a predictor, a controller of containers, MongoDB or training needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was examined."""
+    """The result of one check."""
 
     what: str
     state: str
-    """GOOD, WARNING (something that may be wanted is missing) or BAD (it will not work)."""
+    """GOOD, WARNING (something optional is missing) or BAD (a start would fail)."""
     detail: str
-    mend: str = ""
-    """What to do about it; empty if it is good."""
+    fix: str = ""
+    """How to fix it; empty if it is good."""
 
 
 def examine(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the aggregator.")] = 50051,
-    controller_port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Port of the controller.")
-    ] = 50052,
-    gateway_port: Annotated[
-        int, typer.Option(min=1, max=65535, help="Port of the gateway.")
-    ] = 9000,
-    models: Annotated[Path, typer.Option(help="Folder of the artifacts.")] = Path("models"),
+    port: Port = 50051,
+    controller_port: ControllerPort = 50052,
+    gateway_port: GatewayPort = 9000,
+    models: ModelsFolder = Path("models"),
     as_json: Json = False,
 ) -> None:
-    """Check the machine: Python, packages, ports, engine, store; and say how to mend each."""
-    from trillium.cli.show import Screen, plain_table
+    """Check Python, packages, ports, engine and store, and print how to fix each problem."""
+    from trillium.cli.plain import PlainTable
+    from trillium.cli.show import Screen
 
     findings = list(findings_of(port, controller_port, gateway_port, models, os.environ))
     screen = Screen()
@@ -67,12 +63,12 @@ def examine(
         from rich.text import Text
 
         styles = {GOOD: "green", WARNING: "yellow", BAD: "red"}
-        table = plain_table()
-        for heading in ("what", "", "found", "how to mend it"):
+        table = PlainTable()
+        for heading in ("what", "", "result", "fix"):
             table.add_column(heading, no_wrap=heading in ("what", ""), overflow="fold")
         for each in findings:
             state = Text(each.state, style=styles[each.state])
-            table.add_row(each.what, state, Text(each.detail), Text(each.mend))
+            table.add_row(each.what, state, Text(each.detail), Text(each.fix))
         screen.table(table)
     if any(each.state == BAD for each in findings):
         raise typer.Exit(EXIT_FAILED)
@@ -85,7 +81,7 @@ def findings_of(
     models: Path,
     environment: Mapping[str, str],
 ) -> Iterator[Finding]:
-    """Everything that is examined, in the order in which a start would need it."""
+    """Every check, in the order in which a start needs it."""
     yield _python()
     for package in _REQUIRED:
         yield _package(package, BAD)
@@ -105,7 +101,7 @@ def findings_of(
 
 
 def _python() -> Finding:
-    """Good by itself: an older one would have refused to install this."""
+    """Always good: pip refuses to install Trillium on an older one."""
     return Finding("Python", GOOD, platform.python_version())
 
 
@@ -121,13 +117,13 @@ def _files() -> Finding:
 
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit < _LEAST_FILES:
-        mend = f"ulimit -n {_LEAST_FILES}"
-        return Finding("open files", WARNING, f"at most {limit} for each process", mend)
+        fix = f"ulimit -n {_LEAST_FILES}"
+        return Finding("open files", WARNING, f"at most {limit} for each process", fix)
     return Finding("open files", GOOD, f"at most {limit} for each process")
 
 
 def _memory() -> Iterator[Finding]:
-    """Only where the kernel tells."""
+    """Only on Linux, whose kernel reports it."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -135,8 +131,8 @@ def _memory() -> Iterator[Finding]:
     (free,) = (int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
     detail = f"{free / 2**30:.1f} GiB available"
     if free < _LEAST_MEMORY_BYTES:
-        mend = "each predictor takes about 60 MiB: stop something, or serve fewer classes"
-        yield Finding("memory", WARNING, detail, mend)
+        fix = "each predictor takes about 60 MiB: stop something, or serve fewer classes"
+        yield Finding("memory", WARNING, detail, fix)
     else:
         yield Finding("memory", GOOD, detail)
 
@@ -144,8 +140,8 @@ def _memory() -> Iterator[Finding]:
 def _models(folder: Path) -> Finding:
     found = sorted(folder.glob("*.onnx"))
     if not found:
-        mend = "make models, or --models names another folder"
-        return Finding("models", WARNING, f"no artifact in {folder}", mend)
+        fix = "make models, or --models names another folder"
+        return Finding("models", WARNING, f"no artifact in {folder}", fix)
     return Finding("models", GOOD, f"{len(found)} in {folder}")
 
 
@@ -158,14 +154,14 @@ def _port(what: str, port: int, option: str, service: str) -> Finding:
     if serving:
         return Finding(what, GOOD, f"one serves at {HOST}:{port}")
     if serving is False:
-        mend = "`trillium status` shows its predictors"
-        return Finding(what, WARNING, f"the one at {HOST}:{port} does not serve", mend)
-    mend = f"stop what listens there, or choose another {option}"
-    return Finding(what, BAD, f"port {port} is in use by something else, or not allowed", mend)
+        fix = "`trillium status` shows its predictors"
+        return Finding(what, WARNING, f"the one at {HOST}:{port} does not serve", fix)
+    fix = f"stop what listens there, or choose another {option}"
+    return Finding(what, BAD, f"port {port} is in use by something else, or not allowed", fix)
 
 
 def _gateway_port(port: int) -> Finding:
-    """A gateway is started only when it is asked for, so a port that is taken is no failure."""
+    """A gateway is optional, so a port in use is only a warning."""
     from trillium.cli.ports import HOST, is_free
     from trillium.cli.status import gateway_status
 
@@ -174,8 +170,8 @@ def _gateway_port(port: int) -> Finding:
     status = gateway_status(f"{HOST}:{port}", _WAIT_S)
     if status.serving:
         return Finding("gateway", GOOD, f"one serves at {HOST}:{port}")
-    mend = "for `trillium up --gateway`: stop what listens there, or choose another --gateway-port"
-    return Finding("gateway", WARNING, f"no gateway, but port {port} is in use", mend)
+    fix = "for `trillium up --gateway`: stop what listens there, or choose another --gateway-port"
+    return Finding("gateway", WARNING, f"no gateway, but port {port} is in use", fix)
 
 
 def _engine(environment: Mapping[str, str]) -> Finding:
@@ -199,8 +195,8 @@ def _engine(environment: Mapping[str, str]) -> Finding:
         answer = connection.getresponse()
         answer.read()
     except PermissionError:
-        mend = "add yourself to the group that owns it: usermod -aG docker $USER"
-        return Finding("engine", missing, f"{path} is not yours to use", mend)
+        fix = "add yourself to the group that owns it: usermod -aG docker $USER"
+        return Finding("engine", missing, f"{path} is not yours to use", fix)
     except (OSError, http.client.HTTPException) as error:
         return Finding("engine", missing, f"{path}: {error}", "start Docker, or set DOCKER_HOST")
     finally:
@@ -215,21 +211,21 @@ def _store(uri: str) -> Finding:
     if uri.startswith("sqlite:"):
         return _folder(Path(uri.removeprefix("sqlite:")).absolute().parent)
     if uri.startswith("mongodb+srv://"):
-        # Its servers stand in the DNS, which the driver asks.
-        return Finding("store", GOOD, "MongoDB behind a DNS name; it is tried at the start")
+        # The driver looks its servers up in the DNS.
+        return Finding("store", GOOD, "MongoDB behind a DNS name; checked at the start")
     first = urlsplit(uri).netloc.rpartition("@")[2].partition(",")[0]
     host, _, port = first.partition(":")
-    mend = "start MongoDB there, or set TRILLIUM_CONTROLLER_STORE"
+    fix = "start MongoDB there, or set TRILLIUM_CONTROLLER_STORE"
     if not host or (port and not port.isdecimal()):
-        return Finding("store", BAD, f"TRILLIUM_CONTROLLER_STORE names {first!r}", mend)
-    return _reached("store", host, int(port or 27017), BAD, f"MongoDB at {first}", mend)
+        return Finding("store", BAD, f"TRILLIUM_CONTROLLER_STORE names {first!r}", fix)
+    return _reached("store", host, int(port or 27017), BAD, f"MongoDB at {first}", fix)
 
 
 def _folder(folder: Path) -> Finding:
     there = next(each for each in (folder, *folder.parents) if each.exists())
     if not os.access(there, os.W_OK):
-        mend = f"make {there} writable, or start in another folder"
-        return Finding("store", BAD, f"SQLite in {folder}, which cannot be written", mend)
+        fix = f"make {there} writable, or start in another folder"
+        return Finding("store", BAD, f"SQLite in {folder}, which cannot be written", fix)
     free = shutil.disk_usage(there).free
     detail = f"SQLite in {folder}, {free / 2**30:.0f} GiB free"
     if free < _LEAST_DISK_BYTES:
@@ -238,26 +234,26 @@ def _folder(folder: Path) -> Finding:
 
 
 def _reached(
-    what: str, host: str | None, port: int, state: str, name: str, mend: str = "is it up?"
+    what: str, host: str | None, port: int, state: str, name: str, fix: str = "is it up?"
 ) -> Finding:
     """Whether something accepts connections there."""
     try:
         socket.create_connection((host or "", port), timeout=_WAIT_S).close()
     except OSError as error:
-        return Finding(what, state, f"{name}: {error.strerror or error}", mend)
+        return Finding(what, state, f"{name}: {error.strerror or error}", fix)
     return Finding(what, GOOD, f"{name} accepts connections")
 
 
 def _servers(address: str) -> Iterator[Finding]:
-    """What the controller that serves here says of its engines."""
+    """The engines of the controller at `address`."""
     from trillium import errors
-    from trillium.controller_client import ControllerClient
+    from trillium.client.controller import ControllerClient
 
     with ControllerClient(address, timeout_s=_WAIT_S) as controller:
         try:
             found = controller.servers()
         except errors.TrilliumError as error:
-            yield Finding("servers", BAD, str(error), "look into the controller's log")
+            yield Finding("servers", BAD, str(error), "see the log of the controller")
             return
     for each in found:
         detail = f"{each.runtime}: {each.container_count} predictors; {each.detail}"

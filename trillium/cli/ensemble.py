@@ -1,43 +1,16 @@
-"""The artifacts of an ensemble on disk, and what the predictors that serve them say of it."""
+"""The artifacts of an ensemble on disk, and the models that their predictors serve."""
 
 from __future__ import annotations
 
 import glob
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from trillium.process import StartFailed
+from trillium.model.description import ModelDescription
+from trillium.server.process import StartFailed
 
 _ASK_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A row to score for show."""
-
-    features: tuple[float, ...]
-    label: str
-    """Its true class; empty if unknown."""
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """What is known of a model that is served."""
-
-    model: str
-    """Its name in the catalog."""
-    ensemble: str
-    """Empty if unknown."""
-    class_label: str
-    ensemble_class_labels: tuple[str, ...]
-    """In metadata order; empty if unknown."""
-    feature_names: tuple[str, ...]
-    examples: tuple[Example, ...]
-    """From the held-out split, or the sample alone, or none."""
 
 
 def how_to_train(ensemble: str) -> str:
@@ -64,11 +37,12 @@ def _natural(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
-async def describe(address: str) -> Described | None:
-    """Ask the predictor at `address` what it serves; None if nobody there says that."""
-    # Not needed to find artifacts, which is done before anything can start.
+async def describe(address: str) -> ModelDescription | None:
+    """Return the model that the predictor at `address` serves; None if it serves none."""
+    # Imported late: finding artifacts, which comes first, does not need gRPC.
     import grpc
 
+    from trillium.model.messages import description_of
     from trillium.predictor.v1 import model_service_pb2 as model_pb
     from trillium.predictor.v1.model_service_pb2_grpc import ModelServiceStub
     from trillium.rpc.channels import client_channel
@@ -82,28 +56,22 @@ async def describe(address: str) -> Described | None:
             return None
     if answer.state != model_pb.MODEL_STATE_READY:
         return None
-    model = answer.model
-    return Described(
-        model=model.name,
-        ensemble=model.ensemble,
-        class_label=model.class_label,
-        ensemble_class_labels=tuple(model.ensemble_class_labels),
-        feature_names=tuple(model.feature_names),
-        examples=_examples(model.metadata.get("examples", "")) or _sample(model.sample),
-    )
+    return description_of(answer.model)
 
 
-def in_class_order(ensemble: str, models: Path, found: Sequence[Described]) -> list[Described]:
-    """`found` in the order of the ensemble's classes; as they came if nobody knows that.
+def in_class_order(
+    ensemble: str, models: Path, found: Sequence[ModelDescription]
+) -> list[ModelDescription]:
+    """`found` in the order of the ensemble's classes; unchanged if that is unknown.
 
     Raises StartFailed unless there is exactly one for each class of the ensemble.
     """
     _check_ensemble(ensemble, models, found)
     first = found[0]
-    wanted = first.ensemble_class_labels or tuple(each.class_label for each in found)
+    wanted = first.class_labels or tuple(each.class_label for each in found)
     by_label = {each.class_label: each for each in found}
     lacking = [label for label in wanted if label not in by_label]
-    again = f"delete {models / ensemble}-*.onnx and train them anew: {how_to_train(ensemble)}"
+    again = f"delete {models / ensemble}-*.onnx and train them again: {how_to_train(ensemble)}"
     if lacking:
         raise StartFailed(f"{models} has no model of {ensemble} for {', '.join(lacking)}; {again}")
     if len(by_label) != len(found) or len(found) != len(wanted):
@@ -112,30 +80,13 @@ def in_class_order(ensemble: str, models: Path, found: Sequence[Described]) -> l
     return [by_label[label] for label in wanted]
 
 
-def _check_ensemble(ensemble: str, models: Path, found: Sequence[Described]) -> None:
+def _check_ensemble(ensemble: str, models: Path, found: Sequence[ModelDescription]) -> None:
     for each in found:
         if each.ensemble == ensemble:
             continue
         if each.ensemble:
             what, hint = f"of the ensemble {each.ensemble}", "move its file elsewhere"
         else:
-            beside = models / f"{each.model}.json"
-            what, hint = "of no ensemble", f'write {{"ensemble": "{ensemble}"}} into {beside}'
-        raise StartFailed(f"the model {each.model} is {what}, and {ensemble} is wanted; {hint}")
-
-
-def _examples(text: str) -> tuple[Example, ...]:
-    """The artifact's examples; none if it has no usable ones, which is no reason not to serve."""
-    try:
-        entries: list[dict[str, Any]] = json.loads(text)
-        return tuple(
-            Example(tuple(float(value) for value in entry["features"]), str(entry["label"]))
-            for entry in entries
-        )
-    except (ValueError, TypeError, KeyError):
-        return ()
-
-
-def _sample(features: Sequence[float]) -> tuple[Example, ...]:
-    # Rounded to what float32 can tell apart, so that 5.1 does not show as 5.0999999.
-    return (Example(tuple(float(f"{x:.7g}") for x in features), ""),) if features else ()
+            sidecar = models / f"{each.name}.json"
+            what, hint = "of no ensemble", f'write {{"ensemble": "{ensemble}"}} into {sidecar}'
+        raise StartFailed(f"the model {each.name} is {what}: expected {ensemble}; {hint}")

@@ -1,4 +1,4 @@
-"""What the controller answers, as tables for people and JSON for programs."""
+"""Messages of the controller as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.table import Table
 from rich.text import Text
 
-from trillium.cli.show import Screen, moment, plain_table
+from trillium.cli.plain import PlainTable
+from trillium.cli.show import Screen, moment
 from trillium.controller.v1 import catalog_service_pb2 as catalog_pb
 from trillium.controller.v1 import controller_service_pb2 as pb
 from trillium.controller.v1 import deployment_pb2 as deployment_pb
@@ -43,7 +44,7 @@ def show(found: Sequence[M], table: Callable[[Sequence[M]], Table], as_json: boo
 
 
 def show_deployment(deployment: deployment_pb.Deployment, as_json: bool) -> None:
-    """Print one deployment with all that is known of its predictors."""
+    """Print one deployment and its predictors."""
     screen = Screen()
     if as_json:
         screen.json(plain(deployment))
@@ -56,7 +57,7 @@ def show_deployment(deployment: deployment_pb.Deployment, as_json: bool) -> None
             screen.problem(f"not {_words(condition.type)}: {condition.detail}")
     for each in deployment.instances:
         if each.log_tail:
-            screen.say(f"last words of slot {each.slot}:\n{each.log_tail}")
+            screen.say(f"last output of instance {each.slot}:\n{each.log_tail}")
 
 
 def plain(message: Message) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def states(enum: Any, prefix: str, words: Iterable[str]) -> list[Any]:
     known = {_words(name.removeprefix(prefix)): value for name, value in enum.items() if value}
     for word in words:
         if word.lower() not in known:
-            raise typer.BadParameter(f"{word!r} is none of {', '.join(known)}")
+            raise typer.BadParameter(f"expected one of {', '.join(known)}, got {word!r}")
     return [known[word.lower()] for word in words]
 
 
@@ -88,7 +89,7 @@ def deployment_line(deployment: deployment_pb.Deployment) -> str:
 
 
 def deployments(found: Sequence[deployment_pb.Deployment]) -> Table:
-    """Every deployment: model, what has been reached of how many, digest, since when, why not."""
+    """Deployments, one per row."""
     headings = ("deployment", "model", "state", "serving", "model digest", "changed", "detail")
     table = _table(headings, folding=("deployment", "detail"))
     for each in found:
@@ -126,8 +127,8 @@ def instances(found: Sequence[deployment_pb.Deployment]) -> Table:
 
 
 def events(found: Sequence[pb.DeploymentEvent]) -> Table:
-    """What happened to a deployment."""
-    headings = ("#", "time", "slot", "attempt", "before", "after", "cause")
+    """The history of a deployment."""
+    headings = ("#", "time", "instance", "attempt", "before", "after", "cause")
     table = _table(headings, folding=("cause",))
     for each in found:
         slotted = each.HasField("slot")
@@ -144,7 +145,7 @@ def events(found: Sequence[pb.DeploymentEvent]) -> Table:
 
 
 def runs(found: Sequence[run_pb.Run]) -> Table:
-    """Every run: what it scores, how far it is, and how well the model did."""
+    """Runs, one per row."""
     headings = ("run", "model", "dataset", "on", "state", "rows", "accuracy", "created", "detail")
     table = _table(headings, folding=("run", "on", "detail"))
     for each in found:
@@ -227,7 +228,7 @@ def servers(found: Sequence[pb.Server]) -> Table:
 
 
 def _table(headings: Sequence[str], *, folding: Sequence[str] = ()) -> Table:
-    table = plain_table()
+    table = PlainTable()
     for heading in headings:
         table.add_column(heading, no_wrap=heading not in folding, overflow="fold")
     return table

@@ -1,4 +1,4 @@
-"""Whether the ports that a start needs are free, before anything is started."""
+"""Checks that the ports of a start are free, before anything is started."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trillium.process import StartFailed
+from trillium.server.process import StartFailed
 
 HOST = "127.0.0.1"
-"""Where `trillium up` listens: this machine and nobody else."""
+"""The address of `trillium up`: reachable from this machine only."""
 AGGREGATOR = "trillium.aggregator.v1.AggregatorService"
 CONTROLLER = "trillium.controller.v1.ControllerService"
 _WAIT_S = 2.0
@@ -17,19 +17,19 @@ _WAIT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A port, what for, and the option that changes it."""
+    """A port, its purpose, and the option that changes it."""
 
     port: int
     purpose: str
     option: str
     service: str = ""
-    """The gRPC service that Trillium has there; empty if it is not gRPC."""
+    """The gRPC service of Trillium on it; empty if the server speaks no gRPC."""
 
 
 def is_free(port: int) -> bool:
     """Whether one can listen on `port` of `HOST` at this moment."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do: connections that linger from an earlier run are no obstacle.
+        # As servers do, so that lingering connections of an earlier run do not matter.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -45,7 +45,7 @@ def serves(port: int, service: str) -> bool | None:
     Waits 2 s at most.
     """
     from trillium import errors
-    from trillium.controller_client import ControllerClient
+    from trillium.client.controller import ControllerClient
 
     with ControllerClient(f"{HOST}:{port}", timeout_s=_WAIT_S) as client:
         try:
@@ -55,7 +55,7 @@ def serves(port: int, service: str) -> bool | None:
 
 
 def check(wanted: Sequence[Wanted], make_target: str = "") -> None:
-    """Raises StartFailed, naming the first port that cannot be had and how to choose another.
+    """Raises StartFailed for the first port in use, with the option that chooses another.
 
     `make_target` is the target of the Makefile that starts this, if one does: its PORT moves all.
     """
@@ -66,7 +66,7 @@ def check(wanted: Sequence[Wanted], make_target: str = "") -> None:
             raise StartFailed(f"{text}; choose a lower {each.option}")
         if each.port in taken:
             other = taken[each.port].purpose
-            text = f"port {each.port} is wanted for {other} and for {each.purpose}"
+            text = f"port {each.port} is given to both {other} and {each.purpose}"
             raise StartFailed(f"{text}; choose another {each.option}")
         if not is_free(each.port):
             another = f"choose another {each.option}"
@@ -84,7 +84,7 @@ def _in_use(wanted: Wanted) -> str:
 
 
 def _free_from(wanted: Sequence[Wanted]) -> int:
-    """A port from which on as many are free as are wanted."""
+    """The first of a range of free ports that is long enough for `wanted`."""
     first = wanted[0].port
     for port in range(first + 100, min(first + 2100, 65535 - len(wanted)), 100):
         if all(is_free(port + place) for place in range(len(wanted))):

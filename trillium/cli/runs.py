@@ -1,10 +1,10 @@
-"""`trillium run …`: score whole datasets, and read what came of it."""
+"""`trillium run …`: scores whole datasets, and prints the results."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
@@ -14,12 +14,13 @@ from trillium.cli.options import (
     ControllerAddress,
     Json,
     Patience,
+    controller_at,
+    examples,
     new_group,
     positive,
-    sentences,
 )
-from trillium.cli.output import Form, FormOption, Output, form_of, opened, write_csv
-from trillium.process import EXIT_FAILED
+from trillium.cli.output import Form, FormOption, Kept, Output, form_of, opened, write_csv
+from trillium.server.process import EXIT_FAILED
 
 if TYPE_CHECKING:
     from trillium.controller.v1 import run_service_pb2 as run_pb
@@ -31,52 +32,50 @@ _SHOWN_ROWS = 20
 Id = Annotated[str, typer.Argument(help="Id of the run.", show_default=False)]
 
 
-@app.command("create")
+@app.command("create", epilog=examples("trillium run create iris-setosa iris --id r1"))
 def create(
     model: Annotated[str, typer.Argument(help="Name of a model.", show_default=False)],
     dataset: Annotated[str, typer.Argument(help="Name of a dataset.", show_default=False)],
-    id: Annotated[str, typer.Option(help="Id of the run; one is made up if empty.")] = "",
+    id: Annotated[str, typer.Option(help="Id of the run; generated if empty.")] = "",
     deployment: Annotated[
-        str, typer.Option(help="Use this loaded deployment, not a predictor of the run's own.")
+        str, typer.Option(help="Id of a loaded deployment to use; default: a new predictor.")
     ] = "",
     limit: Annotated[
-        float, typer.Option(help="Seconds that the run may take.", callback=positive)
+        float, typer.Option(help="Time limit of the run in seconds.", callback=positive)
     ] = 3600.0,
     no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Answer as soon as the run is written down.")
+        bool, typer.Option("--no-wait", help="Return once the run is recorded.")
     ] = False,
     address: ControllerAddress = CONTROLLER,
     as_json: Json = False,
 ) -> None:
-    """Score a dataset with a model, and tell how well that went."""
-    from trillium.controller_client import ControllerClient
+    """Score a dataset with a model, and print the accuracy."""
 
-    with sentences(), ControllerClient(address) as controller:
+    with controller_at(address) as controller:
         run = controller.run(
             model, dataset, id=id, deployment=deployment, run_timeout_s=limit, wait=False
         )
         if not no_wait:
             run = _followed(controller.watch_run(run.name), run, quiet=as_json)
-    _tell(run, as_json)
+    _print(run, as_json)
 
 
-@app.command("watch")
+@app.command("watch", epilog=examples("trillium run watch r1"))
 def watch(id: Id, address: ControllerAddress = CONTROLLER, as_json: Json = False) -> None:
     """Follow a run until it has ended."""
     from trillium.cli import listing
     from trillium.cli.show import Screen
-    from trillium.controller_client import ControllerClient
 
-    with sentences(), ControllerClient(address) as controller:
+    with controller_at(address) as controller:
         if as_json:
             for each in controller.watch_run(id):
                 Screen().json(listing.plain(each))
             return
         run = _followed(controller.watch_run(id), None, quiet=False)
-    _tell(run, as_json)
+    _print(run, as_json)
 
 
-@app.command("list")
+@app.command("list", epilog=examples("trillium run list"))
 def list_all(
     state: Annotated[
         list[str] | None, typer.Option(help="Only those in this state: running, succeeded, …")
@@ -89,39 +88,36 @@ def list_all(
     """List runs."""
     from trillium.cli import listing
     from trillium.controller.v1 import run_service_pb2 as run_pb
-    from trillium.controller_client import ControllerClient
 
     states = listing.states(run_pb.RunState, "RUN_STATE_", state or ())
-    with sentences(), ControllerClient(address, timeout_s=timeout) as controller:
+    with controller_at(address, timeout) as controller:
         found = list(controller.runs(states=states, model=model))
     listing.show(found, listing.runs, as_json)
 
 
-@app.command("show")
+@app.command("show", epilog=examples("trillium run show r1"))
 def show(
     id: Id, address: ControllerAddress = CONTROLLER, timeout: Patience = None, as_json: Json = False
 ) -> None:
-    """Show one run, and how well the model did."""
-    from trillium.controller_client import ControllerClient
+    """Show one run and its accuracy."""
 
-    with sentences(), ControllerClient(address, timeout_s=timeout) as controller:
+    with controller_at(address, timeout) as controller:
         run = controller.get_run(id)
-    _tell(run, as_json, asked=False)
+    _print(run, as_json, fail=False)
 
 
-@app.command("cancel")
+@app.command("cancel", epilog=examples("trillium run cancel r1"))
 def cancel(
     id: Id, address: ControllerAddress = CONTROLLER, timeout: Patience = None, as_json: Json = False
 ) -> None:
-    """End a run; one that has ended already is left as it is."""
-    from trillium.controller_client import ControllerClient
+    """Cancel a run; a run that has ended stays as it is."""
 
-    with sentences(), ControllerClient(address, timeout_s=timeout) as controller:
+    with controller_at(address, timeout) as controller:
         run = controller.cancel_run(id)
-    _tell(run, as_json, asked=False)
+    _print(run, as_json, fail=False)
 
 
-@app.command("results")
+@app.command("results", epilog=examples("trillium run results r1 --format csv --output scores.csv"))
 def results(
     id: Id,
     as_csv: Annotated[bool, typer.Option("--csv", help="The same as --format csv.")] = False,
@@ -137,15 +133,16 @@ def results(
     """Show the results of a run that has succeeded: a table, CSV, or JSON."""
     from trillium.cli import listing
     from trillium.cli.show import Screen
-    from trillium.controller_client import ControllerClient
 
     if as_csv and (as_json or form not in (None, Form.CSV)):
-        raise typer.BadParameter("give --csv or another form, not both")
+        raise typer.BadParameter("--csv cannot be combined with another format")
     layout = form_of(Form.CSV if as_csv else form, output, as_json=as_json)
-    with sentences(), ControllerClient(address, timeout_s=timeout) as controller:
+    if layout is Form.PARQUET:
+        raise typer.BadParameter("results are written as csv or json")
+    with controller_at(address, timeout) as controller:
         found = controller.results(id)
         if layout is not Form.TABLE:
-            with opened(output) as file:
+            with opened(output, Kept()) as file:
                 (_write_json if layout is Form.JSON else _write_csv)(found, file)
             return
         some = list(islice(found, rows))
@@ -180,8 +177,8 @@ def _followed(changes: Iterable[run_pb.Run], run: run_pb.Run | None, *, quiet: b
     return run
 
 
-def _tell(run: run_pb.Run, as_json: bool, *, asked: bool = True) -> None:
-    """Print a run; with `asked`, one that has failed ends the command with status 1."""
+def _print(run: run_pb.Run, as_json: bool, *, fail: bool = True) -> None:
+    """Print a run; with `fail`, one that has failed ends the command with status 1."""
     from trillium.cli import listing
     from trillium.cli.run import of_message
     from trillium.cli.show import Screen
@@ -195,13 +192,13 @@ def _tell(run: run_pb.Run, as_json: bool, *, asked: bool = True) -> None:
     else:
         screen.table(listing.runs([run]))
     failed = run.HasField("end_time") and run.state != run_pb.RUN_STATE_SUCCEEDED
-    if asked and failed:
+    if fail and failed:
         raise typer.Exit(EXIT_FAILED)
 
 
 def _write_csv(results: Iterable[run_pb.Result], file: TextIO) -> None:
     records = ((each.row, _shortest(each.probability), each.label) for each in results)
-    write_csv(("row", "probability", "label"), records, file)
+    write_csv(chain([("row", "probability", "label")], records), file)
 
 
 def _write_json(results: Iterable[run_pb.Result], file: TextIO) -> None:
@@ -211,7 +208,7 @@ def _write_json(results: Iterable[run_pb.Result], file: TextIO) -> None:
 
 
 def _shortest(probability: float) -> str:
-    """The shortest text that means this float32, not the double next to it."""
+    """The shortest digits of this float32, not those of the nearest double."""
     import numpy as np
 
     return str(np.float32(probability))

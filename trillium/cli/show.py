@@ -1,4 +1,4 @@
-"""What a person sees: tables and lines, coloured on a terminal only."""
+"""Output for people: tables and lines, colored on a terminal only."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trillium.answers import Metadata, PredictorState, PredictorStatus
 from trillium.cli.calling import calls, digits
-from trillium.cli.ensemble import Example
-from trillium.cli.run import Run, confusion_table, run_line
+from trillium.cli.plain import PlainTable, as_written
+from trillium.cli.run import ShownRun, confusion_table, run_line
+from trillium.client.answers import Metadata, PredictorState, PredictorStatus
+from trillium.model.description import Example
 
-PLAIN_WIDTH = 100
-"""Columns of output that goes to no terminal."""
+PLAIN_WIDTH = 2000
+"""Columns of output that goes to no terminal: nothing is cut or folded there."""
 _MOST_FEATURE_COLUMNS = 5
 _MOST_CLASS_COLUMNS = 10
 _STATE_STYLES = {
@@ -35,7 +35,7 @@ _STATE_STYLES = {
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A row, what is known of it, and what was answered."""
+    """A row and its score."""
 
     features: tuple[float, ...]
     true_label: str = ""
@@ -46,16 +46,17 @@ class Score:
     """Of each class, in [0, 1]."""
     took_ms: float | None = None
     error: str = ""
-    """Why there is no answer."""
+    """Why there is no score; empty if there is one."""
 
 
 class Screen:
-    """Standard output."""
+    """Standard output. What servers and files have named is shown as text: no markup, no control
+    characters."""
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False)
+        self._console = Console(highlight=False, markup=False, emoji=False)
         if not self._console.is_terminal:
-            self._console = Console(highlight=False, width=PLAIN_WIDTH)
+            self._console = Console(highlight=False, markup=False, emoji=False, width=PLAIN_WIDTH)
 
     def say(self, line: str) -> None:
         """Print a line of progress."""
@@ -68,7 +69,7 @@ class Screen:
     def scores(self, name: str, feature_names: Sequence[str], scores: Sequence[Score]) -> None:
         """Print a table of scores of the ensemble `name`."""
         if not scores:
-            self.say(f"the models of {name} carry no example to score")
+            self.say(f"the models of {name} have no example to score")
             return
         table = score_table(feature_names, scores, ticks=self._console.encoding.startswith("utf"))
         held_out = any(score.true_label for score in scores)
@@ -81,7 +82,7 @@ class Screen:
             if score.error:
                 self.problem(f"no answer: {score.error}")
 
-    def run(self, run: Run) -> None:
+    def run(self, run: ShownRun) -> None:
         """Print a run that has ended, with how well the model did."""
         self._print("", run_line(run))
         if run.evaluation is not None:
@@ -111,7 +112,7 @@ class Screen:
         self._print(text)
 
     def json(self, value: Any) -> None:
-        """Print a value as JSON on one line; who reads a pipe sees it at once."""
+        """Print a value as JSON on one line, flushed so that a pipe delivers it at once."""
         print(json.dumps(value, default=_plain), flush=True)
 
     def table(self, table: Table) -> None:
@@ -119,37 +120,37 @@ class Screen:
         self._print(table)
 
     def _print(self, *things: str | Text | Table) -> None:
-        # A terminal that was closed must not keep the processes from being stopped.
+        # A closed terminal must not keep the processes from being stopped.
         with contextlib.suppress(OSError):
             for thing in things:
-                self._console.print(thing, soft_wrap=isinstance(thing, Text))
+                shown = as_written(thing) if isinstance(thing, Text) else thing
+                self._console.print(shown, soft_wrap=isinstance(thing, Text))
 
 
 class JsonLines(Screen):
-    """Standard output for programs: what a start tells as one JSON object a line, each with what it
-    is as `event`."""
+    """Standard output for programs: one JSON object per line, each with its kind as `event`."""
 
     def say(self, line: str) -> None:
         """What is being done."""
-        self._tell("progress", message=line)
+        self._emit("progress", message=line)
 
     def event(self, line: str) -> None:
         """What happened to a deployment or a process, and when."""
-        self._tell("change", time=datetime.now(UTC), message=line)
+        self._emit("change", time=datetime.now(UTC), message=line)
 
     def scores(self, name: str, feature_names: Sequence[str], scores: Sequence[Score]) -> None:
         """The examples of the ensemble `name`, and what was answered."""
         names = list(feature_names)
-        told = [asdict(score) for score in scores]
-        self._tell("scores", ensemble=name, feature_names=names, scores=told)
+        rows = [asdict(score) for score in scores]
+        self._emit("scores", ensemble=name, feature_names=names, scores=rows)
 
-    def run(self, run: Run) -> None:
+    def run(self, run: ShownRun) -> None:
         """A run that has ended."""
-        self._tell("run", **asdict(run))
+        self._emit("run", **asdict(run))
 
     def problem(self, line: str) -> None:
         """What went wrong."""
-        self._tell("problem", message=line)
+        self._emit("problem", message=line)
 
     def how_to_call(
         self,
@@ -159,9 +160,9 @@ class JsonLines(Screen):
         gateways: Sequence[str] = (),
     ) -> None:
         """That everything is up, and where."""
-        self._tell("up", aggregator=aggregator, controller=controller, gateways=list(gateways))
+        self._emit("up", aggregator=aggregator, controller=controller, gateways=list(gateways))
 
-    def _tell(self, what: str, **facts: Any) -> None:
+    def _emit(self, what: str, **facts: Any) -> None:
         with contextlib.suppress(OSError):
             self.json({"event": what, **facts})
 
@@ -169,15 +170,15 @@ class JsonLines(Screen):
 def score_table(
     feature_names: Sequence[str], scores: Sequence[Score], *, ticks: bool = True
 ) -> Table:
-    """Rows, every class's probability, the label, and milliseconds; a column each if they fit."""
-    known = any(score.true_label for score in scores)
+    """Rows, every class's probability, the label, and milliseconds; a column each if they fit.
+
+    With `ticks`, a mark shows whether the label is the true one.
+    """
     timed = any(score.took_ms is not None for score in scores)
     labels = list(dict.fromkeys(label for score in scores for label in score.probabilities))
-    table = plain_table()
+    table = PlainTable()
     for name in feature_headings(feature_names, len(scores[0].features)):
         table.add_column(name, justify="right", style="cyan")
-    if known:
-        table.add_column("true class")
     spread = labels if len(labels) <= _MOST_CLASS_COLUMNS else ["most probable"]
     for label in spread:
         table.add_column(label, justify="right", no_wrap=True)
@@ -188,18 +189,15 @@ def score_table(
         table.add_column("ms", justify="right", style="dim")
     for number, score in enumerate(scores, 1):
         cells: list[str | Text] = [*_feature_cells(score.features, number)]
-        cells += [score.true_label] if known else []
         cells += _probability_cells(score, labels)
         cells += [_label_cell(score, ticks)] if labelled else []
-        cells += [f"{score.took_ms:.1f}" if score.took_ms is not None else ""] if timed else []
+        cells += [_milliseconds(score.took_ms)] if timed else []
         table.add_row(*cells)
     return table
 
 
-def plain_table() -> Table:
-    return Table(
-        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left", title_style="bold"
-    )
+def _milliseconds(took_ms: float | None) -> str:
+    return "" if took_ms is None else f"{took_ms:.{1 if took_ms < 10 else 0}f}"
 
 
 def feature_headings(names: Sequence[str], count: int) -> list[str]:
@@ -211,7 +209,7 @@ def feature_headings(names: Sequence[str], count: int) -> list[str]:
 
 
 def _feature_cells(features: Sequence[float], number: int) -> list[str]:
-    """What stands below `feature_headings`."""
+    """The cells below `feature_headings`."""
     if not 0 < len(features) <= _MOST_FEATURE_COLUMNS:
         return [str(number)]
     return [str(float(digits(value))) for value in features]
@@ -236,14 +234,15 @@ def _label_cell(score: Score, ticks: bool) -> Text:
         return Text("no answer" if score.error else "undecided", style="red")
     if not score.true_label:
         return Text(score.label, style="bold")
-    right = score.label == score.true_label
-    mark = ("\u2713 " if right else "\u2717 ") if ticks else ("" if right else "not ")
-    return Text(f"{mark}{score.label}", style="bold green" if right else "bold red")
+    if score.label == score.true_label:
+        return Text(f"\u2713 {score.label}" if ticks else score.label, style="bold green")
+    wrong = f"{score.label}, not {score.true_label}"
+    return Text(f"\u2717 {wrong}" if ticks else wrong, style="bold red")
 
 
 def predictor_table(statuses: Sequence[PredictorStatus]) -> Table:
     """Every predictor: class, address, state, the model's digest, since when, and why."""
-    table = plain_table()
+    table = PlainTable()
     for heading in ("class", "address", "state", "model digest", "since", "detail"):
         whole = heading not in ("address", "detail")
         table.add_column(heading, no_wrap=whole, overflow="fold")

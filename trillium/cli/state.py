@@ -9,8 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trillium.private import FILE_MODE, close_to_others, keep_to_owner, make_file, make_folder
-from trillium.process import StartFailed
+from trillium.server.private import (
+    FILE_MODE,
+    close_to_others,
+    keep_to_owner,
+    make_file,
+    make_folder,
+)
+from trillium.server.process import StartFailed
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What `trillium status` shows of aggregator, controller and gateway."""
+"""`trillium status`: the state of aggregator, controller and gateway."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any
 from rich.text import Text
 
 from trillium import errors
-from trillium.answers import Metadata, PredictorStatus
 from trillium.cli import listing
 from trillium.cli.show import Screen, metadata_line, predictor_table, status_json
-from trillium.client import Client
+from trillium.client.answers import Metadata, PredictorStatus
+from trillium.client.controller import ControllerClient
+from trillium.client.sync import Client
 from trillium.controller.v1 import controller_service_pb2 as pb
 from trillium.controller.v1 import deployment_pb2 as deployment_pb
-from trillium.controller_client import ControllerClient
 
 _LONGEST_S = 2.0
-"""An ensemble needs no controller, so nobody waits long for one."""
+"""Maximum wait for a controller or gateway, which are optional."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnsembleStatus:
-    """An aggregator as it is, or the error that there is instead of an answer."""
+    """The state of an aggregator, or the error of the call."""
 
     address: str
     serving: bool = False
@@ -40,13 +40,13 @@ class EnsembleStatus:
             screen.table(predictor_table(self.predictors))
 
     def json(self) -> dict[str, Any]:
-        """The same for programs."""
+        """The same as JSON."""
         facts = status_json(self.address, self.serving, self.metadata, self.predictors)
         return facts | {"problem": "" if self.error is None else str(self.error)}
 
 
 def ensemble_status(address: str, timeout_s: float) -> EnsembleStatus:
-    """What the aggregator at `address` says."""
+    """The status of the aggregator at `address`."""
     with Client(address, timeout_s=timeout_s) as client:
         try:
             predictors, serving = client.predictors(), client.is_serving()
@@ -61,12 +61,12 @@ def ensemble_status(address: str, timeout_s: float) -> EnsembleStatus:
 
 @dataclass(frozen=True, slots=True)
 class GatewayStatus:
-    """A gateway as it is."""
+    """The state of a gateway."""
 
     address: str
     serving: bool = False
     problem: str = ""
-    """Why nothing is known of it; empty if something is."""
+    """Why the state is unknown; empty if it is known."""
 
     def show(self, screen: Screen) -> None:
         """Print it."""
@@ -78,12 +78,12 @@ class GatewayStatus:
         screen.text(Text.assemble(("the gateway", "bold"), what, state))
 
     def json(self) -> dict[str, Any]:
-        """The same for programs."""
+        """The same as JSON."""
         return asdict(self)
 
 
 def gateway_status(address: str, timeout_s: float) -> GatewayStatus:
-    """What the gateway at `address` answers for its health, the one thing that is not gRPC."""
+    """The health of the gateway at `address`, over HTTP."""
     patience_s = min(timeout_s, _LONGEST_S)
     try:
         with closing(http.client.HTTPConnection(address, timeout=patience_s)) as connection:
@@ -96,12 +96,12 @@ def gateway_status(address: str, timeout_s: float) -> GatewayStatus:
 
 @dataclass(frozen=True, slots=True)
 class ControllerStatus:
-    """A controller as it is."""
+    """The state of a controller."""
 
     address: str
     serving: bool = False
     problem: str = ""
-    """Why nothing is known of it; empty if something is."""
+    """Why the state is unknown; empty if it is known."""
     servers: Sequence[pb.Server] = ()
     deployments: Sequence[deployment_pb.Deployment] = ()
     """Without those that are terminated."""
@@ -119,7 +119,7 @@ class ControllerStatus:
             screen.table(listing.instances(self.deployments))
 
     def json(self) -> dict[str, Any]:
-        """The same for programs."""
+        """The same as JSON."""
         return {
             "address": self.address,
             "serving": self.serving,
@@ -130,7 +130,7 @@ class ControllerStatus:
 
 
 def controller_status(address: str, timeout_s: float) -> ControllerStatus:
-    """What the controller at `address` says, or why it says nothing."""
+    """The status of the controller at `address`, or why there is none."""
     with ControllerClient(address, timeout_s=min(timeout_s, _LONGEST_S)) as controller:
         try:
             return ControllerStatus(

@@ -1,4 +1,4 @@
-"""What a model takes and answers, and what it has done, as messages."""
+"""The inputs, outputs and statistics of a model as messages."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from trillium.oip import open_inference_pb2 as pb
 from trillium.oip.model import INPUT, LABEL, PROBABILITIES, VERSION, ServedModel
-from trillium.statistics import Spent, Statistics
+from trillium.server.statistics import Spent, Statistics
 
 _ANY = -1
 """Stands for the number of rows."""
 
 
 def metadata(model: ServedModel) -> pb.ModelMetadataResponse:
-    """The answer to ModelMetadata."""
+    """The response of ModelMetadata."""
     tensor = pb.ModelMetadataResponse.TensorMetadata
     return pb.ModelMetadataResponse(
         name=model.name,

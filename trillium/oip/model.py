@@ -1,4 +1,4 @@
-"""What a server has to be asked for: the port that aggregator and predictor implement."""
+"""What a server has to provide: the port that aggregator and predictor implement."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol
 
 from trillium.rows import Block, Probabilities
 from trillium.rpc.call import Call
-from trillium.statistics import Statistics
+from trillium.server.statistics import Statistics
 
 VERSION = "1"
 """The one version that every model has."""
@@ -20,7 +20,7 @@ LABEL = "label"
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A model that can be asked for the probabilities of its classes."""
+    """A model that returns the probabilities of its classes."""
 
     name: str
     platform: str
@@ -30,7 +30,9 @@ class ServedModel:
     max_rows: int
     """Most rows in one request."""
     names_labels: bool
-    """Whether it answers each row's most probable class, too."""
+    """Whether it returns each row's most probable class, too."""
+    takes_missing: bool = False
+    """Whether a value of a row may be missing, which is NaN."""
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -39,7 +41,7 @@ class ServedModel:
 
 
 class ModelState(Enum):
-    """Whether a model can be asked, in the protocol's words."""
+    """Whether a model can be used, in the protocol's terms."""
 
     READY = "READY"
     UNAVAILABLE = "UNAVAILABLE"
@@ -49,12 +51,12 @@ class ModelState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A model that there is."""
+    """A model of the server, in whatever state."""
 
     name: str
     state: ModelState
     reason: str = ""
-    """Why it cannot be asked; empty if it can."""
+    """Why it cannot be used; empty if it can."""
 
 
 class Models(Protocol):
@@ -69,15 +71,15 @@ class Models(Protocol):
         ...
 
     def is_ready(self, name: str) -> bool:
-        """Whether the model of that name can be asked now; a model that is not known cannot."""
+        """Whether the model of that name can be used now; an unknown model cannot."""
         ...
 
     def listed(self) -> Sequence[Listed]:
-        """Every model that there is, also those that could be loaded."""
+        """Every model of the server, including those that could be loaded."""
         ...
 
     def statistics(self, model: ServedModel) -> Statistics:
-        """What the model has done."""
+        """The statistics of the model."""
         ...
 
     async def score(
@@ -95,5 +97,5 @@ class Models(Protocol):
         ...
 
     async def unload(self, name: str) -> None:
-        """Have the model of that name not loaded; raises Unsupported, ModelNotFound, ModelBusy."""
+        """Unload the model of that name; raises Unsupported, ModelNotFound, ModelBusy."""
         ...

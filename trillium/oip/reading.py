@@ -1,4 +1,4 @@
-"""From a request to checked rows: everything that a request can have wrong, told at once."""
+"""From a request to checked rows: everything that is wrong with a request is reported at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 from trillium.errors import InvalidRequest, ModelNotFound, Violation, quoted
 from trillium.oip import open_inference_pb2 as pb
 from trillium.oip.model import INPUT, LABEL, VERSION, ServedModel
-from trillium.rows import MAX_VIOLATIONS, WIRE_DTYPE, Block, check_finite
+from trillium.rows import WIRE_DTYPE, Block, check_finite
+from trillium.violations import MAX_VIOLATIONS, Violations
 
 Parameters: TypeAlias = Mapping[str, pb.InferParameter]
 
@@ -22,45 +23,46 @@ _CONTENTS = "fp32_contents"
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One output that is wanted."""
+    """One output that was requested."""
 
     name: str
     class_count: int = 0
-    """How many classes to name in the place of the numbers; 0 means the numbers."""
+    """Number of classes to name instead of the numbers; 0 means the numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A request that can be answered."""
+    """A request that passed all checks."""
 
     block: Block
     outputs: tuple[Output, ...]
     raw: bool
-    """Whether the values came raw, and so are answered raw."""
+    """Whether the values came raw, so that the response is raw, too."""
     timeout_s: float | None
 
 
 def check_version(version: str, field: str) -> None:
     """Raises InvalidRequest unless `version` is empty or a whole number from 0."""
     if version and not (version.isascii() and version.isdigit()):
-        text = f"is {quoted(version)}; a whole number is wanted, and {VERSION!r} is what there is"
+        text = f"is {quoted(version)}; expected a whole number; the only version is {VERSION!r}"
         raise InvalidRequest.of(field, text)
 
 
 def check_has_version(model: ServedModel, version: str) -> None:
-    """Raises ModelNotFound unless the model has that version; empty means the one there is."""
+    """Raises ModelNotFound unless the model has that version; empty means the only one."""
     if version and int(version[:20]) != int(VERSION):
-        text = f"model {model.name!r} has no version {version[:20]}; there is version {VERSION}"
+        text = f"model {model.name!r} has no version {version[:20]}; the only version is {VERSION}"
         raise ModelNotFound(text)
 
 
 def read(request: pb.ModelInferRequest, model: ServedModel) -> Question:
-    """What is asked; raises InvalidRequest with everything that is wrong, up to a limit."""
+    """The request, checked; raises InvalidRequest with everything that is wrong, up to a limit."""
     raw = bool(request.raw_input_contents)
-    wrong = [*_wrong_inputs(request, model), *_wrong_outputs(request, model)]
-    wrong += _wrong_parameters(request.parameters)
-    if wrong:
-        raise InvalidRequest(wrong[:MAX_VIOLATIONS])
+    wrong = Violations()
+    wrong.extend(_wrong_inputs(request, model))
+    wrong.extend(_wrong_outputs(request, model))
+    wrong.extend(_wrong_parameters(request.parameters))
+    wrong.raise_any()
     timeout_us = request.parameters["timeout"].int64_param if "timeout" in request.parameters else 0
     return Question(
         block=_block(request, model),
@@ -75,7 +77,7 @@ def _wrong_inputs(request: pb.ModelInferRequest, model: ServedModel) -> Iterator
         yield Violation("inputs", f"is empty; the model takes {INPUT!r}")
     raw_count = len(request.raw_input_contents)
     if raw_count and raw_count != len(request.inputs):
-        text = f"has {raw_count} entries; one for each of {len(request.inputs)} inputs is wanted"
+        text = f"has {raw_count} entries; expected one for each of {len(request.inputs)} inputs"
         yield Violation("raw_input_contents", text)
     for index, tensor in enumerate(request.inputs[:MAX_VIOLATIONS]):
         field = f"inputs[{index}]"
@@ -92,21 +94,21 @@ def _wrong_tensor(
     tensor: pb.ModelInferRequest.InferInputTensor, field: str, model: ServedModel, *, raw: bool
 ) -> Iterator[Violation]:
     if tensor.datatype != DATATYPE:
-        text = f"is {quoted(tensor.datatype)}; {DATATYPE!r} is wanted"
+        text = f"is {quoted(tensor.datatype)}; expected {DATATYPE!r}"
         yield Violation(f"{field}.datatype", text)
     if not _is_shape(tensor.shape, model):
         shown = ", ".join(map(str, tensor.shape[:8])) + (", ..." if len(tensor.shape) > 8 else "")
-        wanted = f"[rows, {model.feature_count}] with 1 to {model.max_rows} rows is wanted"
-        yield Violation(f"{field}.shape", f"is [{shown}]; {wanted}")
+        expected = f"expected [rows, {model.feature_count}] with 1 to {model.max_rows} rows"
+        yield Violation(f"{field}.shape", f"is [{shown}]; {expected}")
     if _SHARED_MEMORY in tensor.parameters:
         yield _no_shared_memory(field)
     given = [each.name for each, _ in tensor.contents.ListFields()]
     if raw and given:
-        text = "is given beside raw_input_contents; give one of the two"
+        text = "cannot be combined with raw_input_contents; give one of the two"
         yield Violation(f"{field}.contents", text)
     for name in given:
         if not raw and name != _CONTENTS:
-            text = f"is given; {DATATYPE} values stand in {_CONTENTS}"
+            text = f"is given; {DATATYPE} values belong in {_CONTENTS}"
             yield Violation(f"{field}.contents.{name}", text)
 
 
@@ -137,20 +139,20 @@ def _wrong_classification(
     if output.name == LABEL:
         yield Violation(field, f"is given; {LABEL!r} holds no numbers to classify")
     elif parameter.WhichOneof("parameter_choice") != "int64_param":
-        yield Violation(field, "is no int64_param; a number of classes from 1 is wanted")
+        yield Violation(field, "is no int64_param; expected a number of classes from 1")
     elif parameter.int64_param < 1:
-        text = f"is {parameter.int64_param}; a number of classes from 1 is wanted"
+        text = f"is {parameter.int64_param}; expected a number of classes from 1"
         yield Violation(field, text)
 
 
 def _no_shared_memory(field: str) -> Violation:
-    text = "is given; there is no shared memory here, send the values"
+    text = "is given; this server has no shared memory: send the values"
     return Violation(f"{field}.parameters.{_SHARED_MEMORY}", text)
 
 
 def _wrong_parameters(parameters: Parameters) -> Iterator[Violation]:
-    wanted = {"timeout": ("int64_param",), "priority": ("int64_param", "uint64_param")}
-    for name, choices in wanted.items():
+    types = {"timeout": ("int64_param",), "priority": ("int64_param", "uint64_param")}
+    for name, choices in types.items():
         if name not in parameters:
             continue
         parameter = parameters[name]
@@ -158,7 +160,7 @@ def _wrong_parameters(parameters: Parameters) -> Iterator[Violation]:
         if choice not in choices:
             yield Violation(f"parameters.{name}", f"is no {' or '.join(choices)}")
         elif parameter.int64_param < 0:
-            text = f"is {parameter.int64_param}; a number from 0 is wanted"
+            text = f"is {parameter.int64_param}; expected a number from 0"
             yield Violation(f"parameters.{name}", text)
 
 
@@ -181,7 +183,7 @@ def _block(request: pb.ModelInferRequest, model: ServedModel) -> Block:
             raise InvalidRequest.of(field, f"has {len(values)} values; {shape} makes {count}")
         data = np.fromiter(values, WIRE_DTYPE, count).tobytes()
     block = Block(row_count, column_count, data)
-    check_finite(block.array(), field)
+    check_finite(block.array(), field, takes_missing=model.takes_missing)
     return block
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from functools import wraps
 from itertools import islice
 from typing import TypeVar
 
@@ -12,14 +13,14 @@ from google.protobuf.message import Message
 
 import trillium
 from trillium.clock import Clock
-from trillium.errors import Draining, InvalidRequest, TrilliumError
+from trillium.errors import InvalidRequest, TrilliumError
 from trillium.oip import describing, reading, writing
 from trillium.oip import open_inference_pb2 as pb
 from trillium.oip.codes import served_codes
 from trillium.oip.model import VERSION, Models, ModelState, ServedModel
-from trillium.oip.stream import answer_in_order
 from trillium.rpc.call import Call
-from trillium.rpc.methods import Method, Service, stream_stream, unary_unary
+from trillium.rpc.methods import Service, service_of
+from trillium.rpc.streams import answer_requests
 
 INFERENCE_SERVICE = "inference.GRPCInferenceService"
 
@@ -33,7 +34,7 @@ Res = TypeVar("Res", bound=Message)
 
 
 class InferenceServicer:
-    """Answers for the models of one server."""
+    """Serves the models of one server."""
 
     def __init__(
         self,
@@ -44,8 +45,8 @@ class InferenceServicer:
         is_ready: Callable[[], bool],
         clock: Clock,
     ) -> None:
-        """`extensions` are what the server has of the protocol's; `is_ready` says whether all that
-        it has to serve can be asked."""
+        """`extensions` are the extensions of the protocol that the server supports; `is_ready`
+        returns whether everything that it has to serve can be used."""
         self._models = models
         self._server_name = server_name
         self._extensions = extensions
@@ -55,34 +56,24 @@ class InferenceServicer:
         """Set when the server is about to stop: no model is ready then, and streams end."""
 
     def service(self) -> Service:
-        """The gRPC service that answers for this."""
-        return Service(
-            INFERENCE_SERVICE,
-            (
-                self._unary("ServerLive", pb.ServerLiveRequest, self._server_live),
-                self._unary("ServerReady", pb.ServerReadyRequest, self._server_ready),
-                self._unary("ModelReady", pb.ModelReadyRequest, self._model_ready),
-                self._unary("ServerMetadata", pb.ServerMetadataRequest, self._server_metadata),
-                self._unary("ModelMetadata", pb.ModelMetadataRequest, self._model_metadata),
-                unary_unary("ModelInfer", pb.ModelInferRequest, self._model_infer),
-                stream_stream("ModelStreamInfer", pb.ModelInferRequest, self._model_stream_infer),
-                self._unary("ModelConfig", pb.ModelConfigRequest, self._model_config),
-                self._unary("ModelStatistics", pb.ModelStatisticsRequest, self._model_statistics),
-                self._unary("RepositoryIndex", pb.RepositoryIndexRequest, self._repository_index),
-                unary_unary("RepositoryModelLoad", pb.RepositoryModelLoadRequest, self._load),
-                unary_unary("RepositoryModelUnload", pb.RepositoryModelUnloadRequest, self._unload),
-            ),
+        """The gRPC service of these methods."""
+        return service_of(
+            pb.DESCRIPTOR.services_by_name["GRPCInferenceService"],
+            {
+                "ServerLive": _known(self._server_live),
+                "ServerReady": _known(self._server_ready),
+                "ModelReady": _known(self._model_ready),
+                "ServerMetadata": _known(self._server_metadata),
+                "ModelMetadata": _known(self._model_metadata),
+                "ModelInfer": self._model_infer,
+                "ModelStreamInfer": self._model_stream_infer,
+                "ModelConfig": _known(self._model_config),
+                "ModelStatistics": _known(self._model_statistics),
+                "RepositoryIndex": _known(self._repository_index),
+                "RepositoryModelLoad": self._load,
+                "RepositoryModelUnload": self._unload,
+            },
         )
-
-    @staticmethod
-    def _unary(name: str, request_type: type[Req], tell: Callable[[Req], Message]) -> Method:
-        """An RPC that tells what is known, without waiting for anything."""
-
-        async def handle(request: Req, call: Call) -> Message:
-            with served_codes():
-                return tell(request)
-
-        return unary_unary(name, request_type, handle)
 
     def _server_live(self, request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
@@ -165,13 +156,10 @@ class InferenceServicer:
                 )
             return pb.ModelStreamInferResponse(infer_response=response)
 
-        async with aclosing(answer_in_order(requests, answer, self.draining)) as answers:
+        answers = answer_requests(requests, answer, self.draining, in_order=True)
+        async with aclosing(answers):
             async for response in answers:
                 yield response
-        if self.draining.is_set():
-            raise Draining(
-                "the server stops; what was taken has been answered, send the rest again"
-            )
 
     async def _load(
         self, request: pb.RepositoryModelLoadRequest, call: Call
@@ -179,7 +167,7 @@ class InferenceServicer:
         name = _name(request)
         if request.parameters:
             given = ", ".join(sorted(islice(request.parameters, 8)))
-            text = f"holds {given[:200]!a}; nothing is taken, an artifact describes itself"
+            text = f"holds {given[:200]!a}; expected none: an artifact describes itself"
             raise InvalidRequest.of("parameters", text)
         await self._models.load(name)
         return pb.RepositoryModelLoadResponse(model_name=name, is_loaded=True)
@@ -199,8 +187,19 @@ class InferenceServicer:
 
 
 def _name(request: pb.RepositoryModelLoadRequest | pb.RepositoryModelUnloadRequest) -> str:
-    """The model's name; KServe's client has it in the field of the repository's."""
+    """The model's name, which KServe's client sends in the field for the repository's."""
     name = request.model_name or request.repository_name
     if not name:
-        raise InvalidRequest.of("model_name", "is empty; the name of a model is wanted")
+        raise InvalidRequest.of("model_name", "is empty; expected the name of a model")
     return name
+
+
+def _known(tell: Callable[[Req], Res]) -> Callable[[Req, Call], Awaitable[Res]]:
+    """A handler that returns what is known, without waiting for anything."""
+
+    @wraps(tell)
+    async def handle(request: Req, call: Call) -> Res:
+        with served_codes():
+            return tell(request)
+
+    return handle

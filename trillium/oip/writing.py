@@ -1,4 +1,4 @@
-"""From probabilities to the outputs that a request wants."""
+"""From probabilities to the outputs that were requested."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LENGTH = struct.Struct("<I")
 def answer(
     request_id: str, model: ServedModel, question: Question, probabilities: Probabilities
 ) -> pb.ModelInferResponse:
-    """The answer to `question`, of [n, classes] `probabilities`."""
+    """The response to `question` with `probabilities` [n, classes]."""
     response = pb.ModelInferResponse(model_name=model.name, model_version=VERSION, id=request_id)
     for output in question.outputs:
         row_count = len(probabilities)

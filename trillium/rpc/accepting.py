@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 ACCEPTS = 64
 """Calls of one method that are requested at once. With 64 callers, 8 to 64 do equally well; with
 256, batches have 100 requests if 64 are, and 60 if 16 are."""
+RESERVED_PATHS, RESERVED_CALLS = ("/grpc.health.v1.Health/",), 64
+"""Room beyond the limit of calls for whoever asks whether a server still serves."""
 PAUSE_S = 1.0
 """How long a method is not accepted by a task that has failed."""
 _END_S = 1.0
@@ -85,7 +87,7 @@ def _warn_of(missing: tuple[str, ...]) -> None:
     )
 
 
-class Server(Protocol):
+class AcceptingServer(Protocol):
     """What a front uses of a grpc.aio server."""
 
     def add_insecure_port(self, address: str) -> int:
@@ -105,7 +107,7 @@ def new_server(
     services: Mapping[str, Mapping[str, Any]],
     options: Sequence[tuple[str, int]],
     max_concurrent_calls: int,
-) -> Server:
+) -> AcceptingServer:
     """A server of these grpc method handlers, by the full name of the service and the method's.
 
     Calls beyond `max_concurrent_calls` are answered with RESOURCE_EXHAUSTED.
@@ -191,7 +193,7 @@ class _Core(_Stock):  # type: ignore[misc]
     _resolvers: Mapping[str, _Resolver] | None = None
 
     def prepare(self, handlers: Mapping[str, Any], max_concurrent_calls: int) -> None:
-        """Say what is served, by path, before `start`."""
+        """Set what is served, by path; called before `start`."""
         self._resolvers = {path: _Resolver(handler) for path, handler in handlers.items()}
         self._max_concurrent_calls = max_concurrent_calls
         self._accepts: Counter[str] = Counter()
@@ -238,7 +240,8 @@ class _Core(_Stock):  # type: ignore[misc]
         """Start the task that grpcio would start for a call: its handler, or RESOURCE_EXHAUSTED."""
         assert self._resolvers is not None
         loop = asyncio.get_running_loop()
-        is_full = len(self._calls) >= self._max_concurrent_calls
+        room = RESERVED_CALLS if path.startswith(RESERVED_PATHS) else 0
+        is_full = len(self._calls) >= self._max_concurrent_calls + room
         handling = _cygrpc._handle_rpc(path, self._resolvers[path], (), state, loop, is_full)
         task = loop.create_task(_cygrpc._schedule_rpc_coro(handling, state, loop, path))
         tasks = self._refusals if is_full else self._calls

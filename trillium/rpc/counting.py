@@ -25,7 +25,7 @@ def has_more_entries(raw: bytes, kind: Descriptor, most: int) -> bool:
 
     An entry is a field that is set, or one element of a repeated one; numbers that are packed are
     one entry, and so is a message that holds nothing but numbers. Ends at entry `most` + 1, and
-    says no where the parser will find that this is no message.
+    is False for what the parser will not take for a message.
     """
     levels = [(0, len(raw), _inner(kind))]
     try:

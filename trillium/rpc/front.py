@@ -1,7 +1,6 @@
-"""Where servers are made: a front carries bytes between callers and endpoints.
+"""Where servers are made: the front carries bytes between callers and endpoints.
 
-`AioFront` is the default, `trillium.rpc.h2corn_front` has a faster one that must be asked for. TLS
-and authentication belong into fronts and into `trillium.rpc.channels`, and nowhere else.
+TLS and authentication belong here and into `trillium.rpc.channels`, and nowhere else.
 """
 
 from __future__ import annotations
@@ -12,68 +11,30 @@ import math
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import grpc
 
 from trillium.rpc.accepting import new_server
 from trillium.rpc.call import Call, CallFailed, open_call
-from trillium.rpc.listening import AddressInUse
-from trillium.rpc.methods import Endpoints, Kind, Limits, Method, Service
+from trillium.rpc.methods import Endpoints, Limits, MethodKind, RpcMethod, Service
 from trillium.rpc.reflection import reflection_service
 from trillium.rpc.status import DETAILS_KEY
 
 log = logging.getLogger(__name__)
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
+HANDSHAKE_MS = 10_000
 _NO_DEADLINE_S = 1e8
-"""grpc tells of calls without a deadline as if they had years."""
+"""grpc reports a call without a deadline as one that has years left."""
 
 
-class Front(Protocol):
-    """A server's way to its callers."""
-
-    async def start(self) -> None:
-        """Listen. Raises AddressInUse."""
-        ...
-
-    async def stop(self, grace_s: float) -> None:
-        """Take no new calls, give those in flight `grace_s` seconds, then cancel them."""
-        ...
-
-    @property
-    def addresses(self) -> Sequence[str]:
-        """Where it listens, with the ports that were really taken."""
-        ...
-
-    @property
-    def in_flight(self) -> int:
-        """Calls that handlers are working on."""
-        ...
+class AddressInUse(Exception):
+    """Another program listens there, or the address is none of this machine's."""
 
 
-def front_on(
-    server: str,
-    services: Sequence[Service],
-    listen: Sequence[str],
-    limits: Limits,
-    *,
-    shares_port: bool = False,
-    drain_s: float = 10.0,
-) -> Front:
-    """A front on the server of that name: `grpc` or `h2corn`, which is a package of its own.
-
-    `drain_s` is the longest grace that its `stop` will be given.
-    """
-    if server == "h2corn":
-        from trillium.rpc.h2corn_front import H2cornFront
-
-        return H2cornFront(services, listen, limits, shares_port=shares_port, drain_s=drain_s)
-    return AioFront(services, listen, limits, shares_port=shares_port)
-
-
-class AioFront:
-    """A front on grpc.aio's server. Speaks plaintext."""
+class Front:
+    """A server on grpc.aio's. Speaks plaintext."""
 
     def __init__(
         self,
@@ -132,11 +93,11 @@ class AioFront:
         except TimeoutError:
             log.warning("stopped with calls in flight", extra={"count": self.in_flight})
 
-    def _handler(self, service: Service, method: Method) -> Any:
+    def _handler(self, service: Service, method: RpcMethod) -> Any:
         path = f"/{service.name}/{method.name}"
         endpoint = self._endpoints.of(method)
         match method.kind:
-            case Kind.UNARY_UNARY | Kind.STREAM_UNARY:
+            case MethodKind.UNARY_UNARY | MethodKind.STREAM_UNARY:
 
                 async def single(request: Any, context: Any) -> bytes:
                     try:
@@ -147,7 +108,7 @@ class AioFront:
 
                 make = (
                     grpc.unary_unary_rpc_method_handler
-                    if method.kind is Kind.UNARY_UNARY
+                    if method.kind is MethodKind.UNARY_UNARY
                     else grpc.stream_unary_rpc_method_handler
                 )
                 return make(single)
@@ -163,7 +124,7 @@ class AioFront:
 
                 make = (
                     grpc.unary_stream_rpc_method_handler
-                    if method.kind is Kind.UNARY_STREAM
+                    if method.kind is MethodKind.UNARY_STREAM
                     else grpc.stream_stream_rpc_method_handler
                 )
                 return make(several)
@@ -171,10 +132,14 @@ class AioFront:
 
 def _server_options(limits: Limits, shares_port: bool) -> list[tuple[str, int]]:
     return [
-        ("grpc.max_receive_message_length", limits.max_message_bytes * limits.HARD_FACTOR),
+        ("grpc.max_receive_message_length", int(limits.max_message_bytes * limits.HARD_FACTOR)),
         ("grpc.max_send_message_length", -1),
+        # What one connection asks for beyond this waits at the caller's: it locks nobody else out.
+        ("grpc.max_concurrent_streams", limits.max_calls_of_connection),
         # Two servers on one port share its calls: nothing that should happen in silence.
         ("grpc.so_reuseport", int(shares_port)),
+        # A connection that does not even begin to speak HTTP/2; the default is 120 seconds.
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
         # Our channels ping every two seconds (see channels.py); that is no attack.
         ("grpc.http2.min_ping_interval_without_data_ms", 1000),
         ("grpc.keepalive_permit_without_calls", 1),

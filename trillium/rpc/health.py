@@ -1,8 +1,8 @@
 """`grpc.health.v1.Health`, true at every moment.
 
 grpcio-health-checking's own asyncio servicer is not used: when one of two watchers of a service
-leaves, the other one is never told of a change again, and a watcher that does not read holds up
-whoever sets a status. Its messages are.
+leaves, the other one gets no further change, and a watcher that does not read blocks whoever sets
+a status. Its messages are used.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2
 
 from trillium.errors import Code, RemoteError
 from trillium.rpc.call import Call
-from trillium.rpc.methods import Service, unary_stream, unary_unary
+from trillium.rpc.methods import Service, service_of
 from trillium.waking import Bell
 
 SERVICE_NAME = "grpc.health.v1.Health"
@@ -25,9 +25,10 @@ class Health:
     """The serving status of a server ("") and of each of its services."""
 
     def __init__(self, services: Sequence[str]) -> None:
-        """Everything but this service is NOT_SERVING until `set_serving` says otherwise."""
-        self._status = dict.fromkeys(("", *services), _Response.NOT_SERVING)
-        self._status[SERVICE_NAME] = _Response.SERVING
+        """Everything but this service is NOT_SERVING until `set_serving` changes it."""
+        self._ready = dict.fromkeys(("", *services), False)
+        self._ready[SERVICE_NAME] = True
+        self._failing: set[str] = set()
         self._changed = Bell()
         self._ended = False
 
@@ -38,40 +39,39 @@ class Health:
         """
         if self._ended:
             return
-        status = _Response.SERVING if serving else _Response.NOT_SERVING
-        before = dict(self._status)
-        self._status.update(dict.fromkeys(services or tuple(self._status), status))
-        if self._status != before:
+        before = dict(self._ready)
+        self._ready.update(dict.fromkeys(services or tuple(self._ready), serving))
+        if self._ready != before:
             self._changed.ring()
+
+    def report(self, task: str, failing: bool) -> None:
+        """A background task keeps failing, or has recovered: meanwhile nothing is SERVING."""
+        (self._failing.add if failing else self._failing.discard)(task)
+        self._changed.ring()
 
     def is_serving(self, service: str = "") -> bool:
         """Whether that service is SERVING; KeyError for one that this server does not have."""
-        return bool(self._status[service] == _Response.SERVING)
+        return self._ready[service] and (not self._failing or service == SERVICE_NAME)
 
     def end(self) -> None:
-        """NOT_SERVING from now on and for good; watchers are told and then let go."""
+        """NOT_SERVING from now on and for good; watchers get that, and their streams end."""
         self.set_serving(False)
         self._ended = True
         self._changed.ring()
 
     def service(self) -> Service:
         """The gRPC service that answers for this."""
-        return Service(
-            SERVICE_NAME,
-            (
-                unary_unary("Check", health_pb2.HealthCheckRequest, self._check),
-                unary_stream("Watch", health_pb2.HealthCheckRequest, self._watch),
-            ),
-        )
+        health = health_pb2.DESCRIPTOR.services_by_name["Health"]
+        return service_of(health, {"Check": self._check, "Watch": self._watch}, foreign=True)
 
     async def _check(
         self, request: health_pb2.HealthCheckRequest, call: Call
     ) -> health_pb2.HealthCheckResponse:
-        if request.service not in self._status:
-            known = ", ".join(name for name in self._status if name)
+        if request.service not in self._ready:
+            known = ", ".join(name for name in self._ready if name)
             text = f"no service {request.service!r} here; there are {known}"
             raise RemoteError(Code.NOT_FOUND, "UNKNOWN_SERVICE", text)
-        return _Response(status=self._status[request.service])
+        return _Response(status=self._status(request.service))
 
     async def _watch(
         self, request: health_pb2.HealthCheckRequest, call: Call
@@ -79,7 +79,7 @@ class Health:
         last = None
         while True:
             changed = self._changed.next()
-            status = self._status.get(request.service, _Response.SERVICE_UNKNOWN)
+            status = self._status(request.service)
             if status != last:
                 last = status
                 yield _Response(status=status)
@@ -87,3 +87,8 @@ class Health:
             if self._ended:
                 return
             await changed.wait()
+
+    def _status(self, service: str) -> health_pb2.HealthCheckResponse.ServingStatus.ValueType:
+        if service not in self._ready:
+            return _Response.SERVICE_UNKNOWN
+        return _Response.SERVING if self.is_serving(service) else _Response.NOT_SERVING

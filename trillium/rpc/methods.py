@@ -14,14 +14,24 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
+from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
 
 from trillium.errors import (
     DeadlineExceeded,
@@ -30,14 +40,14 @@ from trillium.errors import (
     MalformedMessage,
     TrilliumError,
 )
-from trillium.logs import REQUEST_ID
+from trillium.rpc.budget import Budget, StreamShare
 from trillium.rpc.call import Call, CallFailed
 from trillium.rpc.counting import has_more_entries
 from trillium.rpc.status import to_status
+from trillium.server.logs import REQUEST_ID
 
-Req = TypeVar("Req", bound=Message)
-Res = TypeVar("Res", bound=Message)
-
+Handler: TypeAlias = Callable[[Any, Call], Any]
+"""Of messages: awaitable, or an asynchronous generator if the RPC streams its responses."""
 UnaryUnary: TypeAlias = Callable[[bytes, Call], Awaitable[bytes]]
 UnaryStream: TypeAlias = Callable[[bytes, Call], AsyncGenerator[bytes]]
 StreamUnary: TypeAlias = Callable[[AsyncIterator[bytes], Call], Awaitable[bytes]]
@@ -49,7 +59,7 @@ COUNTED_BYTES = 2**20
 """Smaller messages are parsed at once: what they hold is counted in no time afterwards."""
 
 
-class Kind(Enum):
+class MethodKind(Enum):
     """Which side of a method streams: (requests, responses)."""
 
     UNARY_UNARY = (False, False)
@@ -59,13 +69,13 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
+class RpcMethod:
     """One RPC of a service, its handler speaking messages."""
 
     name: str
-    kind: Kind
+    kind: MethodKind
     request_type: type[Message]
-    handler: Callable[[Any, Call], Any]
+    handler: Handler
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,7 @@ class Service:
     """A gRPC service: its full name and its methods."""
 
     name: str
-    methods: Sequence[Method]
+    methods: Sequence[RpcMethod]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,46 +93,44 @@ class Limits:
     max_message_bytes: int = 16 * 1024 * 1024
     """A larger request message is answered with INVALID_ARGUMENT and its size. From
     `HARD_FACTOR` times this on, the transport refuses it unread with RESOURCE_EXHAUSTED."""
+    max_bytes_in_flight: int = 128 * 1024 * 1024
+    """Bytes of requests that are served at once. Further calls are answered with
+    RESOURCE_EXHAUSTED, and further messages of streams wait."""
     max_concurrent_calls: int = 4096
     """Further calls are answered with RESOURCE_EXHAUSTED."""
+    max_calls_of_connection: int = 1024
+    """What one connection asks for at once; further calls of it wait at the caller's."""
     max_entries: int = 2**17
     """A request message above `COUNTED_BYTES` with more entries, as `trillium.rpc.counting` counts
     them, is answered with INVALID_ARGUMENT before it is parsed. Twice the most rows of a request.
     """
 
-    HARD_FACTOR = 4
+    HARD_FACTOR = 1.25
 
 
-def unary_unary(
-    name: str, request_type: type[Req], handler: Callable[[Req, Call], Awaitable[Message]]
-) -> Method:
-    """An RPC with one request and one response."""
-    return Method(name, Kind.UNARY_UNARY, request_type, handler)
+def service_of(
+    descriptor: ServiceDescriptor, handlers: Mapping[str, Handler], *, foreign: bool = False
+) -> Service:
+    """The service that `descriptor` describes; `handlers` has one for each of its RPCs.
 
-
-def unary_stream(
-    name: str, request_type: type[Req], handler: Callable[[Req, Call], AsyncGenerator[Message]]
-) -> Method:
-    """An RPC with one request and a stream of responses."""
-    return Method(name, Kind.UNARY_STREAM, request_type, handler)
-
-
-def stream_unary(
-    name: str,
-    request_type: type[Req],
-    handler: Callable[[AsyncIterator[Req], Call], Awaitable[Message]],
-) -> Method:
-    """An RPC with a stream of requests and one response."""
-    return Method(name, Kind.STREAM_UNARY, request_type, handler)
-
-
-def stream_stream(
-    name: str,
-    request_type: type[Req],
-    handler: Callable[[AsyncIterator[Req], Call], AsyncGenerator[Message]],
-) -> Method:
-    """An RPC with a stream of requests and a stream of responses."""
-    return Method(name, Kind.STREAM_STREAM, request_type, handler)
+    What a handler takes and returns follows from the RPC: a message, or an asynchronous iterator
+    of them. Raises ValueError for a handler without an RPC, and for an RPC without a handler unless
+    the service is `foreign`: a later version of its package may describe more, which is
+    UNIMPLEMENTED here.
+    """
+    rpcs = {rpc.name: rpc for rpc in descriptor.methods if rpc.name in handlers or not foreign}
+    if unmatched := sorted(rpcs.keys() ^ handlers.keys()):
+        raise ValueError(f"{descriptor.full_name}: {', '.join(unmatched)}")
+    methods = [
+        RpcMethod(
+            name,
+            MethodKind((rpc.client_streaming, rpc.server_streaming)),
+            GetMessageClass(rpc.input_type),
+            handlers[name],
+        )
+        for name, rpc in rpcs.items()
+    ]
+    return Service(descriptor.full_name, methods)
 
 
 class Endpoints:
@@ -130,6 +138,7 @@ class Endpoints:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._budget = Budget(limits.max_bytes_in_flight)
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -143,58 +152,65 @@ class Endpoints:
         """Wait until no handler is working."""
         await self._idle.wait()
 
-    def of(self, method: Method) -> Any:
+    def of(self, method: RpcMethod) -> Any:
         """The endpoint of `method`: UnaryUnary, UnaryStream, StreamUnary or StreamStream."""
         wrap = {
-            Kind.UNARY_UNARY: self._unary_unary,
-            Kind.UNARY_STREAM: self._unary_stream,
-            Kind.STREAM_UNARY: self._stream_unary,
-            Kind.STREAM_STREAM: self._stream_stream,
+            MethodKind.UNARY_UNARY: self._unary_unary,
+            MethodKind.UNARY_STREAM: self._unary_stream,
+            MethodKind.STREAM_UNARY: self._stream_unary,
+            MethodKind.STREAM_STREAM: self._stream_stream,
         }
         return wrap[method.kind](method)
 
-    def _unary_unary(self, method: Method) -> UnaryUnary:
+    def _unary_unary(self, method: RpcMethod) -> UnaryUnary:
         async def endpoint(raw: bytes, call: Call) -> bytes:
-            with self._guarded(call):
+            with self._guarded(call), self._held(len(raw)):
                 request = self._parse(method, raw)
                 response: Message = await method.handler(request, call)
                 return response.SerializeToString()
 
         return endpoint
 
-    def _unary_stream(self, method: Method) -> UnaryStream:
+    def _unary_stream(self, method: RpcMethod) -> UnaryStream:
         async def endpoint(raw: bytes, call: Call) -> AsyncGenerator[bytes]:
-            with self._guarded(call):
+            with self._guarded(call), self._held(len(raw)):
                 async with aclosing(method.handler(self._parse(method, raw), call)) as responses:
                     async for response in responses:
                         yield response.SerializeToString()
 
         return endpoint
 
-    def _stream_unary(self, method: Method) -> StreamUnary:
+    def _stream_unary(self, method: RpcMethod) -> StreamUnary:
         async def endpoint(raws: AsyncIterator[bytes], call: Call) -> bytes:
-            with self._guarded(call):
-                response: Message = await method.handler(self._parse_all(method, raws), call)
+            with self._guarded(call), closing(StreamShare(self._budget)) as share:
+                requests = self._parse_all(method, raws, share, keeps=False)
+                response: Message = await method.handler(requests, call)
                 return response.SerializeToString()
 
         return endpoint
 
-    def _stream_stream(self, method: Method) -> StreamStream:
+    def _stream_stream(self, method: RpcMethod) -> StreamStream:
         async def endpoint(raws: AsyncIterator[bytes], call: Call) -> AsyncGenerator[bytes]:
-            with self._guarded(call):
-                requests = self._parse_all(method, raws)
+            with self._guarded(call), closing(StreamShare(self._budget)) as share:
+                requests = self._parse_all(method, raws, share, keeps=True)
                 async with aclosing(method.handler(requests, call)) as responses:
                     async for response in responses:
                         yield response.SerializeToString()
+                        share.give_back_oldest()
 
         return endpoint
 
     async def _parse_all(
-        self, method: Method, raws: AsyncIterator[bytes]
+        self, method: RpcMethod, raws: AsyncIterator[bytes], share: StreamShare, *, keeps: bool
     ) -> AsyncIterator[Message]:
+        """The messages of a stream. One that the handler `keeps` is held until its response;
+        otherwise it is done with it when it asks for the next one."""
         source = aiter(raws)
         try:
             async for raw in source:
+                if not keeps:
+                    share.give_back_oldest()
+                await share.take(len(raw))
                 message = self._parse(method, raw)
                 # Neither is to be kept until the next one comes.
                 del raw
@@ -205,7 +221,7 @@ class Endpoints:
             if isinstance(source, AsyncGenerator):
                 await source.aclose()
 
-    def _parse(self, method: Method, raw: bytes) -> Message:
+    def _parse(self, method: RpcMethod, raw: bytes) -> Message:
         limits, kind = self._limits, method.request_type
         most = limits.max_message_bytes
         if len(raw) > most:
@@ -219,6 +235,15 @@ class Endpoints:
         except DecodeError as error:
             name = kind.DESCRIPTOR.full_name
             raise MalformedMessage(f"the request is not a {name} message") from error
+
+    @contextmanager
+    def _held(self, size: int) -> Iterator[None]:
+        """Count the bytes of a request while it is served. Raises Overloaded."""
+        self._budget.take(size)
+        try:
+            yield
+        finally:
+            self._budget.give_back(size)
 
     @contextmanager
     def _guarded(self, call: Call) -> Iterator[None]:

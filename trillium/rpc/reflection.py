@@ -16,7 +16,7 @@ from google.protobuf import descriptor_pool
 from grpc_reflection.v1alpha import reflection_pb2
 
 from trillium.rpc.call import Call
-from trillium.rpc.methods import Service, stream_stream
+from trillium.rpc.methods import Service, service_of
 
 if TYPE_CHECKING:
     from google.protobuf import descriptor_pb2
@@ -46,8 +46,8 @@ def reflection_service(services: Sequence[Service]) -> Service:
         found: AsyncGenerator[Any] = servicer().ServerReflectionInfo(requests, None)
         return found
 
-    ask = stream_stream("ServerReflectionInfo", reflection_pb2.ServerReflectionRequest, answers)
-    return Service(SERVICE_NAME, (ask,))
+    reflection = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+    return service_of(reflection, {"ServerReflectionInfo": answers}, foreign=True)
 
 
 @cache

@@ -20,7 +20,7 @@ MAX_MESSAGE_BYTES = 1000
 once with every byte that is not ASCII written as three."""
 
 MOST_FAILURES = 16
-"""So many failures are told in full: trailers of more than 8 KiB are lost on the way."""
+"""At most this many failures are sent: trailers of more than 8 KiB are lost on the way."""
 
 _PHASES = {
     errors.Phase.CONNECT: aggregator_pb2.FAILURE_PHASE_CONNECT,
@@ -38,7 +38,7 @@ def duration(seconds: float) -> duration_pb2.Duration:
 
 
 def missing_class(failure: errors.ClassFailure) -> aggregator_pb2.MissingClass:
-    """A failure as the message that tells of it."""
+    """A failure as a message."""
     return aggregator_pb2.MissingClass(
         class_label=failure.class_label,
         address=failure.address,
@@ -46,11 +46,12 @@ def missing_class(failure: errors.ClassFailure) -> aggregator_pb2.MissingClass:
         message=failure.message,
         elapsed=duration(failure.elapsed_s),
         timed_out=failure.timed_out,
+        rejected=failure.rejected,
     )
 
 
 def class_failure(missing: aggregator_pb2.MissingClass) -> errors.ClassFailure:
-    """The failure that a message tells of."""
+    """The failure in a message."""
     return errors.ClassFailure(
         class_label=missing.class_label,
         address=missing.address,
@@ -58,6 +59,7 @@ def class_failure(missing: aggregator_pb2.MissingClass) -> errors.ClassFailure:
         message=missing.message,
         elapsed_s=missing.elapsed.ToNanoseconds() / 1e9,
         timed_out=missing.timed_out,
+        rejected=missing.rejected,
     )
 
 

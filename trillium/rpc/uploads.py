@@ -1,7 +1,7 @@
-"""Uploads: a header that says what comes, then the content in chunks, checked against it.
+"""Uploads: a header that describes the content, then the content in chunks, checked against it.
 
-The messages of such a stream have a oneof `part` of `header` and `chunk`. Every header says the
-name, the size and the SHA-256 of what comes; what else it says is its service's own business.
+The messages of such a stream have a oneof `part` of `header` and `chunk`. Every header has
+the name, the size and the SHA-256 of the content; its other fields are up to the service.
 A service has one `Room` for all uploads that it works on at once.
 """
 
@@ -22,7 +22,7 @@ MAX_CHUNK_BYTES = 4 * 1024 * 1024
 SILENCE_S = 60.0
 """The next message of an upload comes within this time, or the upload is over."""
 WAIT_S = 30.0
-"""So long an upload waits for room: longer than most take, and shorter than callers wait."""
+"""Maximum time an upload waits for room: longer than most take, shorter than callers wait."""
 _RETRY_AFTER_S = 5.0
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}\Z")
@@ -30,7 +30,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
 class Header(Protocol):
-    """What every header says."""
+    """What every header has."""
 
     @property
     def name(self) -> str: ...
@@ -45,7 +45,7 @@ class Header(Protocol):
 H_co = TypeVar("H_co", bound=Header, covariant=True)
 
 
-class Part(Protocol[H_co]):
+class UploadPart(Protocol[H_co]):
     """One message of an upload."""
 
     @property
@@ -102,7 +102,7 @@ class Room:
             self._freed.ring()
 
 
-async def opening(parts: AsyncIterator[Part[H_co]]) -> tuple[H_co, bytes | None]:
+async def opening(parts: AsyncIterator[UploadPart[H_co]]) -> tuple[H_co, bytes | None]:
     """The header, not checked yet, and the first chunk; None if no chunk follows.
 
     Raises InvalidRequest for parts out of place, and DeadlineExceeded as `assembled` does.
@@ -118,7 +118,7 @@ def wrong_fields(header: Header, max_bytes: int, *, chunked: bool = True) -> lis
     """What is wrong with name, digest and size; the last two must be there only if `chunked`."""
     wrong = wrong_name(header.name)
     if (header.sha256 or chunked) and not _DIGEST.match(header.sha256):
-        text = f"is {header.sha256[:70]!r}; 64 lower-case hexadecimal digits are wanted"
+        text = f"is {header.sha256[:70]!r}; expected 64 lower-case hexadecimal digits"
         wrong.append(Violation("header.sha256", text))
     if chunked and not 1 <= header.size_bytes <= max_bytes:
         text = f"is {header.size_bytes}; 1 to {max_bytes} bytes allowed"
@@ -127,7 +127,7 @@ def wrong_fields(header: Header, max_bytes: int, *, chunked: bool = True) -> lis
 
 
 async def assembled(
-    first: bytes, parts: AsyncIterator[Part[Header]], size: int
+    first: bytes, parts: AsyncIterator[UploadPart[Header]], size: int
 ) -> tuple[bytes, str]:
     """All chunks as one, and their SHA-256; takes no more than a chunk beyond `size`.
 
@@ -157,7 +157,7 @@ def check_digest(what: str, digest: str, announced: str) -> None:
         raise DigestMismatch(f"{what} has SHA-256 {digest}; {announced} announced")
 
 
-async def _next(parts: AsyncIterator[Part[H_co]]) -> Part[H_co] | None:
+async def _next(parts: AsyncIterator[UploadPart[H_co]]) -> UploadPart[H_co] | None:
     try:
         async with asyncio.timeout(SILENCE_S):
             return await anext(parts, None)
@@ -165,7 +165,7 @@ async def _next(parts: AsyncIterator[Part[H_co]]) -> Part[H_co] | None:
         raise DeadlineExceeded(f"the upload did not go on for {SILENCE_S:g} s") from None
 
 
-def _chunk(part: Part[Header]) -> bytes:
+def _chunk(part: UploadPart[Header]) -> bytes:
     kind = part.WhichOneof("part")
     if kind == "header":
         raise InvalidRequest.of("header", "comes twice; only chunks may follow the first message")

@@ -31,11 +31,10 @@ from trillium.training.errors import (
     TableRefused,
     TrainingRefused,
 )
-from trillium.training.methods import Method
+from trillium.training.methods import Method, Recipe
 from trillium.training.names import artifact_paths, check_ensemble
 from trillium.training.packages import check_packages
-from trillium.training.reading import read_table
-from trillium.training.table import Table, from_matrix
+from trillium.training.table import Table, from_matrix, read_table
 from trillium.training.trained import Progress, Trained, TrainedModel
 
 # Importing ONNX Runtime, which `train` does, would begin to send telemetry otherwise.
@@ -68,7 +67,10 @@ def train(
     output: str | PathLike[str],
     feature_names: Sequence[str] = (),
     method: Method | str = Method.CURVED,
+    class_weight: str = "",
+    calibrate: bool = False,
     accuracy_floor: float = 0.0,
+    report: str | PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Trained:
     """Train one binary model for each class, and publish them together.
@@ -77,14 +79,19 @@ def train(
     accuracies. Two calls with the same table and package versions write the same bytes.
 
     Args:
-        features: finite numbers, [n, k], as an array or what numpy makes one of.
+        features: finite numbers, [n, k], as an array or what numpy makes one of; they may be
+            missing (NaN) with the method "trees".
         labels: each row's class, a text or a whole number, [n]; 4 rows or more of each.
         ensemble: its name: letters, digits, ".", "_" and "-", at most 64.
         output: folder for `<ensemble>-<class>.onnx`; made if missing.
         feature_names: one for each feature; feature_0, feature_1, … if not given.
-        method: "curved" is a small neural network, "linear" a logistic regression.
+        method: "curved" is a small neural network, "linear" a logistic regression, "trees" gradient
+            boosting, which takes missing values.
+        class_weight: "balanced" has the rows of a class weigh as much together as all others.
+        calibrate: correct the probabilities by rows that the models were not fitted on.
         accuracy_floor: lowest combined held-out accuracy, 0 to 1, that may be published.
-        progress: told the classes that are trained and those that there are.
+        report: HTML file to write with the figures and plots of the held-out rows.
+        progress: called with the count of trained classes and the count of all.
 
     Raises:
         TableRefused: the table cannot be trained on.
@@ -95,11 +102,14 @@ def train(
             or new.
     """
     return train_table(
-        from_matrix(features, labels, feature_names),
+        from_matrix(features, labels, feature_names, takes_missing=Method(method).takes_missing),
         ensemble=ensemble,
         output=output,
         method=method,
+        class_weight=class_weight,
+        calibrate=calibrate,
         accuracy_floor=accuracy_floor,
+        report=report,
         progress=progress,
     )
 
@@ -110,12 +120,17 @@ def train_table(
     ensemble: str,
     output: str | PathLike[str],
     method: Method | str = Method.CURVED,
+    class_weight: str = "",
+    calibrate: bool = False,
     accuracy_floor: float = 0.0,
+    report: str | PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Trained:
     """As `train`, for a table that has been checked already."""
     check_ensemble(ensemble)
-    chosen = Method(method)
+    if class_weight not in ("", "balanced"):
+        raise ValueError(f"class_weight is {class_weight!r}; expected 'balanced' or nothing")
+    recipe = Recipe(Method(method), balanced=bool(class_weight), calibrated=calibrate)
     check_packages()
     from trillium.training.one_vs_rest import train_ensemble
 
@@ -123,7 +138,8 @@ def train_table(
         ensemble,
         table,
         Path(output),
-        method=chosen,
+        recipe=recipe,
         accuracy_floor=accuracy_floor,
+        report=None if report is None else Path(report),
         progress=progress,
     )

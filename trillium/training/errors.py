@@ -12,7 +12,7 @@ class TableRefused(TrainingRefused, ValueError):
 
 
 class PackagesMissing(TrainingRefused, ImportError):
-    """What training needs is not installed; the sentence says how to install it."""
+    """A package that training needs is not installed; the text names the command to install it."""
 
 
 class NotGoodEnough(TrainingRefused):

@@ -15,11 +15,11 @@ import skl2onnx
 from onnx import helper
 from skl2onnx.common.data_types import FloatTensorType
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from trillium.training.errors import NotGoodEnough
-from trillium.training.methods import Method, estimator
+from trillium.training.methods import Recipe, estimator, has_converged
 from trillium.training.split import Split
 from trillium.training.table import Rows
 
@@ -42,14 +42,14 @@ class Member:
     converged: bool
 
 
-def train_member(split: Split, class_index: int, method: Method) -> Member:
+def train_member(split: Split, class_index: int, recipe: Recipe) -> Member:
     """Train, convert and score the model of one class.
 
     Raises:
         NotGoodEnough: the ONNX probabilities are not scikit-learn's.
     """
     class_label = split.table.class_labels[class_index]
-    fitted = fit(split, class_index, method)
+    fitted = fit(split, class_index, recipe)
     model = _export(fitted, split, class_label)
     held_out = split.table.rows[split.held_out]
     served = _onnx_probabilities(model.SerializeToString(), held_out)
@@ -67,20 +67,20 @@ def train_member(split: Split, class_index: int, method: Method) -> Member:
         "accuracy": float(np.mean((positive > 0.5) == truth)),
         "roc_auc": float(roc_auc_score(truth, positive)),
         "log_loss": float(log_loss(truth, positive)),
+        "average_precision": float(average_precision_score(truth, positive)),
     }
-    last = fitted[-1]
-    converged = int(np.max(last.n_iter_)) < last.max_iter
+    converged = has_converged(fitted, recipe)
     return Member(class_label, model, served, scores, deviation, converged)
 
 
-def fit(split: Split, class_index: int, method: Method) -> Any:
-    """Fit what tells class `class_index` from all others, on the training rows."""
+def fit(split: Split, class_index: int, recipe: Recipe) -> Any:
+    """Fit class `class_index` against all others, on the training rows."""
     rows = _served_rows(split.table.rows[split.training])
     # Parallel BLAS may add in a different order from one run to the next; one thread does not.
     with threadpool_limits(limits=1), warnings.catch_warnings():
-        # `Member.converged` tells it.
+        # `Member.converged` reports it.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return estimator(method).fit(rows, split.table.classes[split.training] == class_index)
+        return estimator(recipe).fit(rows, split.table.classes[split.training] == class_index)
 
 
 def _served_rows(rows: Rows) -> Rows:
@@ -93,13 +93,16 @@ def _served_rows(rows: Rows) -> Rows:
 
 def _export(fitted: Any, split: Split, class_label: str) -> onnx.ModelProto:
     """Convert to ONNX: float32 [None, k] in; label and float32 probabilities [None, 2] out."""
-    model: onnx.ModelProto = skl2onnx.convert_sklearn(
-        fitted,
-        name=f"{split.ensemble}-{class_label}",
-        initial_types=[("input", FloatTensorType([None, len(split.table.feature_names)]))],
-        target_opset=TARGET_OPSET,
-        options={"zipmap": False},
-    )
+    with warnings.catch_warnings():
+        # The converter writes truth values of trees where protobuf would rather have integers.
+        warnings.filterwarnings("ignore", "Field onnx.AttributeProto.ints", DeprecationWarning)
+        model: onnx.ModelProto = skl2onnx.convert_sklearn(
+            fitted,
+            name=f"{split.ensemble}-{class_label}",
+            initial_types=[("input", FloatTensorType([None, len(split.table.feature_names)]))],
+            target_opset=TARGET_OPSET,
+            options={"zipmap": False},
+        )
     # The converter may list a domain twice, which strict readers reject.
     versions = {entry.domain: entry.version for entry in model.opset_import}
     del model.opset_import[:]

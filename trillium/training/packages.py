@@ -1,4 +1,4 @@
-"""What training needs beside what the client needs."""
+"""The packages that training needs in addition to those of the client."""
 
 from __future__ import annotations
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
@@ -16,13 +19,23 @@ class TrainedModel:
     path: Path
     """Of its artifact, which carries all of this in its metadata."""
     accuracy: float
-    """Share (0 to 1) of the held-out rows that it tells rightly as its class or another one."""
+    """Share (0 to 1) of the held-out rows that it assigns correctly to its class or the rest."""
     roc_auc: float
     """0 to 1; 0.5 is a guess."""
     log_loss: float
     """Of its probabilities, in nats; lower is better."""
+    average_precision: float
+    """0 to 1: the mean precision over all thresholds of its probability."""
+    support: int
+    """Held-out rows of the class."""
+    precision: float
+    """Share (0 to 1) of the held-out rows to which the ensemble gives this label that have it."""
+    recall: float
+    """Share (0 to 1) of the held-out rows of the class to which the ensemble gives its label."""
+    f1: float
+    """Harmonic mean of precision and recall."""
     deviation: float
-    """Largest |ONNX - scikit-learn| of a probability."""
+    """Largest absolute difference between a probability of ONNX and of scikit-learn."""
     converged: bool
     """Whether fitting ended by itself, and not at its limit of steps."""
 
@@ -32,7 +45,7 @@ class TrainedModel:
         return self.path.stem
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Trained:
     """An ensemble with one model for each class, in the order of the classes."""
 
@@ -43,9 +56,13 @@ class Trained:
     row_count: int
     held_out_row_count: int
     feature_names: tuple[str, ...]
+    confusion: npt.NDArray[np.int64]
+    """Counts of held-out rows [true class, class with the highest probability]."""
     left_out: tuple[str, ...] = ()
     """Columns of the table that hold the index of a DataFrame, and so are no features."""
+    warnings: tuple[str, ...] = ()
+    """Why the figures may not hold elsewhere, and what was recognized in the file."""
 
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Told the classes that are trained and those that there are."""
+"""Called with the count of trained classes and the count of all."""

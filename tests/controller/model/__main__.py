@@ -6,7 +6,7 @@ import argparse
 from dataclasses import fields
 from time import perf_counter
 
-from controller.deployment import Target
+from controller.deployments.document import Target
 from tests.controller.model.laws import Bounds
 from tests.controller.model.mutations import MUTATIONS
 from tests.controller.model.search import search

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeAlias
 
-from controller.actions import Action
-from controller.deployment import Deployment, Spec, Target
+from controller.deployments.actions import Action
+from controller.deployments.document import Deployment, Spec, Target
 from controller.seen import Seen
 
 
@@ -20,7 +20,7 @@ class Bounds:
     bounded: they may happen in every state, any number of times.
     """
 
-    slots: int = 1
+    instances: int = 1
     controllers: int = 2
     changes: int = 2
     """Times that the caller changes the spec."""
@@ -38,16 +38,20 @@ class Bounds:
     refused: str = ""
     """The digest that every predictor refuses."""
     targets: tuple[Target, ...] = (Target.ABSENT, Target.CREATED, Target.LOADED)
+    replicas: tuple[int, ...] = ()
+    """Numbers of predictors that the caller may ask for instead of all."""
     max_failures: int = 1
-    """In the place of the shipped limit, so that FAILED is near."""
+    """In the place of the shipped limit of the count, so that there are few states."""
     serving: bool = False
     """Whether paths begin with everything loaded, instead of with nothing."""
 
     def __str__(self) -> str:
         refused = f", {self.refused} refused" if self.refused else ""
+        counts = f", {len(self.replicas)} numbers of replicas" if self.replicas else ""
         return (
-            f"{self.slots} slot(s), {self.controllers} controllers, {self.changes} changes of the "
-            f"target (among {len(self.targets)} targets, {len(self.digests)} versions{refused}), "
+            f"{self.instances} instance(s), {self.controllers} controllers, {self.changes} changes "
+            f"of the target (among {len(self.targets)} targets, {len(self.digests)} "
+            f"versions{refused}{counts}), "
             f"{self.deaths} deaths, {self.late} late or repeated requests, {self.overruns} "
             f"overruns, {self.hangs} hangs; any number of crashes, failed looks and lost writes"
         )
@@ -67,9 +71,9 @@ class Laws:
     """What we rely on. Every value that is not the default is a seeded mutation."""
 
     names_tell_attempts: bool = True
-    """Else a container has the name of its slot."""
+    """Else a container has the name of its instance."""
     labels_tell_attempts: bool = True
-    """Else a container of the slot is taken for one of the attempt that is written."""
+    """Else a container of the instance is taken for one of the attempt that is written."""
     names_are_unique: bool = True
     removal_by_id: bool = True
     """Else by name."""
@@ -90,6 +94,6 @@ def spec(bounds: Bounds) -> Spec:
         version=1,
         digest=bounds.digests[0],
         class_label="setosa",
-        replicas=bounds.slots,
+        replicas=bounds.instances,
         target=Target.LOADED,
     )

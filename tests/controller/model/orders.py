@@ -44,7 +44,7 @@ def _orders(documents: Documents, state: State) -> set[int]:
         if mind.does == HAS_READ:
             orders.update(documents.orders(mind.document))
         elif mind.does == WRITES:
-            orders.add(documents.slot(mind.slot).order)
+            orders.add(documents.instance(mind.instance).order)
         elif mind.does == ASKS and mind.request.verb in _ORDERS:
             orders.add(mind.request.order)
         for box in mind.boxes:
@@ -64,7 +64,7 @@ def _mind(documents: Documents, mind: Mind, small: Mapping[int, int]) -> Mind:
     if mind.does == HAS_READ:
         return mind._replace(document=documents.reordered(mind.document, small))
     if mind.does == WRITES:
-        return mind._replace(slot=documents.reordered_slot(mind.slot, small))
+        return mind._replace(instance=documents.reordered_instance(mind.instance, small))
     return mind._replace(request=_request(mind.request, small))
 
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from controller.deployment import PUBLISHED, Deployment, Phase, Slot, Target, wanted
+from controller.deployments.document import (
+    PUBLISHED,
+    Deployment,
+    Instance,
+    InstancePhase,
+    Target,
+    wanted,
+)
 from tests.controller.model.laws import Bounds
 from tests.controller.model.rounds import KEEPS
 from tests.controller.model.values import (
@@ -19,14 +26,14 @@ from tests.controller.model.values import (
 
 def check_state(document: Deployment, state: State, bounds: Bounds) -> None:
     """What holds in every state."""
-    for index, slot in enumerate(document.slots):
-        current = [b for b in state.boxes if b.slot == index and b.attempt == slot.attempt]
+    for index, instance in enumerate(document.instances):
+        current = [b for b in state.boxes if b.instance == index and b.attempt == instance.attempt]
         if len(current) > 1:
-            raise Violation(f"two containers of attempt {slot.attempt}")
-        named = slot.container_id.startswith(f"{index}.{slot.attempt}.")
-        if slot.phase in PUBLISHED and not named:
+            raise Violation(f"two containers of attempt {instance.attempt}")
+        named = instance.container_id.startswith(f"{index}.{instance.attempt}.")
+        if instance.phase in PUBLISHED and not named:
             raise Violation("an endpoint is published for another attempt's container")
-    if sum(slot.phase is Phase.REPLACING for slot in document.slots) > 1:
+    if sum(instance.phase is InstancePhase.REPLACING for instance in document.instances) > 1:
         raise Violation("two replicas are replaced at once")
     if bounds.serving and not bounds.deaths and bounds.targets == (Target.LOADED,):
         _check_service(document, state)
@@ -34,17 +41,17 @@ def check_state(document: Deployment, state: State, bounds: Bounds) -> None:
 
 def _check_service(document: Deployment, state: State) -> None:
     """With replicas that nobody unloads and that never die, one always answers."""
-    for slot in document.slots:
-        box = answering(state, int(slot.address[1:] or 0))
-        if slot.phase in PUBLISHED and box is not None and box.digest:
+    for instance in document.instances:
+        box = answering(state, int(instance.address[1:] or 0))
+        if instance.phase in PUBLISHED and box is not None and box.digest:
             return
     raise Violation("no replica serves")
 
 
 def check_removal(document: Deployment, box: Box, what: tuple[object, ...]) -> None:
     """A container goes only after its attempt was given up in writing."""
-    slot = document.slots[box.slot]
-    if box.attempt == slot.attempt and slot.phase in KEEPS:
+    instance = document.instances[box.instance]
+    if box.attempt == instance.attempt and instance.phase in KEEPS:
         kind = "alive" if box.state != EXITED else "with its log unread"
         problem = f"container {box.id} of the attempt that is kept is removed, {kind}"
         raise Violation(problem, what)
@@ -58,19 +65,27 @@ def check_order(
     The order of a replacement that was given up for taking too long stands, and may not have
     overtaken those before it yet.
     """
-    for slot in document.slots:
-        serves = slot.phase is Phase.SERVING and slot.container_id == box.id
-        given_up = (bounds.overruns or bounds.hangs) and box.fence < slot.order
-        if serves and request.order < slot.order and not given_up:
-            problem = f"container {box.id} serves by order {slot.order} and obeys an earlier one"
+    for instance in document.instances:
+        serves = instance.phase is InstancePhase.SERVING and instance.container_id == box.id
+        given_up = (bounds.overruns or bounds.hangs) and box.fence < instance.order
+        if serves and request.order < instance.order and not given_up:
+            problem = (
+                f"container {box.id} serves by order {instance.order} and obeys an earlier one"
+            )
             raise Violation(problem, what)
 
 
 def check_write(
-    document: Deployment, state: State, mind: Mind, after: Slot, what: tuple[object, ...]
+    document: Deployment, state: State, mind: Mind, after: Instance, what: tuple[object, ...]
 ) -> None:
     """An attempt is given up only if its container ended, hung, took too long or is not wanted."""
-    before = document.slots[mind.place]
+    before = document.instances[mind.place]
+    spec = document.spec
+    leaves = before.phase is InstancePhase.SERVING and after.phase is InstancePhase.DRAINING
+    if leaves and mind.place >= spec.replicas and spec.target is Target.LOADED:
+        needed = document.instances[: spec.replicas]
+        if all(instance.phase is not InstancePhase.SERVING for instance in needed):
+            raise Violation("one too many leaves while no other one serves", what)
     gives_up = before.phase in KEEPS and after.phase not in KEEPS
     if not gives_up or mind.flag or wanted(document.spec, mind.place) is Target.ABSENT:
         return
@@ -85,31 +100,30 @@ def is_done(document: Deployment, state: State, bounds: Bounds) -> bool:
     if state.under_way or any(mind.does != IDLE for mind in state.minds):
         return False
     return all(
-        _is_reached(document, index, [box for box in state.boxes if box.slot == index], bounds)
-        for index in range(len(document.slots))
+        _is_reached(document, index, [box for box in state.boxes if box.instance == index], bounds)
+        for index in range(len(document.instances))
     )
 
 
 def _is_reached(document: Deployment, index: int, boxes: list[Box], bounds: Bounds) -> bool:
-    slot, digest = document.slots[index], document.spec.digest
+    instance, digest = document.instances[index], document.spec.digest
     want = wanted(document.spec, index)
     if want is Target.ABSENT:
-        return slot.phase is Phase.ABSENT and not boxes
+        return instance.phase is InstancePhase.ABSENT and not boxes
     is_refused = digest == bounds.refused
-    if slot.phase is Phase.FAILED:
-        over = slot.failures > bounds.max_failures or is_refused
-        return over and slot.generation == document.spec.generation and not boxes
+    if instance.phase is InstancePhase.FAILED:
+        return is_refused and instance.generation == document.spec.generation and not boxes
     if len(boxes) != 1:
         return False
     box = boxes[0]
-    here = box.id == slot.container_id and f"a{box.address}" == slot.address
+    here = box.id == instance.container_id and f"a{box.address}" == instance.address
     busy = box.incoming or box.hangs
-    if box.attempt != slot.attempt or box.state != RUNNING or busy or not here:
+    if box.attempt != instance.attempt or box.state != RUNNING or busy or not here:
         return False
     if want is Target.CREATED:
-        return slot.phase is Phase.IDLE and not box.digest
-    right = box.digest == slot.digest and (is_refused or slot.digest == digest)
-    return slot.phase is Phase.SERVING and right
+        return instance.phase is InstancePhase.IDLE and not box.digest
+    right = box.digest == instance.digest and (is_refused or instance.digest == digest)
+    return instance.phase is InstancePhase.SERVING and right
 
 
 def answering(state: State, address: int) -> Box | None:

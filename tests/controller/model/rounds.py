@@ -6,25 +6,30 @@ from datetime import datetime
 from itertools import product
 from typing import NamedTuple
 
-from controller.actions import Action, Change, Create, Load, Remove, Rest, Unload
-from controller.deployment import PUBLISHED, Deployment, Phase, Slot
-from controller.lifecycle import step
-from controller.seen import ContainerState, Seen, SeenContainer, SeenPredictor
+from controller.deployments.actions import Action, Change, Create, Load, Remove, Rest, Unload
+from controller.deployments.document import PUBLISHED, Deployment, Instance, InstancePhase
+from controller.deployments.lifecycle import step
+from controller.seen import Seen, SeenContainer, SeenPredictor, SeenState
 from tests.controller.model.documents import BEGUN, DUE, OVERDUE, Documents
 from tests.controller.model.laws import Laws
 from tests.controller.model.values import RUNNING, Box, Request, Violation
 
-KEEPS = frozenset(Phase) - {Phase.ABSENT, Phase.REMOVING, Phase.BACKOFF, Phase.FAILED}
+KEEPS = frozenset(InstancePhase) - {
+    InstancePhase.ABSENT,
+    InstancePhase.REMOVING,
+    InstancePhase.BACKOFF,
+    InstancePhase.FAILED,
+}
 """Phases in which the container of the attempt that is written is to be left alone."""
 
-_STATES = (ContainerState.STARTING, ContainerState.RUNNING, ContainerState.EXITED)
+_STATES = (SeenState.STARTING, SeenState.RUNNING, SeenState.EXITED)
 
 
 class Outcome(NamedTuple):
     """What a controller may be about to do after a round."""
 
-    slot: int
-    """Number of the slot that it is to write; -1 if none."""
+    instance: int
+    """Number of the instance that it is to write; -1 if none."""
     request: Request | None
     """What it is to send; if neither, it rests."""
     cause: str
@@ -57,10 +62,10 @@ class Rounds:
     def _run(self, document: int, index: int, boxes: tuple[Box, ...]) -> list[Outcome]:
         read = self._documents[document]
         containers = self._containers(read, index, boxes)
-        predictor = _predictor(read.slots[index], containers, boxes)
+        predictor = _predictor(read.instances[index], containers, boxes)
         best: dict[tuple[int, Request | None], Outcome] = {}
         answers = (predictor,) if predictor is None else (predictor, None)
-        hangs = _hangs(read.slots[index], boxes)
+        hangs = _hangs(read.instances[index], boxes)
         silences = (None, BEGUN) if hangs else (None,)
         for engine, answer, confirmed, now, silent in product(
             (containers, None), answers, (False, True), (BEGUN, DUE, OVERDUE), silences
@@ -68,24 +73,24 @@ class Rounds:
             seen = Seen(engine, answer, confirmed, silent)
             action = step(read, index, seen, now)
             action = self._laws.revise(read, index, seen, now, action)
-            slot, request, cause = self._told(read, index, action)
+            instance, request, cause = self._told(read, index, action)
             # Whoever hangs takes too long as a matter of course.
             overran = now is OVERDUE and not hangs
             is_fair = engine is containers and answer is predictor and not overran
             excused = now is OVERDUE or (silent is not None and engine is not None)
-            outcome = Outcome(slot, request, cause, is_fair, overran, excused)
+            outcome = Outcome(instance, request, cause, is_fair, overran, excused)
             what = ("a controller", "has read", document, outcome)
             self._check(read, index, seen, now, action, what)
-            known = best.setdefault((slot, request), outcome)
+            known = best.setdefault((instance, request), outcome)
             better = (overran, not is_fair, excused)
             if better < (known.overran, not known.is_fair, known.excused):
-                best[slot, request] = outcome
+                best[instance, request] = outcome
         return list(best.values())
 
     def _containers(
         self, read: Deployment, index: int, boxes: tuple[Box, ...]
     ) -> tuple[SeenContainer, ...]:
-        current = read.slots[index].attempt
+        current = read.instances[index].attempt
         return tuple(
             SeenContainer(
                 box.id,
@@ -94,15 +99,15 @@ class Rounds:
                 f"a{box.address}",
             )
             for box in boxes
-            if box.slot == index
+            if box.instance == index
         )
 
     def _told(
         self, read: Deployment, index: int, action: Action
     ) -> tuple[int, Request | None, str]:
         match action:
-            case Change(slot, cause):
-                return self._documents.add_slot(slot, read.spec), None, cause
+            case Change(instance, cause):
+                return self._documents.add_instance(instance, read.spec), None, cause
             case Create(attempt):
                 return -1, Request("create", index, attempt), ""
             case Remove(container_id):
@@ -126,28 +131,31 @@ class Rounds:
         what: tuple[object, ...],
     ) -> None:
         """What must hold of a decision, by what it was made of."""
-        slot, problem = read.slots[index], ""
+        instance, problem = read.instances[index], ""
         match action:
             case Create(attempt):
-                if slot.phase is not Phase.CREATING or attempt != slot.attempt:
+                if instance.phase is not InstancePhase.CREATING or attempt != instance.attempt:
                     problem = f"attempt {attempt} is made without a written intent"
             case Remove(container_id):
                 attempts = [c.attempt for c in seen.containers or () if c.id == container_id]
-                if attempts == [slot.attempt] and slot.phase in KEEPS:
+                if attempts == [instance.attempt] and instance.phase in KEEPS:
                     problem = f"container {container_id} is to go, but is not given up"
             case Unload():
-                if slot.phase in PUBLISHED:
+                if instance.phase in PUBLISHED:
                     problem = "a predictor is to unload before its endpoint is withdrawn"
             case Load(_, digest, _):
-                if slot.phase in PUBLISHED and digest != slot.incoming:
+                if instance.phase in PUBLISHED and digest != instance.incoming:
                     problem = f"{digest} is to be loaded without a written intent"
             case Change(new):
-                appears = slot.phase not in PUBLISHED or slot.digest != new.digest
+                appears = instance.phase not in PUBLISHED or instance.digest != new.digest
                 if new.phase in PUBLISHED and appears:
                     digest = "" if seen.predictor is None else seen.predictor.digest
                     if new.digest != digest or not digest:
                         problem = f"{new.digest} is published, but {digest or 'nothing'} was seen"
-                over = slot.phase in KEEPS and new.phase in (Phase.BACKOFF, Phase.FAILED)
+                over = instance.phase in KEEPS and new.phase in (
+                    InstancePhase.BACKOFF,
+                    InstancePhase.FAILED,
+                )
                 if over and seen.containers is None and now is not OVERDUE:
                     problem = "an attempt is given up while the engine does not answer"
         if problem:
@@ -155,12 +163,12 @@ class Rounds:
 
 
 def _predictor(
-    slot: Slot, containers: tuple[SeenContainer, ...], boxes: tuple[Box, ...]
+    instance: Instance, containers: tuple[SeenContainer, ...], boxes: tuple[Box, ...]
 ) -> SeenPredictor | None:
     """What answers where the current container is or was, whoever that is."""
-    address = slot.address
+    address = instance.address
     for container in containers:
-        if container.attempt == slot.attempt:
+        if container.attempt == instance.attempt:
             address = container.address
     for box in boxes:
         if f"a{box.address}" == address and box.state == RUNNING and not box.hangs:
@@ -168,6 +176,6 @@ def _predictor(
     return None
 
 
-def _hangs(slot: Slot, boxes: tuple[Box, ...]) -> bool:
-    """Whether the predictor of the slot's container hangs, which probes find out in the end."""
-    return any(box.id == slot.container_id and box.hangs for box in boxes)
+def _hangs(instance: Instance, boxes: tuple[Box, ...]) -> bool:
+    """Whether the predictor of the instance's container hangs, which probes find out in the end."""
+    return any(box.id == instance.container_id and box.hangs for box in boxes)

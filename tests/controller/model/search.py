@@ -50,7 +50,7 @@ def search(bounds: Bounds, laws: Laws | None = None, *, most: int = 10_000_000) 
     # A sixth of the time: it walks every state again and again, and none is ever garbage.
     gc.disable()
     try:
-        with patch("controller.failing.MAX_FAILURES", bounds.max_failures):
+        with patch("controller.deployments.failing.MOST_COUNTED", bounds.max_failures):
             return _Search(World(bounds, laws or Laws()), most).run()
     finally:
         gc.enable()

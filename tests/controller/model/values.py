@@ -10,7 +10,7 @@ STARTING, RUNNING, EXITED = range(3)
 class Box(NamedTuple):
     """A container in the engine, with its predictor."""
 
-    slot: int
+    instance: int
     attempt: int
     number: int
     """Tells containers of one name apart that follow one another: with it, an id is unique."""
@@ -28,14 +28,14 @@ class Box(NamedTuple):
 
     @property
     def id(self) -> str:
-        return f"{self.slot}.{self.attempt}.{self.number}"
+        return f"{self.instance}.{self.attempt}.{self.number}"
 
 
 class Request(NamedTuple):
     """Something asked of the engine (`create`, `remove`) or of a predictor (`load`, `unload`)."""
 
     verb: str
-    slot: int
+    instance: int
     attempt: int = 0
     number: int = 0
     address: int = 0
@@ -44,9 +44,9 @@ class Request(NamedTuple):
 
     def __str__(self) -> str:
         if self.verb == "create":
-            return f"create {self.slot}.{self.attempt}"
+            return f"create {self.instance}.{self.attempt}"
         if self.verb == "remove":
-            return f"remove {self.slot}.{self.attempt}.{self.number}"
+            return f"remove {self.instance}.{self.attempt}.{self.number}"
         what = f"{self.verb} {self.digest}".rstrip()
         return f"{what} at a{self.address} by order {self.order}"
 
@@ -64,11 +64,11 @@ class Mind(NamedTuple):
     HAS_READ: it has read `document` just before that was changed by someone else. One that has read
     what is still written is as good as one that is idle, so it is not kept apart.
     HAS_LOOKED: it has seen `boxes`, but has not read yet (in a mutation only).
-    WRITES: it is about to put `slot` at `place`, if nobody wrote since it read.
+    WRITES: it is about to put `instance` at `place`, if nobody wrote since it read.
     ASKS: it is about to send `request`, or waits until it is carried out."""
     document: int = 0
     place: int = 0
-    slot: int = 0
+    instance: int = 0
     flag: bool = False
     """WRITES: whether something took too long or was refused, so that what runs may be given up.
     ASKS: whether the document has not changed since it was read."""

@@ -2,7 +2,7 @@
 
 `World.moves` answers everything that can happen next in a state. The world keeps the rules that the
 architecture relies on (`Laws`), raises `Violation` when something happens that never may, and asks
-`controller.lifecycle` for every decision.
+`controller.deployments.lifecycle` for every decision.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 from typing import NamedTuple
 
-from controller.deployment import Deployment, Phase, Slot, Target
-from controller.failing import refused
+from controller.deployments.document import Deployment, Instance, InstancePhase, Target
+from controller.deployments.failing import refused
 from tests.controller.model.documents import BEGUN, Documents
 from tests.controller.model.laws import Bounds, Laws, spec
 from tests.controller.model.orders import with_small_orders
@@ -79,15 +79,17 @@ class World:
     def begin(self) -> State:
         """The state where all paths begin."""
         bounds = self.bounds
-        slots, boxes = [], []
-        for index in range(bounds.slots):
-            slot, digest = Slot(), bounds.digests[0]
+        instances, boxes = [], []
+        for index in range(bounds.instances):
+            instance, digest = Instance(), bounds.digests[0]
             if bounds.serving:
                 box = Box(index, 1, 1, RUNNING, index + 1, digest)
-                slot = Slot(Phase.SERVING, None, 1, box.id, f"a{box.address}", digest)
+                instance = Instance(
+                    InstancePhase.SERVING, None, 1, box.id, f"a{box.address}", digest
+                )
                 boxes.append(box)
-            slots.append(slot)
-        document = self.documents.add(Deployment("a1", spec(bounds), tuple(slots)))
+            instances.append(instance)
+        document = self.documents.add(Deployment("a1", spec(bounds), tuple(instances)))
         left = Left(bounds.changes, bounds.deaths, bounds.late, bounds.overruns, bounds.hangs)
         return State(document, tuple(boxes), (_IDLE,) * bounds.controllers, (), left)
 
@@ -172,14 +174,14 @@ class World:
         self, document: int, boxes: tuple[Box, ...], is_fresh: bool
     ) -> Iterator[Decision]:
         read = "reads" if is_fresh else "had read before that"
-        for index in range(self.bounds.slots):
+        for index in range(self.bounds.instances):
             for outcome in self._rounds.outcomes(document, index, boxes):
                 if outcome.request is not None:
                     # Only a load can be refused, which matters as long as nobody wrote.
                     flag = is_fresh and outcome.request.verb == "load" and self.bounds.refused != ""
                     mind = Mind(ASKS, 0, index, flag=flag, request=outcome.request)
-                elif outcome.slot >= 0 and (is_fresh or not self.laws.compare_and_set):
-                    mind = Mind(WRITES, 0, index, outcome.slot, outcome.excused)
+                elif outcome.instance >= 0 and (is_fresh or not self.laws.compare_and_set):
+                    mind = Mind(WRITES, 0, index, outcome.instance, outcome.excused)
                 elif not is_fresh:
                     # It rests, or what it writes is not taken.
                     mind = _IDLE
@@ -189,11 +191,11 @@ class World:
                 yield Decision(what, outcome.is_fair, outcome.overran, mind)
 
     def _writes(self, state: State, mind: Mind, others: tuple[Mind, ...]) -> Iterator[Move]:
-        before = self.documents[state.document].slots[mind.place]
-        after = self.documents.slot(mind.slot)
+        before = self.documents[state.document].instances[mind.place]
+        after = self.documents.instance(mind.instance)
         what = ("a controller writes", mind.place, before, after)
         check_write(self.documents[state.document], state, mind, after, what)
-        document = self.documents.written(state.document, mind.place, mind.slot)
+        document = self.documents.written(state.document, mind.place, mind.instance)
         for minds in self._noticed(state, others):
             known = (*minds, _IDLE)
             written = state._replace(document=document, minds=tuple(sorted(known)))
@@ -220,9 +222,9 @@ class World:
                 )
             elif move.what[0] == "refused:" and mind.flag:
                 document = self.documents[state.document]
-                change = refused(document.slots[mind.place], document.spec, "no model", BEGUN)
-                slot = self.documents.add_slot(change.slot, document.spec)
-                writes = Mind(WRITES, 0, mind.place, slot, True)
+                change = refused(document.instances[mind.place], document.spec, "no model", BEGUN)
+                instance = self.documents.add_instance(change.instance, document.spec)
+                writes = Mind(WRITES, 0, mind.place, instance, True)
                 yield move._replace(state=_minded(move.state, others, writes))
             else:
                 yield move
@@ -255,10 +257,10 @@ class World:
         namesake = None
         for box in state.boxes:
             same = not self.laws.names_tell_attempts or box.attempt == request.attempt
-            if box.slot == request.slot and same and self.laws.names_are_unique:
+            if box.instance == request.instance and same and self.laws.names_are_unique:
                 namesake = box
         if namesake is None:
-            box = Box(request.slot, request.attempt, 0, STARTING, _free(state.boxes))
+            box = Box(request.instance, request.attempt, 0, STARTING, _free(state.boxes))
             box = box._replace(number=self._new_number(state, box))
             boxes = tuple(sorted((*state.boxes, box)))
             kept = tuple(sorted((*state.under_way, request)))
@@ -274,14 +276,18 @@ class World:
     def _new_number(self, state: State, box: Box) -> int:
         """A number so that its id is not that of anything that is or is remembered."""
         documents = [state.document, *(m.document for m in state.minds if m.does == HAS_READ)]
-        taken = {slot.container_id for each in documents for slot in self.documents[each].slots}
+        taken = {
+            instance.container_id
+            for each in documents
+            for instance in self.documents[each].instances
+        }
         taken |= {each.id for each in state.boxes}
         requests = [*state.under_way, *(mind.request for mind in state.minds)]
-        taken |= {f"{r.slot}.{r.attempt}.{r.number}" for r in requests if r.verb == "remove"}
+        taken |= {f"{r.instance}.{r.attempt}.{r.number}" for r in requests if r.verb == "remove"}
         for mind in state.minds:
             taken |= {each.id for each in mind.boxes}
             if mind.does == WRITES:
-                taken.add(self.documents.slot(mind.slot).container_id)
+                taken.add(self.documents.instance(mind.instance).container_id)
         number = 1
         while box._replace(number=number).id in taken:
             number += 1
@@ -290,7 +296,7 @@ class World:
     def _remove(self, state: State, request: Request, when: str) -> Move:
         for box in state.boxes:
             same = box.attempt == request.attempt or not self.laws.names_tell_attempts
-            named = box.slot == request.slot and same
+            named = box.instance == request.instance and same
             if named if not self.laws.removal_by_id else box.id == _id_of(request):
                 what = ("the engine removes", box.id, when)
                 check_removal(self.documents[state.document], box, what)
@@ -324,14 +330,33 @@ class World:
         left = state.left._replace(changes=state.left.changes - 1)
         for target in self.bounds.targets:
             for digest in self.bounds.digests if target is Target.LOADED else (old.digest,):
-                again = any(s.phase is Phase.FAILED or s.refused for s in document.slots)
+                again = any(
+                    s.phase is InstancePhase.FAILED or s.refused for s in document.instances
+                )
                 if (target, digest) == (old.target, old.digest) and not again:
                     continue
-                number = self.documents.wished(state.document, target, digest)
-                what = ("the caller wants", target.name, digest)
-                for minds in self._noticed(state, state.minds):
-                    changed = state._replace(document=number, minds=minds, left=left)
-                    yield Move(what, False, changed)
+                wish = (target.name, digest)
+                yield from self._wished(state, left, wish, target, digest, old.replicas)
+        for replicas in self.bounds.replicas:
+            if replicas != old.replicas and old.target is not Target.ABSENT:
+                yield from self._wished(
+                    state, left, (replicas, "replicas"), old.target, old.digest, replicas
+                )
+
+    def _wished(
+        self,
+        state: State,
+        left: Left,
+        wish: tuple[object, ...],
+        target: Target,
+        digest: str,
+        replicas: int,
+    ) -> Iterator[Move]:
+        what = ("the caller wants", *wish)
+        number = self.documents.wished(state.document, target, digest, replicas)
+        for minds in self._noticed(state, state.minds):
+            changed = state._replace(document=number, minds=minds, left=left)
+            yield Move(what, False, changed)
 
     def _predictors_hang(self, state: State) -> Iterator[Move]:
         left = state.left._replace(hangs=state.left.hangs - 1)
@@ -359,7 +384,7 @@ class World:
 
 
 def _id_of(request: Request) -> str:
-    return f"{request.slot}.{request.attempt}.{request.number}"
+    return f"{request.instance}.{request.attempt}.{request.number}"
 
 
 def _free(boxes: tuple[Box, ...]) -> int:

@@ -32,16 +32,17 @@ class AggregatorServiceStub(object):
     trillium.aggregator.v1.AggregatorService/Classify
 
     A call without a deadline gets the server's default (see GetMetadata); the time left travels to
-    the predictors. A call's id is taken from the metadata key "x-request-id" or made up; errors
-    carry it in a google.rpc.RequestInfo.
+    the predictors. A call's id is taken from the metadata key "x-request-id" or generated;
+    errors carry it in a google.rpc.RequestInfo.
 
     Every error carries a google.rpc.Status with a google.rpc.ErrorInfo (domain "trillium") whose
-    reason is stable. Any RPC may answer: INVALID_ARGUMENT/MALFORMED_MESSAGE,
+    reason is stable. Any RPC may return: INVALID_ARGUMENT/MALFORMED_MESSAGE,
     DEADLINE_EXCEEDED, UNAVAILABLE/DRAINING, INTERNAL/INTERNAL_ERROR. Those that score rows also:
     INVALID_ARGUMENT/INVALID_REQUEST with a google.rpc.BadRequest that names every wrong field and
     row; RESOURCE_EXHAUSTED/OVERLOADED with a google.rpc.RetryInfo when the queue is full;
-    UNAVAILABLE/PREDICTORS_FAILED with a FailedPredictors when classes did not answer and the request
-    did not allow that (DEADLINE_EXCEEDED/PREDICTORS_FAILED if time ran out).
+    UNAVAILABLE/PREDICTORS_FAILED with a FailedPredictors when classes failed and the request did not
+    allow that (DEADLINE_EXCEEDED/PREDICTORS_FAILED if time ran out, INVALID_ARGUMENT/PREDICTORS_FAILED
+    if the rows are at fault and asking again fails again).
     """
 
     def __init__(self, channel):
@@ -89,22 +90,23 @@ class AggregatorServiceServicer(object):
     trillium.aggregator.v1.AggregatorService/Classify
 
     A call without a deadline gets the server's default (see GetMetadata); the time left travels to
-    the predictors. A call's id is taken from the metadata key "x-request-id" or made up; errors
-    carry it in a google.rpc.RequestInfo.
+    the predictors. A call's id is taken from the metadata key "x-request-id" or generated;
+    errors carry it in a google.rpc.RequestInfo.
 
     Every error carries a google.rpc.Status with a google.rpc.ErrorInfo (domain "trillium") whose
-    reason is stable. Any RPC may answer: INVALID_ARGUMENT/MALFORMED_MESSAGE,
+    reason is stable. Any RPC may return: INVALID_ARGUMENT/MALFORMED_MESSAGE,
     DEADLINE_EXCEEDED, UNAVAILABLE/DRAINING, INTERNAL/INTERNAL_ERROR. Those that score rows also:
     INVALID_ARGUMENT/INVALID_REQUEST with a google.rpc.BadRequest that names every wrong field and
     row; RESOURCE_EXHAUSTED/OVERLOADED with a google.rpc.RetryInfo when the queue is full;
-    UNAVAILABLE/PREDICTORS_FAILED with a FailedPredictors when classes did not answer and the request
-    did not allow that (DEADLINE_EXCEEDED/PREDICTORS_FAILED if time ran out).
+    UNAVAILABLE/PREDICTORS_FAILED with a FailedPredictors when classes failed and the request did not
+    allow that (DEADLINE_EXCEEDED/PREDICTORS_FAILED if time ran out, INVALID_ARGUMENT/PREDICTORS_FAILED
+    if the rows are at fault and asking again fails again).
     """
 
     def Predict(self, request, context):
-        """Answers, for each row, the probability of each class.
+        """Returns the probability of each class for each row.
 
-        The probabilities of different classes come from different models and are not normalised: they
+        The probabilities of different classes come from different models and are not normalized: they
         need not add up to 1.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -112,7 +114,7 @@ class AggregatorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Classify(self, request, context):
-        """Answers, for each row, the label of the most probable class. Ties go to the class that comes
+        """Returns the label of the most probable class for each row. Ties go to the class that comes
         first in GetMetadata.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -120,16 +122,16 @@ class AggregatorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PredictSample(self, request, context):
-        """Scores the sample row that the models carry: a test of the whole path without any input.
+        """Scores the sample row of the models: a test of the whole path without any input.
 
-        Errors: FAILED_PRECONDITION/NO_SAMPLE when the models carry none.
+        Errors: FAILED_PRECONDITION/NO_SAMPLE when the models have none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetMetadata(self, request, context):
-        """Says what the ensemble expects and answers. Known once a predictor has been reached.
+        """Returns what the ensemble expects and returns. Known once a predictor has been reached.
 
         Errors: UNAVAILABLE/NO_METADATA when none has been reached yet.
         """
@@ -138,17 +140,17 @@ class AggregatorServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListPredictors(self, request, context):
-        """Lists every predictor that the aggregator knows, with its address and state.
+        """Lists all predictors that the aggregator knows, with their addresses and states.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PredictStream(self, request_iterator, context):
-        """Predict for callers with many rows: requests and answers flow side by side.
+        """Predict for callers with many rows: requests and responses are sent concurrently.
 
-        Answers may come in another order than the requests; each carries its request's number. A
-        request that fails is answered with an error and leaves the stream alone.
+        Responses may come in another order than the requests; each has its request's number. A request
+        that fails gets an error as its response, and the stream goes on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -202,16 +204,17 @@ class AggregatorService(object):
     trillium.aggregator.v1.AggregatorService/Classify
 
     A call without a deadline gets the server's default (see GetMetadata); the time left travels to
-    the predictors. A call's id is taken from the metadata key "x-request-id" or made up; errors
-    carry it in a google.rpc.RequestInfo.
+    the predictors. A call's id is taken from the metadata key "x-request-id" or generated;
+    errors carry it in a google.rpc.RequestInfo.
 
     Every error carries a google.rpc.Status with a google.rpc.ErrorInfo (domain "trillium") whose
-    reason is stable. Any RPC may answer: INVALID_ARGUMENT/MALFORMED_MESSAGE,
+    reason is stable. Any RPC may return: INVALID_ARGUMENT/MALFORMED_MESSAGE,
     DEADLINE_EXCEEDED, UNAVAILABLE/DRAINING, INTERNAL/INTERNAL_ERROR. Those that score rows also:
     INVALID_ARGUMENT/INVALID_REQUEST with a google.rpc.BadRequest that names every wrong field and
     row; RESOURCE_EXHAUSTED/OVERLOADED with a google.rpc.RetryInfo when the queue is full;
-    UNAVAILABLE/PREDICTORS_FAILED with a FailedPredictors when classes did not answer and the request
-    did not allow that (DEADLINE_EXCEEDED/PREDICTORS_FAILED if time ran out).
+    UNAVAILABLE/PREDICTORS_FAILED with a FailedPredictors when classes failed and the request did not
+    allow that (DEADLINE_EXCEEDED/PREDICTORS_FAILED if time ran out, INVALID_ARGUMENT/PREDICTORS_FAILED
+    if the rows are at fault and asking again fails again).
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ class _DatasetFormat:
 class _DatasetFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DatasetFormat.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DATASET_FORMAT_UNSPECIFIED: _DatasetFormat.ValueType  # 0
-    """Told by the content."""
+    """Detected from the content."""
     DATASET_FORMAT_CSV: _DatasetFormat.ValueType  # 1
     """Comma-separated text in UTF-8 with a header line."""
     DATASET_FORMAT_NPY: _DatasetFormat.ValueType  # 2
@@ -39,7 +39,7 @@ class DatasetFormat(_DatasetFormat, metaclass=_DatasetFormatEnumTypeWrapper):
     """Format of a dataset's file."""
 
 DATASET_FORMAT_UNSPECIFIED: DatasetFormat.ValueType  # 0
-"""Told by the content."""
+"""Detected from the content."""
 DATASET_FORMAT_CSV: DatasetFormat.ValueType  # 1
 """Comma-separated text in UTF-8 with a header line."""
 DATASET_FORMAT_NPY: DatasetFormat.ValueType  # 2
@@ -57,9 +57,9 @@ class ListModelsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most models in one answer, 1 to 1000; 0 means 100."""
+    """Maximum number of models in a page, 1 to 1000; 0 means 100."""
     page_token: _builtins.str
-    """From the answer before; empty for the first page."""
+    """From the previous response; empty for the first page."""
     def __init__(
         self,
         *,
@@ -83,7 +83,7 @@ class ListModelsResponse(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Asks for the next page; empty on the last one."""
+    """Token of the next page; empty on the last one."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]:
         """In the order of their names."""
@@ -154,7 +154,7 @@ class RefusedModel(_message.Message):
     file: _builtins.str
     """Its name, such as "iris-setosa.onnx", without its folder."""
     detail: _builtins.str
-    """Why it is no model that can be registered."""
+    """Why it cannot be registered."""
     def __init__(
         self,
         *,
@@ -184,7 +184,7 @@ class Model(_message.Message):
     ensemble: _builtins.str
     """Ensemble that it belongs to; empty if unknown."""
     class_label: _builtins.str
-    """The class whose probability it answers."""
+    """The class whose probability it returns."""
     @_builtins.property
     def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelVersion]:
         """All versions, oldest first."""
@@ -217,6 +217,8 @@ class ModelVersion(_message.Message):
     FEATURE_COUNT_FIELD_NUMBER: _builtins.int
     FEATURE_NAMES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    TAKES_MISSING_FIELD_NUMBER: _builtins.int
+    INFERRED_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """1 and up."""
     digest: _builtins.str
@@ -225,6 +227,10 @@ class ModelVersion(_message.Message):
     """Size of the artifact in bytes."""
     feature_count: _builtins.int
     """Number of values in a row."""
+    takes_missing: _builtins.bool
+    """Whether a value of a row may be missing."""
+    inferred: _builtins.str
+    """What was not declared and inferred instead, and from what, a sentence; empty if nothing was."""
     @_builtins.property
     def feature_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the features in column order; empty if unknown."""
@@ -242,10 +248,12 @@ class ModelVersion(_message.Message):
         feature_count: _builtins.int = ...,
         feature_names: _abc.Iterable[_builtins.str] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        takes_missing: _builtins.bool = ...,
+        inferred: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "digest", b"digest", "feature_count", b"feature_count", "feature_names", b"feature_names", "size_bytes", b"size_bytes", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "digest", b"digest", "feature_count", b"feature_count", "feature_names", b"feature_names", "inferred", b"inferred", "size_bytes", b"size_bytes", "takes_missing", b"takes_missing", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -263,7 +271,7 @@ class RegisterModelRequest(_message.Message):
     """The next bytes of the artifact, in order; at most 4 MiB each."""
     @_builtins.property
     def header(self) -> Global___RegisterModelHeader:
-        """Which model comes; the first message, once."""
+        """Describes the model that follows; the first message, once."""
 
     def __init__(
         self,
@@ -283,7 +291,7 @@ Global___RegisterModelRequest: _TypeAlias = RegisterModelRequest  # noqa: Y015
 
 @_typing.final
 class RegisterModelHeader(_message.Message):
-    """Says what is registered. What the artifact says of itself need not be said here."""
+    """Describes the model to register. Facts that the artifact declares may be left out."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -297,6 +305,7 @@ class RegisterModelHeader(_message.Message):
     ENSEMBLE_CLASS_LABELS_FIELD_NUMBER: _builtins.int
     FEATURE_NAMES_FIELD_NUMBER: _builtins.int
     SAMPLE_FIELD_NUMBER: _builtins.int
+    TAKES_MISSING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the model: letters, digits, '.', '_' and '-', at most 128, not starting with '.'."""
     sha256: _builtins.str
@@ -304,29 +313,33 @@ class RegisterModelHeader(_message.Message):
     size_bytes: _builtins.int
     """Size of the artifact in bytes."""
     class_label: _builtins.str
-    """The class that the model recognises; overrides what the artifact says."""
+    """The class that the model recognizes; overrides what the artifact declares."""
     positive_column: _builtins.int
-    """Which column of the probabilities is the class: 0 or 1; overrides what the artifact says."""
+    """The column of the probabilities that is the class: 0 or 1; overrides what the artifact
+    declares.
+    """
     output_name: _builtins.str
-    """Which output of the graph holds the probabilities; only needed when several could."""
+    """The output of the graph that holds the probabilities; only needed when several could."""
     ensemble: _builtins.str
-    """Name of the ensemble; overrides what the artifact says."""
+    """Name of the ensemble; overrides what the artifact declares."""
+    takes_missing: _builtins.bool
+    """Whether a value of a row may be missing, which is NaN; overrides what the artifact declares."""
     @_builtins.property
     def ensemble_class_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """All classes of the ensemble in order, each once and class_label among them; overrides what the
-        artifact says.
+        artifact declares.
         """
 
     @_builtins.property
     def feature_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the features in column order, each once, as many as the model takes; overrides what
-        the artifact says.
+        the artifact declares.
         """
 
     @_builtins.property
     def sample(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """A row that one may try, in feature order: as many finite numbers as the model takes; overrides
-        what the artifact says.
+        """A row to try, in feature order: as many finite numbers as the model takes; overrides
+        what the artifact declares.
         """
 
     def __init__(
@@ -342,14 +355,20 @@ class RegisterModelHeader(_message.Message):
         ensemble_class_labels: _abc.Iterable[_builtins.str] | None = ...,
         feature_names: _abc.Iterable[_builtins.str] | None = ...,
         sample: _abc.Iterable[_builtins.float] | None = ...,
+        takes_missing: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_positive_column", b"_positive_column", "positive_column", b"positive_column"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_positive_column", b"_positive_column", "_takes_missing", b"_takes_missing", "positive_column", b"positive_column", "takes_missing", b"takes_missing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_positive_column", b"_positive_column", "class_label", b"class_label", "ensemble", b"ensemble", "ensemble_class_labels", b"ensemble_class_labels", "feature_names", b"feature_names", "name", b"name", "output_name", b"output_name", "positive_column", b"positive_column", "sample", b"sample", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_positive_column", b"_positive_column", "_takes_missing", b"_takes_missing", "class_label", b"class_label", "ensemble", b"ensemble", "ensemble_class_labels", b"ensemble_class_labels", "feature_names", b"feature_names", "name", b"name", "output_name", b"output_name", "positive_column", b"positive_column", "sample", b"sample", "sha256", b"sha256", "size_bytes", b"size_bytes", "takes_missing", b"takes_missing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__positive_column: _TypeAlias = _typing.Literal["positive_column"]  # noqa: Y015
     _WhichOneofArgType__positive_column: _TypeAlias = _typing.Literal["_positive_column", b"_positive_column"]  # noqa: Y015
+    _WhichOneofReturnType__takes_missing: _TypeAlias = _typing.Literal["takes_missing"]  # noqa: Y015
+    _WhichOneofArgType__takes_missing: _TypeAlias = _typing.Literal["_takes_missing", b"_takes_missing"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__positive_column) -> _WhichOneofReturnType__positive_column | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__takes_missing) -> _WhichOneofReturnType__takes_missing | None: ...
 
 Global___RegisterModelHeader: _TypeAlias = RegisterModelHeader  # noqa: Y015
 
@@ -390,9 +409,9 @@ class ListDatasetsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most datasets in one answer, 1 to 1000; 0 means 100."""
+    """Maximum number of datasets in a page, 1 to 1000; 0 means 100."""
     page_token: _builtins.str
-    """From the answer before; empty for the first page."""
+    """From the previous response; empty for the first page."""
     def __init__(
         self,
         *,
@@ -416,7 +435,7 @@ class ListDatasetsResponse(_message.Message):
     DATASETS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Asks for the next page; empty on the last one."""
+    """Token of the next page; empty on the last one."""
     @_builtins.property
     def datasets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dataset]:
         """In the order of their names."""
@@ -475,6 +494,9 @@ class DatasetVersion(_message.Message):
     FEATURE_NAMES_FIELD_NUMBER: _builtins.int
     LABELLED_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    FIRST_MISSING_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """1 and up."""
     digest: _builtins.str
@@ -483,13 +505,23 @@ class DatasetVersion(_message.Message):
     """Number of rows."""
     labelled: _builtins.bool
     """Whether it holds the true class of each row."""
+    first_missing: _builtins.str
+    """Where the first missing value is, such as "row 3, column 'age'"; empty if there is none."""
     @_builtins.property
     def feature_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the features in column order; made up for formats without names."""
+        """Names of the features in column order; generated for formats without names."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was registered."""
+
+    @_builtins.property
+    def layout(self) -> Global___TableLayout:
+        """How the file is read, as its registration defined."""
+
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What was recognized in the file, a sentence each: its delimiter, an index that was left out."""
 
     def __init__(
         self,
@@ -500,10 +532,13 @@ class DatasetVersion(_message.Message):
         feature_names: _abc.Iterable[_builtins.str] | None = ...,
         labelled: _builtins.bool = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        layout: Global___TableLayout | None = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
+        first_missing: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "layout", b"layout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "digest", b"digest", "feature_names", b"feature_names", "labelled", b"labelled", "row_count", b"row_count", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "digest", b"digest", "feature_names", b"feature_names", "first_missing", b"first_missing", "labelled", b"labelled", "layout", b"layout", "notes", b"notes", "row_count", b"row_count", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -521,7 +556,7 @@ class RegisterDatasetRequest(_message.Message):
     """The next bytes of the file, in order; at most 4 MiB each."""
     @_builtins.property
     def header(self) -> Global___RegisterDatasetHeader:
-        """Which dataset comes; the first message, once."""
+        """Describes the dataset that follows; the first message, once."""
 
     def __init__(
         self,
@@ -541,7 +576,7 @@ Global___RegisterDatasetRequest: _TypeAlias = RegisterDatasetRequest  # noqa: Y0
 
 @_typing.final
 class RegisterDatasetHeader(_message.Message):
-    """Says what is registered."""
+    """Describes the dataset to register."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -549,6 +584,7 @@ class RegisterDatasetHeader(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     FORMAT_FIELD_NUMBER: _builtins.int
+    LAYOUT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the dataset: letters, digits, '.', '_' and '-', at most 128, not starting with '.'."""
     sha256: _builtins.str
@@ -557,6 +593,10 @@ class RegisterDatasetHeader(_message.Message):
     """Size of the file in bytes."""
     format: Global___DatasetFormat.ValueType
     """Format of the file."""
+    @_builtins.property
+    def layout(self) -> Global___TableLayout:
+        """How the file is to be read."""
+
     def __init__(
         self,
         *,
@@ -564,14 +604,61 @@ class RegisterDatasetHeader(_message.Message):
         sha256: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
         format: Global___DatasetFormat.ValueType = ...,
+        layout: Global___TableLayout | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["layout", b"layout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "name", b"name", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "layout", b"layout", "name", b"name", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RegisterDatasetHeader: _TypeAlias = RegisterDatasetHeader  # noqa: Y015
+
+@_typing.final
+class TableLayout(_message.Message):
+    """How a file of rows is to be read, where its content leaves that open."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_COLUMN_FIELD_NUMBER: _builtins.int
+    DROP_COLUMNS_FIELD_NUMBER: _builtins.int
+    DELIMITER_FIELD_NUMBER: _builtins.int
+    DECIMAL_FIELD_NUMBER: _builtins.int
+    HAS_HEADER_FIELD_NUMBER: _builtins.int
+    label_column: _builtins.str
+    """The column that holds the true class of each row; empty: the column "label", if there is one.
+    In a file without names, columns are given by number from 0, or from -1 for the last one.
+    """
+    delimiter: _builtins.str
+    """What parts the cells of CSV: ",", ";", "|" or a tab; empty: recognized by the first lines."""
+    decimal: _builtins.str
+    """Decimal sign of numbers in CSV: "." or ","; empty means "."."""
+    has_header: _builtins.bool
+    """Whether the first line of CSV names the columns. If not set, it must do so, and a line of
+    numbers is refused.
+    """
+    @_builtins.property
+    def drop_columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Columns that are no features."""
+
+    def __init__(
+        self,
+        *,
+        label_column: _builtins.str = ...,
+        drop_columns: _abc.Iterable[_builtins.str] | None = ...,
+        delimiter: _builtins.str = ...,
+        decimal: _builtins.str = ...,
+        has_header: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_has_header", b"_has_header", "has_header", b"has_header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_has_header", b"_has_header", "decimal", b"decimal", "delimiter", b"delimiter", "drop_columns", b"drop_columns", "has_header", b"has_header", "label_column", b"label_column"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__has_header: _TypeAlias = _typing.Literal["has_header"]  # noqa: Y015
+    _WhichOneofArgType__has_header: _TypeAlias = _typing.Literal["_has_header", b"_has_header"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__has_header) -> _WhichOneofReturnType__has_header | None: ...
+
+Global___TableLayout: _TypeAlias = TableLayout  # noqa: Y015
 
 @_typing.final
 class RegisterDatasetResponse(_message.Message):

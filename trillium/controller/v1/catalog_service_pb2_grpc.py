@@ -78,24 +78,23 @@ class CatalogServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RegisterModel(self, request_iterator, context):
-        """Takes a model's artifact as chunks and makes it the next version of that name.
+        """Registers a model's artifact, sent in chunks, as the next version of that name.
 
-        The artifact is opened and tried as a predictor would; what a predictor would refuse is refused
-        here. An artifact that is the newest version already is not taken twice.
+        A predictor loads the artifact first, and what it refuses is refused here. An artifact that is
+        the newest version already gets no new version.
 
         Errors: INVALID_ARGUMENT/INVALID_REQUEST, INVALID_ARGUMENT/DIGEST_MISMATCH,
-        INVALID_ARGUMENT/MODEL_REJECTED; RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other uploads
-        on their way leave no memory for this one; DEADLINE_EXCEEDED also when no chunk comes for a
-        minute.
+        INVALID_ARGUMENT/MODEL_REJECTED; RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other
+        uploads in progress leave no memory for this one; DEADLINE_EXCEEDED also when no chunk comes
+        for a minute.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRefusedModels(self, request, context):
-        """Lists the files that this controller was to register when it started, and could not: those of
-        its --models-dir that are no usable models. Another controller of the same store may tell
-        others.
+        """Lists the files in this controller's --models-dir that it could not register when it started,
+        because they are no usable models. Another controller of the same store may list others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -109,12 +108,12 @@ class CatalogServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RegisterDataset(self, request_iterator, context):
-        """Takes a dataset as chunks and makes it the next version of that name.
+        """Registers a dataset, sent in chunks, as the next version of that name.
 
         CSV with a header line, NPY (a matrix of numbers) or Parquet. A column named "label" holds the
-        true class; all others are features and hold finite numbers.
+        true class; all others are features with finite numbers.
 
-        Errors: INVALID_ARGUMENT/INVALID_REQUEST (row and column are named),
+        Errors: INVALID_ARGUMENT/INVALID_REQUEST (with row and column),
         INVALID_ARGUMENT/DIGEST_MISMATCH; OVERLOADED and DEADLINE_EXCEEDED as with RegisterModel.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

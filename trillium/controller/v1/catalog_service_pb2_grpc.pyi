@@ -39,30 +39,29 @@ class CatalogServiceStub:
     ListModels: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListModelsRequest, _catalog_service_pb2.ListModelsResponse]
     """Lists models, each with all of its versions, in the order of their names."""
     RegisterModel: _grpc.StreamUnaryMultiCallable[_catalog_service_pb2.RegisterModelRequest, _catalog_service_pb2.RegisterModelResponse]
-    """Takes a model's artifact as chunks and makes it the next version of that name.
+    """Registers a model's artifact, sent in chunks, as the next version of that name.
 
-    The artifact is opened and tried as a predictor would; what a predictor would refuse is refused
-    here. An artifact that is the newest version already is not taken twice.
+    A predictor loads the artifact first, and what it refuses is refused here. An artifact that is
+    the newest version already gets no new version.
 
     Errors: INVALID_ARGUMENT/INVALID_REQUEST, INVALID_ARGUMENT/DIGEST_MISMATCH,
-    INVALID_ARGUMENT/MODEL_REJECTED; RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other uploads
-    on their way leave no memory for this one; DEADLINE_EXCEEDED also when no chunk comes for a
-    minute.
+    INVALID_ARGUMENT/MODEL_REJECTED; RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other
+    uploads in progress leave no memory for this one; DEADLINE_EXCEEDED also when no chunk comes
+    for a minute.
     """
     ListRefusedModels: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListRefusedModelsRequest, _catalog_service_pb2.ListRefusedModelsResponse]
-    """Lists the files that this controller was to register when it started, and could not: those of
-    its --models-dir that are no usable models. Another controller of the same store may tell
-    others.
+    """Lists the files in this controller's --models-dir that it could not register when it started,
+    because they are no usable models. Another controller of the same store may list others.
     """
     ListDatasets: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListDatasetsRequest, _catalog_service_pb2.ListDatasetsResponse]
     """Lists datasets, each with all of its versions, in the order of their names."""
     RegisterDataset: _grpc.StreamUnaryMultiCallable[_catalog_service_pb2.RegisterDatasetRequest, _catalog_service_pb2.RegisterDatasetResponse]
-    """Takes a dataset as chunks and makes it the next version of that name.
+    """Registers a dataset, sent in chunks, as the next version of that name.
 
     CSV with a header line, NPY (a matrix of numbers) or Parquet. A column named "label" holds the
-    true class; all others are features and hold finite numbers.
+    true class; all others are features with finite numbers.
 
-    Errors: INVALID_ARGUMENT/INVALID_REQUEST (row and column are named),
+    Errors: INVALID_ARGUMENT/INVALID_REQUEST (with row and column),
     INVALID_ARGUMENT/DIGEST_MISMATCH; OVERLOADED and DEADLINE_EXCEEDED as with RegisterModel.
     """
 
@@ -77,30 +76,29 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     ListModels: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListModelsRequest, _catalog_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists models, each with all of its versions, in the order of their names."""
     RegisterModel: _aio.StreamUnaryMultiCallable[_catalog_service_pb2.RegisterModelRequest, _catalog_service_pb2.RegisterModelResponse]  # type: ignore[assignment]
-    """Takes a model's artifact as chunks and makes it the next version of that name.
+    """Registers a model's artifact, sent in chunks, as the next version of that name.
 
-    The artifact is opened and tried as a predictor would; what a predictor would refuse is refused
-    here. An artifact that is the newest version already is not taken twice.
+    A predictor loads the artifact first, and what it refuses is refused here. An artifact that is
+    the newest version already gets no new version.
 
     Errors: INVALID_ARGUMENT/INVALID_REQUEST, INVALID_ARGUMENT/DIGEST_MISMATCH,
-    INVALID_ARGUMENT/MODEL_REJECTED; RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other uploads
-    on their way leave no memory for this one; DEADLINE_EXCEEDED also when no chunk comes for a
-    minute.
+    INVALID_ARGUMENT/MODEL_REJECTED; RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other
+    uploads in progress leave no memory for this one; DEADLINE_EXCEEDED also when no chunk comes
+    for a minute.
     """
     ListRefusedModels: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListRefusedModelsRequest, _catalog_service_pb2.ListRefusedModelsResponse]  # type: ignore[assignment]
-    """Lists the files that this controller was to register when it started, and could not: those of
-    its --models-dir that are no usable models. Another controller of the same store may tell
-    others.
+    """Lists the files in this controller's --models-dir that it could not register when it started,
+    because they are no usable models. Another controller of the same store may list others.
     """
     ListDatasets: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListDatasetsRequest, _catalog_service_pb2.ListDatasetsResponse]  # type: ignore[assignment]
     """Lists datasets, each with all of its versions, in the order of their names."""
     RegisterDataset: _aio.StreamUnaryMultiCallable[_catalog_service_pb2.RegisterDatasetRequest, _catalog_service_pb2.RegisterDatasetResponse]  # type: ignore[assignment]
-    """Takes a dataset as chunks and makes it the next version of that name.
+    """Registers a dataset, sent in chunks, as the next version of that name.
 
     CSV with a header line, NPY (a matrix of numbers) or Parquet. A column named "label" holds the
-    true class; all others are features and hold finite numbers.
+    true class; all others are features with finite numbers.
 
-    Errors: INVALID_ARGUMENT/INVALID_REQUEST (row and column are named),
+    Errors: INVALID_ARGUMENT/INVALID_REQUEST (with row and column),
     INVALID_ARGUMENT/DIGEST_MISMATCH; OVERLOADED and DEADLINE_EXCEEDED as with RegisterModel.
     """
 
@@ -124,15 +122,15 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_catalog_service_pb2.RegisterModelRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.RegisterModelResponse, _abc.Awaitable[_catalog_service_pb2.RegisterModelResponse]]:
-        """Takes a model's artifact as chunks and makes it the next version of that name.
+        """Registers a model's artifact, sent in chunks, as the next version of that name.
 
-        The artifact is opened and tried as a predictor would; what a predictor would refuse is refused
-        here. An artifact that is the newest version already is not taken twice.
+        A predictor loads the artifact first, and what it refuses is refused here. An artifact that is
+        the newest version already gets no new version.
 
         Errors: INVALID_ARGUMENT/INVALID_REQUEST, INVALID_ARGUMENT/DIGEST_MISMATCH,
-        INVALID_ARGUMENT/MODEL_REJECTED; RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other uploads
-        on their way leave no memory for this one; DEADLINE_EXCEEDED also when no chunk comes for a
-        minute.
+        INVALID_ARGUMENT/MODEL_REJECTED; RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other
+        uploads in progress leave no memory for this one; DEADLINE_EXCEEDED also when no chunk comes
+        for a minute.
         """
 
     @_abc_1.abstractmethod
@@ -141,9 +139,8 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _catalog_service_pb2.ListRefusedModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.ListRefusedModelsResponse, _abc.Awaitable[_catalog_service_pb2.ListRefusedModelsResponse]]:
-        """Lists the files that this controller was to register when it started, and could not: those of
-        its --models-dir that are no usable models. Another controller of the same store may tell
-        others.
+        """Lists the files in this controller's --models-dir that it could not register when it started,
+        because they are no usable models. Another controller of the same store may list others.
         """
 
     @_abc_1.abstractmethod
@@ -160,12 +157,12 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_catalog_service_pb2.RegisterDatasetRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_catalog_service_pb2.RegisterDatasetResponse, _abc.Awaitable[_catalog_service_pb2.RegisterDatasetResponse]]:
-        """Takes a dataset as chunks and makes it the next version of that name.
+        """Registers a dataset, sent in chunks, as the next version of that name.
 
         CSV with a header line, NPY (a matrix of numbers) or Parquet. A column named "label" holds the
-        true class; all others are features and hold finite numbers.
+        true class; all others are features with finite numbers.
 
-        Errors: INVALID_ARGUMENT/INVALID_REQUEST (row and column are named),
+        Errors: INVALID_ARGUMENT/INVALID_REQUEST (with row and column),
         INVALID_ARGUMENT/DIGEST_MISMATCH; OVERLOADED and DEADLINE_EXCEEDED as with RegisterModel.
         """
 

@@ -5,6 +5,7 @@ Creates, loads, unloads and terminates predictors, runs scoring jobs, and keeps 
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -35,7 +36,7 @@ class CreateDeploymentRequest(_message.Message):
     NO_WAIT_FIELD_NUMBER: _builtins.int
     deployment_id: _builtins.str
     """Id of the deployment: lower-case letters, digits and '-', at most 40, starting with a letter.
-    Empty has one made up.
+    If it is empty, the server generates one.
     """
     model: _builtins.str
     """Name of a registered model, such as "iris-setosa"."""
@@ -46,10 +47,10 @@ class CreateDeploymentRequest(_message.Message):
     request_id: _builtins.str
     """Makes it safe to send the request again: letters, digits, '.', '_' and '-', at most 64."""
     no_wait: _builtins.bool
-    """Answer as soon as the wish is written down."""
+    """Return as soon as the request is recorded."""
     @_builtins.property
     def limits(self) -> _deployment_pb2.Limits:
-        """What each predictor may use."""
+        """Resources that each predictor may use."""
 
     def __init__(
         self,
@@ -72,7 +73,7 @@ Global___CreateDeploymentRequest: _TypeAlias = CreateDeploymentRequest  # noqa: 
 
 @_typing.final
 class LoadDeploymentRequest(_message.Message):
-    """Asks that a deployment serve its model."""
+    """Asks that a deployment load its model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -87,11 +88,11 @@ class LoadDeploymentRequest(_message.Message):
     model: _builtins.str
     """Name of a registered model; only needed if the deployment was never created."""
     model_version: _builtins.int
-    """Version of the model; 0 means: the deployment's own, or the newest if it is created."""
+    """Version of the model; 0 means the deployment's own, or the newest if it is created by this."""
     request_id: _builtins.str
     """As in CreateDeploymentRequest."""
     no_wait: _builtins.bool
-    """Answer as soon as the wish is written down."""
+    """Return as soon as the request is recorded."""
     newest_version: _builtins.bool
     """Serve the newest version of the model, whatever version the deployment has."""
     def __init__(
@@ -113,8 +114,48 @@ class LoadDeploymentRequest(_message.Message):
 Global___LoadDeploymentRequest: _TypeAlias = LoadDeploymentRequest  # noqa: Y015
 
 @_typing.final
+class UpdateDeploymentRequest(_message.Message):
+    """Asks for a change of a deployment."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REPLICA_COUNT_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"deployments/{id}"."""
+    replica_count: _builtins.int
+    """Number of predictors, 1 to 64."""
+    request_id: _builtins.str
+    """As in CreateDeploymentRequest."""
+    no_wait: _builtins.bool
+    """Return as soon as the request is recorded."""
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Names of the fields to change: "replica_count". If it is empty, the fields that are set."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        replica_count: _builtins.int = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        request_id: _builtins.str = ...,
+        no_wait: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "no_wait", b"no_wait", "replica_count", b"replica_count", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateDeploymentRequest: _TypeAlias = UpdateDeploymentRequest  # noqa: Y015
+
+@_typing.final
 class UnloadDeploymentRequest(_message.Message):
-    """Asks that a deployment free its model."""
+    """Asks that a deployment unload its model."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -126,7 +167,7 @@ class UnloadDeploymentRequest(_message.Message):
     request_id: _builtins.str
     """As in CreateDeploymentRequest."""
     no_wait: _builtins.bool
-    """Answer as soon as the wish is written down."""
+    """Return as soon as the request is recorded."""
     def __init__(
         self,
         *,
@@ -144,7 +185,7 @@ Global___UnloadDeploymentRequest: _TypeAlias = UnloadDeploymentRequest  # noqa: 
 
 @_typing.final
 class TerminateDeploymentRequest(_message.Message):
-    """Asks that nothing be left of a deployment."""
+    """Asks that a deployment be terminated."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -156,7 +197,7 @@ class TerminateDeploymentRequest(_message.Message):
     request_id: _builtins.str
     """As in CreateDeploymentRequest."""
     no_wait: _builtins.bool
-    """Answer as soon as the wish is written down."""
+    """Return as soon as the request is recorded."""
     def __init__(
         self,
         *,
@@ -205,9 +246,9 @@ class ListDeploymentsRequest(_message.Message):
     STATES_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most deployments in one answer, 1 to 500; 0 means 100."""
+    """Maximum number of deployments in a page, 1 to 500; 0 means 100."""
     page_token: _builtins.str
-    """From the answer before; empty for the first page."""
+    """From the previous response; empty for the first page."""
     model: _builtins.str
     """Only those of this model; empty means any."""
     @_builtins.property
@@ -239,7 +280,7 @@ class ListDeploymentsResponse(_message.Message):
     DEPLOYMENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Asks for the next page; empty on the last one."""
+    """Token of the next page; empty on the last one."""
     @_builtins.property
     def deployments(self) -> _containers.RepeatedCompositeFieldContainer[_deployment_pb2.Deployment]:
         """In the order of their ids."""
@@ -290,7 +331,7 @@ class WatchDeploymentsRequest(_message.Message):
     """Only this one, "deployments/{id}"; empty means all."""
     @_builtins.property
     def known_revisions(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Revisions that the caller has already, by name: these are left out of the snapshot."""
+        """Revisions that the caller already has, by name: these are omitted from the snapshot."""
 
     def __init__(
         self,
@@ -316,7 +357,7 @@ class WatchDeploymentsResponse(_message.Message):
     SNAPSHOT_END_FIELD_NUMBER: _builtins.int
     FORGOTTEN_FIELD_NUMBER: _builtins.int
     forgotten: _builtins.str
-    """"deployments/{id}" of one whose record is gone."""
+    """"deployments/{id}" of a deployment whose record was removed."""
     @_builtins.property
     def deployment(self) -> _deployment_pb2.Deployment:
         """A deployment as it is now: part of the snapshot, or changed."""
@@ -371,9 +412,9 @@ class ListDeploymentEventsRequest(_message.Message):
     name: _builtins.str
     """"deployments/{id}"."""
     page_size: _builtins.int
-    """Most events in one answer, 1 to 500; 0 means 100."""
+    """Maximum number of events in a page, 1 to 500; 0 means 100."""
     page_token: _builtins.str
-    """From the answer before; empty for the first page."""
+    """From the previous response; empty for the first page."""
     def __init__(
         self,
         *,
@@ -398,7 +439,7 @@ class ListDeploymentEventsResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Asks for the next page; empty on the last one."""
+    """Token of the next page; empty on the last one."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeploymentEvent]:
         """Oldest first."""
@@ -419,7 +460,7 @@ Global___ListDeploymentEventsResponse: _TypeAlias = ListDeploymentEventsResponse
 
 @_typing.final
 class DeploymentEvent(_message.Message):
-    """One thing that happened to a deployment."""
+    """One event of a deployment."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -435,16 +476,16 @@ class DeploymentEvent(_message.Message):
     cause: _builtins.str
     """What happened, in a few words."""
     slot: _builtins.int
-    """Which slot it happened to; absent for a change of the spec."""
+    """Number of the instance it happened to; absent for a change of the spec."""
     before: _builtins.str
-    """Phase of the slot, or target, before."""
+    """Phase of the instance, or target, before."""
     after: _builtins.str
-    """Phase of the slot, or target, after."""
+    """Phase of the instance, or target, after."""
     attempt: _builtins.int
-    """Attempt of the slot."""
+    """Attempt of the instance."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When."""
+        """When it happened."""
 
     def __init__(
         self,
@@ -528,19 +569,19 @@ class Server(_message.Message):
     runtime: _builtins.str
     """"process" or "docker"."""
     reachable: _builtins.bool
-    """Whether it answers."""
+    """Whether it responds."""
     detail: _builtins.str
-    """Why it does not answer, or its version."""
+    """Why it does not respond, or its version."""
     cpus: _builtins.float
-    """Cores that it has."""
+    """Number of cores."""
     memory_bytes: _builtins.int
-    """Memory that it has, in bytes."""
+    """Memory in bytes."""
     cpus_free: _builtins.float
-    """Cores that no predictor of ours has reserved by its limit."""
+    """Cores that no predictor has reserved by its limit."""
     memory_bytes_free: _builtins.int
-    """Memory in bytes that no predictor of ours has reserved by its limit."""
+    """Memory in bytes that no predictor has reserved by its limit."""
     container_count: _builtins.int
-    """Predictors of ours that are there."""
+    """Number of predictors that it runs."""
     def __init__(
         self,
         *,

@@ -29,20 +29,20 @@ if _version_not_supported:
 class ControllerServiceStub(object):
     """Moves deployments through their life: ABSENT < CREATED < LOADED.
 
-    A verb sets what is wanted, and answers when that has been reached, or at once with `no_wait`.
-    When the caller's deadline passes first, the answer is DEADLINE_EXCEEDED and the work goes on: a
+    A verb sets the target, and returns when it has been reached, or at once with `no_wait`. When the
+    caller's deadline passes first, the call fails with DEADLINE_EXCEEDED and the work goes on: a
     deadline undoes nothing. With a `request_id`, the same request may be sent any number of times,
-    also at once, and has one effect.
+    even concurrently, and has one effect.
 
     Every error carries a google.rpc.Status with a google.rpc.ErrorInfo (domain "trillium") whose
-    reason is stable. Any RPC may answer: INVALID_ARGUMENT/MALFORMED_MESSAGE,
+    reason is stable. Any RPC may return: INVALID_ARGUMENT/MALFORMED_MESSAGE,
     INVALID_ARGUMENT/INVALID_REQUEST with a google.rpc.BadRequest, DEADLINE_EXCEEDED,
     UNAVAILABLE/DRAINING, UNAVAILABLE/STORE_UNAVAILABLE, INTERNAL/INTERNAL_ERROR. Verbs may also
-    answer: NOT_FOUND/DEPLOYMENT_NOT_FOUND, NOT_FOUND/MODEL_NOT_FOUND,
-    FAILED_PRECONDITION/ILLEGAL_STEP (the message says which steps are legal),
+    return: NOT_FOUND/DEPLOYMENT_NOT_FOUND, NOT_FOUND/MODEL_NOT_FOUND,
+    FAILED_PRECONDITION/ILLEGAL_STEP (the message lists the legal steps),
     FAILED_PRECONDITION/DEPLOYMENT_FAILED when a predictor failed for good while the verb waited,
     ALREADY_EXISTS/DEPLOYMENT_EXISTS, ALREADY_EXISTS/REQUEST_ID_REUSED when the request_id came with
-    another request before, ABORTED/SUPERSEDED when another verb changed what is wanted meanwhile.
+    another request before, ABORTED/SUPERSEDED when another verb changed the target meanwhile.
     """
 
     def __init__(self, channel):
@@ -59,6 +59,11 @@ class ControllerServiceStub(object):
         self.LoadDeployment = channel.unary_unary(
                 '/trillium.controller.v1.ControllerService/LoadDeployment',
                 request_serializer=trillium_dot_controller_dot_v1_dot_controller__service__pb2.LoadDeploymentRequest.SerializeToString,
+                response_deserializer=trillium_dot_controller_dot_v1_dot_deployment__pb2.Deployment.FromString,
+                _registered_method=True)
+        self.UpdateDeployment = channel.unary_unary(
+                '/trillium.controller.v1.ControllerService/UpdateDeployment',
+                request_serializer=trillium_dot_controller_dot_v1_dot_controller__service__pb2.UpdateDeploymentRequest.SerializeToString,
                 response_deserializer=trillium_dot_controller_dot_v1_dot_deployment__pb2.Deployment.FromString,
                 _registered_method=True)
         self.UnloadDeployment = channel.unary_unary(
@@ -101,38 +106,49 @@ class ControllerServiceStub(object):
 class ControllerServiceServicer(object):
     """Moves deployments through their life: ABSENT < CREATED < LOADED.
 
-    A verb sets what is wanted, and answers when that has been reached, or at once with `no_wait`.
-    When the caller's deadline passes first, the answer is DEADLINE_EXCEEDED and the work goes on: a
+    A verb sets the target, and returns when it has been reached, or at once with `no_wait`. When the
+    caller's deadline passes first, the call fails with DEADLINE_EXCEEDED and the work goes on: a
     deadline undoes nothing. With a `request_id`, the same request may be sent any number of times,
-    also at once, and has one effect.
+    even concurrently, and has one effect.
 
     Every error carries a google.rpc.Status with a google.rpc.ErrorInfo (domain "trillium") whose
-    reason is stable. Any RPC may answer: INVALID_ARGUMENT/MALFORMED_MESSAGE,
+    reason is stable. Any RPC may return: INVALID_ARGUMENT/MALFORMED_MESSAGE,
     INVALID_ARGUMENT/INVALID_REQUEST with a google.rpc.BadRequest, DEADLINE_EXCEEDED,
     UNAVAILABLE/DRAINING, UNAVAILABLE/STORE_UNAVAILABLE, INTERNAL/INTERNAL_ERROR. Verbs may also
-    answer: NOT_FOUND/DEPLOYMENT_NOT_FOUND, NOT_FOUND/MODEL_NOT_FOUND,
-    FAILED_PRECONDITION/ILLEGAL_STEP (the message says which steps are legal),
+    return: NOT_FOUND/DEPLOYMENT_NOT_FOUND, NOT_FOUND/MODEL_NOT_FOUND,
+    FAILED_PRECONDITION/ILLEGAL_STEP (the message lists the legal steps),
     FAILED_PRECONDITION/DEPLOYMENT_FAILED when a predictor failed for good while the verb waited,
     ALREADY_EXISTS/DEPLOYMENT_EXISTS, ALREADY_EXISTS/REQUEST_ID_REUSED when the request_id came with
-    another request before, ABORTED/SUPERSEDED when another verb changed what is wanted meanwhile.
+    another request before, ABORTED/SUPERSEDED when another verb changed the target meanwhile.
     """
 
     def CreateDeployment(self, request, context):
-        """Has a deployment's predictors started, without a model.
+        """Starts a deployment's predictors, without a model.
 
-        Creating again what is there with the same spec changes nothing and succeeds; with another
-        spec it is ALREADY_EXISTS/DEPLOYMENT_EXISTS. A terminated deployment may be created anew.
+        Creating an existing deployment with the same spec changes nothing and succeeds; with another
+        spec it fails with ALREADY_EXISTS/DEPLOYMENT_EXISTS. A terminated deployment may be created
+        again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LoadDeployment(self, request, context):
-        """Has a deployment's predictors serve its model.
+        """Loads the model into a deployment's predictors.
 
-        If the deployment was never created, this creates it first and needs `model`. With another
-        model version on a loaded deployment, its predictors are given the new version one after the
-        other, and no call fails.
+        If the deployment was never created, this creates it first and requires `model`. With another
+        model version on a loaded deployment, its predictors load the new version one after the other,
+        and no call fails.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateDeployment(self, request, context):
+        """Changes how many predictors a deployment has, up or down, and no call fails.
+
+        New predictors load the model that the deployment serves. Those that are too many finish what they
+        have and are removed, once the others serve.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -154,7 +170,7 @@ class ControllerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetDeployment(self, request, context):
-        """Tells one deployment.
+        """Returns one deployment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -168,23 +184,25 @@ class ControllerServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchDeployments(self, request, context):
-        """Tells all deployments, then each change as it happens.
+        """Returns all deployments, then each change as it happens.
 
-        After a lost connection, give the revisions that were seen last and only what differs comes.
+        After a lost connection, send the last revisions that were received: only what differs is
+        returned.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListDeploymentEvents(self, request, context):
-        """Lists what happened to a deployment, oldest first.
+        """Lists the events of a deployment, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListServers(self, request, context):
-        """Lists the machines and engines that run predictors, with what is free, reachable or not.
+        """Lists the machines and engines that run predictors, reachable or not, with their free
+        resources.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -201,6 +219,11 @@ def add_ControllerServiceServicer_to_server(servicer, server):
             'LoadDeployment': grpc.unary_unary_rpc_method_handler(
                     servicer.LoadDeployment,
                     request_deserializer=trillium_dot_controller_dot_v1_dot_controller__service__pb2.LoadDeploymentRequest.FromString,
+                    response_serializer=trillium_dot_controller_dot_v1_dot_deployment__pb2.Deployment.SerializeToString,
+            ),
+            'UpdateDeployment': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateDeployment,
+                    request_deserializer=trillium_dot_controller_dot_v1_dot_controller__service__pb2.UpdateDeploymentRequest.FromString,
                     response_serializer=trillium_dot_controller_dot_v1_dot_deployment__pb2.Deployment.SerializeToString,
             ),
             'UnloadDeployment': grpc.unary_unary_rpc_method_handler(
@@ -249,20 +272,20 @@ def add_ControllerServiceServicer_to_server(servicer, server):
 class ControllerService(object):
     """Moves deployments through their life: ABSENT < CREATED < LOADED.
 
-    A verb sets what is wanted, and answers when that has been reached, or at once with `no_wait`.
-    When the caller's deadline passes first, the answer is DEADLINE_EXCEEDED and the work goes on: a
+    A verb sets the target, and returns when it has been reached, or at once with `no_wait`. When the
+    caller's deadline passes first, the call fails with DEADLINE_EXCEEDED and the work goes on: a
     deadline undoes nothing. With a `request_id`, the same request may be sent any number of times,
-    also at once, and has one effect.
+    even concurrently, and has one effect.
 
     Every error carries a google.rpc.Status with a google.rpc.ErrorInfo (domain "trillium") whose
-    reason is stable. Any RPC may answer: INVALID_ARGUMENT/MALFORMED_MESSAGE,
+    reason is stable. Any RPC may return: INVALID_ARGUMENT/MALFORMED_MESSAGE,
     INVALID_ARGUMENT/INVALID_REQUEST with a google.rpc.BadRequest, DEADLINE_EXCEEDED,
     UNAVAILABLE/DRAINING, UNAVAILABLE/STORE_UNAVAILABLE, INTERNAL/INTERNAL_ERROR. Verbs may also
-    answer: NOT_FOUND/DEPLOYMENT_NOT_FOUND, NOT_FOUND/MODEL_NOT_FOUND,
-    FAILED_PRECONDITION/ILLEGAL_STEP (the message says which steps are legal),
+    return: NOT_FOUND/DEPLOYMENT_NOT_FOUND, NOT_FOUND/MODEL_NOT_FOUND,
+    FAILED_PRECONDITION/ILLEGAL_STEP (the message lists the legal steps),
     FAILED_PRECONDITION/DEPLOYMENT_FAILED when a predictor failed for good while the verb waited,
     ALREADY_EXISTS/DEPLOYMENT_EXISTS, ALREADY_EXISTS/REQUEST_ID_REUSED when the request_id came with
-    another request before, ABORTED/SUPERSEDED when another verb changed what is wanted meanwhile.
+    another request before, ABORTED/SUPERSEDED when another verb changed the target meanwhile.
     """
 
     @staticmethod
@@ -308,6 +331,33 @@ class ControllerService(object):
             target,
             '/trillium.controller.v1.ControllerService/LoadDeployment',
             trillium_dot_controller_dot_v1_dot_controller__service__pb2.LoadDeploymentRequest.SerializeToString,
+            trillium_dot_controller_dot_v1_dot_deployment__pb2.Deployment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateDeployment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trillium.controller.v1.ControllerService/UpdateDeployment',
+            trillium_dot_controller_dot_v1_dot_controller__service__pb2.UpdateDeploymentRequest.SerializeToString,
             trillium_dot_controller_dot_v1_dot_deployment__pb2.Deployment.FromString,
             options,
             channel_credentials,

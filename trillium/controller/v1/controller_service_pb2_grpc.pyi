@@ -30,20 +30,20 @@ GRPC_VERSION: str
 class ControllerServiceStub:
     """Moves deployments through their life: ABSENT < CREATED < LOADED.
 
-    A verb sets what is wanted, and answers when that has been reached, or at once with `no_wait`.
-    When the caller's deadline passes first, the answer is DEADLINE_EXCEEDED and the work goes on: a
+    A verb sets the target, and returns when it has been reached, or at once with `no_wait`. When the
+    caller's deadline passes first, the call fails with DEADLINE_EXCEEDED and the work goes on: a
     deadline undoes nothing. With a `request_id`, the same request may be sent any number of times,
-    also at once, and has one effect.
+    even concurrently, and has one effect.
 
     Every error carries a google.rpc.Status with a google.rpc.ErrorInfo (domain "trillium") whose
-    reason is stable. Any RPC may answer: INVALID_ARGUMENT/MALFORMED_MESSAGE,
+    reason is stable. Any RPC may return: INVALID_ARGUMENT/MALFORMED_MESSAGE,
     INVALID_ARGUMENT/INVALID_REQUEST with a google.rpc.BadRequest, DEADLINE_EXCEEDED,
     UNAVAILABLE/DRAINING, UNAVAILABLE/STORE_UNAVAILABLE, INTERNAL/INTERNAL_ERROR. Verbs may also
-    answer: NOT_FOUND/DEPLOYMENT_NOT_FOUND, NOT_FOUND/MODEL_NOT_FOUND,
-    FAILED_PRECONDITION/ILLEGAL_STEP (the message says which steps are legal),
+    return: NOT_FOUND/DEPLOYMENT_NOT_FOUND, NOT_FOUND/MODEL_NOT_FOUND,
+    FAILED_PRECONDITION/ILLEGAL_STEP (the message lists the legal steps),
     FAILED_PRECONDITION/DEPLOYMENT_FAILED when a predictor failed for good while the verb waited,
     ALREADY_EXISTS/DEPLOYMENT_EXISTS, ALREADY_EXISTS/REQUEST_ID_REUSED when the request_id came with
-    another request before, ABORTED/SUPERSEDED when another verb changed what is wanted meanwhile.
+    another request before, ABORTED/SUPERSEDED when another verb changed the target meanwhile.
     """
 
     @_typing.overload
@@ -51,17 +51,24 @@ class ControllerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ControllerServiceAsyncStub: ...
     CreateDeployment: _grpc.UnaryUnaryMultiCallable[_controller_service_pb2.CreateDeploymentRequest, _deployment_pb2.Deployment]
-    """Has a deployment's predictors started, without a model.
+    """Starts a deployment's predictors, without a model.
 
-    Creating again what is there with the same spec changes nothing and succeeds; with another
-    spec it is ALREADY_EXISTS/DEPLOYMENT_EXISTS. A terminated deployment may be created anew.
+    Creating an existing deployment with the same spec changes nothing and succeeds; with another
+    spec it fails with ALREADY_EXISTS/DEPLOYMENT_EXISTS. A terminated deployment may be created
+    again.
     """
     LoadDeployment: _grpc.UnaryUnaryMultiCallable[_controller_service_pb2.LoadDeploymentRequest, _deployment_pb2.Deployment]
-    """Has a deployment's predictors serve its model.
+    """Loads the model into a deployment's predictors.
 
-    If the deployment was never created, this creates it first and needs `model`. With another
-    model version on a loaded deployment, its predictors are given the new version one after the
-    other, and no call fails.
+    If the deployment was never created, this creates it first and requires `model`. With another
+    model version on a loaded deployment, its predictors load the new version one after the other,
+    and no call fails.
+    """
+    UpdateDeployment: _grpc.UnaryUnaryMultiCallable[_controller_service_pb2.UpdateDeploymentRequest, _deployment_pb2.Deployment]
+    """Changes how many predictors a deployment has, up or down, and no call fails.
+
+    New predictors load the model that the deployment serves. Those that are too many finish what they
+    have and are removed, once the others serve.
     """
     UnloadDeployment: _grpc.UnaryUnaryMultiCallable[_controller_service_pb2.UnloadDeploymentRequest, _deployment_pb2.Deployment]
     """Withdraws a deployment's endpoints, waits for the requests in flight, and frees the model. The
@@ -70,52 +77,62 @@ class ControllerServiceStub:
     TerminateDeployment: _grpc.UnaryUnaryMultiCallable[_controller_service_pb2.TerminateDeploymentRequest, _deployment_pb2.Deployment]
     """Unloads if needed, and removes the predictors. The record and its history stay for a while."""
     GetDeployment: _grpc.UnaryUnaryMultiCallable[_controller_service_pb2.GetDeploymentRequest, _deployment_pb2.Deployment]
-    """Tells one deployment."""
+    """Returns one deployment."""
     ListDeployments: _grpc.UnaryUnaryMultiCallable[_controller_service_pb2.ListDeploymentsRequest, _controller_service_pb2.ListDeploymentsResponse]
     """Lists deployments in the order of their ids."""
     WatchDeployments: _grpc.UnaryStreamMultiCallable[_controller_service_pb2.WatchDeploymentsRequest, _controller_service_pb2.WatchDeploymentsResponse]
-    """Tells all deployments, then each change as it happens.
+    """Returns all deployments, then each change as it happens.
 
-    After a lost connection, give the revisions that were seen last and only what differs comes.
+    After a lost connection, send the last revisions that were received: only what differs is
+    returned.
     """
     ListDeploymentEvents: _grpc.UnaryUnaryMultiCallable[_controller_service_pb2.ListDeploymentEventsRequest, _controller_service_pb2.ListDeploymentEventsResponse]
-    """Lists what happened to a deployment, oldest first."""
+    """Lists the events of a deployment, oldest first."""
     ListServers: _grpc.UnaryUnaryMultiCallable[_controller_service_pb2.ListServersRequest, _controller_service_pb2.ListServersResponse]
-    """Lists the machines and engines that run predictors, with what is free, reachable or not."""
+    """Lists the machines and engines that run predictors, reachable or not, with their free
+    resources.
+    """
 
 @_typing.type_check_only
 class ControllerServiceAsyncStub(ControllerServiceStub):
     """Moves deployments through their life: ABSENT < CREATED < LOADED.
 
-    A verb sets what is wanted, and answers when that has been reached, or at once with `no_wait`.
-    When the caller's deadline passes first, the answer is DEADLINE_EXCEEDED and the work goes on: a
+    A verb sets the target, and returns when it has been reached, or at once with `no_wait`. When the
+    caller's deadline passes first, the call fails with DEADLINE_EXCEEDED and the work goes on: a
     deadline undoes nothing. With a `request_id`, the same request may be sent any number of times,
-    also at once, and has one effect.
+    even concurrently, and has one effect.
 
     Every error carries a google.rpc.Status with a google.rpc.ErrorInfo (domain "trillium") whose
-    reason is stable. Any RPC may answer: INVALID_ARGUMENT/MALFORMED_MESSAGE,
+    reason is stable. Any RPC may return: INVALID_ARGUMENT/MALFORMED_MESSAGE,
     INVALID_ARGUMENT/INVALID_REQUEST with a google.rpc.BadRequest, DEADLINE_EXCEEDED,
     UNAVAILABLE/DRAINING, UNAVAILABLE/STORE_UNAVAILABLE, INTERNAL/INTERNAL_ERROR. Verbs may also
-    answer: NOT_FOUND/DEPLOYMENT_NOT_FOUND, NOT_FOUND/MODEL_NOT_FOUND,
-    FAILED_PRECONDITION/ILLEGAL_STEP (the message says which steps are legal),
+    return: NOT_FOUND/DEPLOYMENT_NOT_FOUND, NOT_FOUND/MODEL_NOT_FOUND,
+    FAILED_PRECONDITION/ILLEGAL_STEP (the message lists the legal steps),
     FAILED_PRECONDITION/DEPLOYMENT_FAILED when a predictor failed for good while the verb waited,
     ALREADY_EXISTS/DEPLOYMENT_EXISTS, ALREADY_EXISTS/REQUEST_ID_REUSED when the request_id came with
-    another request before, ABORTED/SUPERSEDED when another verb changed what is wanted meanwhile.
+    another request before, ABORTED/SUPERSEDED when another verb changed the target meanwhile.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateDeployment: _aio.UnaryUnaryMultiCallable[_controller_service_pb2.CreateDeploymentRequest, _deployment_pb2.Deployment]  # type: ignore[assignment]
-    """Has a deployment's predictors started, without a model.
+    """Starts a deployment's predictors, without a model.
 
-    Creating again what is there with the same spec changes nothing and succeeds; with another
-    spec it is ALREADY_EXISTS/DEPLOYMENT_EXISTS. A terminated deployment may be created anew.
+    Creating an existing deployment with the same spec changes nothing and succeeds; with another
+    spec it fails with ALREADY_EXISTS/DEPLOYMENT_EXISTS. A terminated deployment may be created
+    again.
     """
     LoadDeployment: _aio.UnaryUnaryMultiCallable[_controller_service_pb2.LoadDeploymentRequest, _deployment_pb2.Deployment]  # type: ignore[assignment]
-    """Has a deployment's predictors serve its model.
+    """Loads the model into a deployment's predictors.
 
-    If the deployment was never created, this creates it first and needs `model`. With another
-    model version on a loaded deployment, its predictors are given the new version one after the
-    other, and no call fails.
+    If the deployment was never created, this creates it first and requires `model`. With another
+    model version on a loaded deployment, its predictors load the new version one after the other,
+    and no call fails.
+    """
+    UpdateDeployment: _aio.UnaryUnaryMultiCallable[_controller_service_pb2.UpdateDeploymentRequest, _deployment_pb2.Deployment]  # type: ignore[assignment]
+    """Changes how many predictors a deployment has, up or down, and no call fails.
+
+    New predictors load the model that the deployment serves. Those that are too many finish what they
+    have and are removed, once the others serve.
     """
     UnloadDeployment: _aio.UnaryUnaryMultiCallable[_controller_service_pb2.UnloadDeploymentRequest, _deployment_pb2.Deployment]  # type: ignore[assignment]
     """Withdraws a deployment's endpoints, waits for the requests in flight, and frees the model. The
@@ -124,36 +141,39 @@ class ControllerServiceAsyncStub(ControllerServiceStub):
     TerminateDeployment: _aio.UnaryUnaryMultiCallable[_controller_service_pb2.TerminateDeploymentRequest, _deployment_pb2.Deployment]  # type: ignore[assignment]
     """Unloads if needed, and removes the predictors. The record and its history stay for a while."""
     GetDeployment: _aio.UnaryUnaryMultiCallable[_controller_service_pb2.GetDeploymentRequest, _deployment_pb2.Deployment]  # type: ignore[assignment]
-    """Tells one deployment."""
+    """Returns one deployment."""
     ListDeployments: _aio.UnaryUnaryMultiCallable[_controller_service_pb2.ListDeploymentsRequest, _controller_service_pb2.ListDeploymentsResponse]  # type: ignore[assignment]
     """Lists deployments in the order of their ids."""
     WatchDeployments: _aio.UnaryStreamMultiCallable[_controller_service_pb2.WatchDeploymentsRequest, _controller_service_pb2.WatchDeploymentsResponse]  # type: ignore[assignment]
-    """Tells all deployments, then each change as it happens.
+    """Returns all deployments, then each change as it happens.
 
-    After a lost connection, give the revisions that were seen last and only what differs comes.
+    After a lost connection, send the last revisions that were received: only what differs is
+    returned.
     """
     ListDeploymentEvents: _aio.UnaryUnaryMultiCallable[_controller_service_pb2.ListDeploymentEventsRequest, _controller_service_pb2.ListDeploymentEventsResponse]  # type: ignore[assignment]
-    """Lists what happened to a deployment, oldest first."""
+    """Lists the events of a deployment, oldest first."""
     ListServers: _aio.UnaryUnaryMultiCallable[_controller_service_pb2.ListServersRequest, _controller_service_pb2.ListServersResponse]  # type: ignore[assignment]
-    """Lists the machines and engines that run predictors, with what is free, reachable or not."""
+    """Lists the machines and engines that run predictors, reachable or not, with their free
+    resources.
+    """
 
 class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Moves deployments through their life: ABSENT < CREATED < LOADED.
 
-    A verb sets what is wanted, and answers when that has been reached, or at once with `no_wait`.
-    When the caller's deadline passes first, the answer is DEADLINE_EXCEEDED and the work goes on: a
+    A verb sets the target, and returns when it has been reached, or at once with `no_wait`. When the
+    caller's deadline passes first, the call fails with DEADLINE_EXCEEDED and the work goes on: a
     deadline undoes nothing. With a `request_id`, the same request may be sent any number of times,
-    also at once, and has one effect.
+    even concurrently, and has one effect.
 
     Every error carries a google.rpc.Status with a google.rpc.ErrorInfo (domain "trillium") whose
-    reason is stable. Any RPC may answer: INVALID_ARGUMENT/MALFORMED_MESSAGE,
+    reason is stable. Any RPC may return: INVALID_ARGUMENT/MALFORMED_MESSAGE,
     INVALID_ARGUMENT/INVALID_REQUEST with a google.rpc.BadRequest, DEADLINE_EXCEEDED,
     UNAVAILABLE/DRAINING, UNAVAILABLE/STORE_UNAVAILABLE, INTERNAL/INTERNAL_ERROR. Verbs may also
-    answer: NOT_FOUND/DEPLOYMENT_NOT_FOUND, NOT_FOUND/MODEL_NOT_FOUND,
-    FAILED_PRECONDITION/ILLEGAL_STEP (the message says which steps are legal),
+    return: NOT_FOUND/DEPLOYMENT_NOT_FOUND, NOT_FOUND/MODEL_NOT_FOUND,
+    FAILED_PRECONDITION/ILLEGAL_STEP (the message lists the legal steps),
     FAILED_PRECONDITION/DEPLOYMENT_FAILED when a predictor failed for good while the verb waited,
     ALREADY_EXISTS/DEPLOYMENT_EXISTS, ALREADY_EXISTS/REQUEST_ID_REUSED when the request_id came with
-    another request before, ABORTED/SUPERSEDED when another verb changed what is wanted meanwhile.
+    another request before, ABORTED/SUPERSEDED when another verb changed the target meanwhile.
     """
 
     @_abc_1.abstractmethod
@@ -162,10 +182,11 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_service_pb2.CreateDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_deployment_pb2.Deployment, _abc.Awaitable[_deployment_pb2.Deployment]]:
-        """Has a deployment's predictors started, without a model.
+        """Starts a deployment's predictors, without a model.
 
-        Creating again what is there with the same spec changes nothing and succeeds; with another
-        spec it is ALREADY_EXISTS/DEPLOYMENT_EXISTS. A terminated deployment may be created anew.
+        Creating an existing deployment with the same spec changes nothing and succeeds; with another
+        spec it fails with ALREADY_EXISTS/DEPLOYMENT_EXISTS. A terminated deployment may be created
+        again.
         """
 
     @_abc_1.abstractmethod
@@ -174,11 +195,23 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_service_pb2.LoadDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_deployment_pb2.Deployment, _abc.Awaitable[_deployment_pb2.Deployment]]:
-        """Has a deployment's predictors serve its model.
+        """Loads the model into a deployment's predictors.
 
-        If the deployment was never created, this creates it first and needs `model`. With another
-        model version on a loaded deployment, its predictors are given the new version one after the
-        other, and no call fails.
+        If the deployment was never created, this creates it first and requires `model`. With another
+        model version on a loaded deployment, its predictors load the new version one after the other,
+        and no call fails.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateDeployment(
+        self,
+        request: _controller_service_pb2.UpdateDeploymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_deployment_pb2.Deployment, _abc.Awaitable[_deployment_pb2.Deployment]]:
+        """Changes how many predictors a deployment has, up or down, and no call fails.
+
+        New predictors load the model that the deployment serves. Those that are too many finish what they
+        have and are removed, once the others serve.
         """
 
     @_abc_1.abstractmethod
@@ -205,7 +238,7 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_service_pb2.GetDeploymentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_deployment_pb2.Deployment, _abc.Awaitable[_deployment_pb2.Deployment]]:
-        """Tells one deployment."""
+        """Returns one deployment."""
 
     @_abc_1.abstractmethod
     def ListDeployments(
@@ -221,9 +254,10 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_service_pb2.WatchDeploymentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_controller_service_pb2.WatchDeploymentsResponse], _abc.AsyncIterator[_controller_service_pb2.WatchDeploymentsResponse]]:
-        """Tells all deployments, then each change as it happens.
+        """Returns all deployments, then each change as it happens.
 
-        After a lost connection, give the revisions that were seen last and only what differs comes.
+        After a lost connection, send the last revisions that were received: only what differs is
+        returned.
         """
 
     @_abc_1.abstractmethod
@@ -232,7 +266,7 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_service_pb2.ListDeploymentEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_service_pb2.ListDeploymentEventsResponse, _abc.Awaitable[_controller_service_pb2.ListDeploymentEventsResponse]]:
-        """Lists what happened to a deployment, oldest first."""
+        """Lists the events of a deployment, oldest first."""
 
     @_abc_1.abstractmethod
     def ListServers(
@@ -240,6 +274,8 @@ class ControllerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _controller_service_pb2.ListServersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_controller_service_pb2.ListServersResponse, _abc.Awaitable[_controller_service_pb2.ListServersResponse]]:
-        """Lists the machines and engines that run predictors, with what is free, reachable or not."""
+        """Lists the machines and engines that run predictors, reachable or not, with their free
+        resources.
+        """
 
 def add_ControllerServiceServicer_to_server(servicer: ControllerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

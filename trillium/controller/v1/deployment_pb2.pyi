@@ -31,9 +31,9 @@ class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_State.ValueType
     STATE_CREATING: _State.ValueType  # 1
     """Its predictors are being started."""
     STATE_CREATED: _State.ValueType  # 2
-    """Its predictors are up and hold no model."""
+    """Its predictors are running without a model."""
     STATE_LOADING: _State.ValueType  # 3
-    """Its predictors are being given the model, or given it anew."""
+    """Its predictors are loading the model, for the first time or again."""
     STATE_LOADED: _State.ValueType  # 4
     """Every predictor serves the model."""
     STATE_UNLOADING: _State.ValueType  # 5
@@ -41,23 +41,23 @@ class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_State.ValueType
     STATE_TERMINATING: _State.ValueType  # 6
     """Its predictors are being removed."""
     STATE_TERMINATED: _State.ValueType  # 7
-    """Nothing is left of it but this record and its history."""
+    """Only this record and its history are left."""
     STATE_FAILED: _State.ValueType  # 8
-    """A predictor failed too often or cannot be had; `detail` says why. LoadDeployment or
-    CreateDeployment tries again.
+    """No further attempt can help, as the model or the limits are refused; `detail` gives the reason.
+    LoadDeployment or CreateDeployment tries again.
     """
 
 class State(_State, metaclass=_StateEnumTypeWrapper):
-    """What a deployment has reached, as a whole."""
+    """State of a deployment as a whole."""
 
 STATE_UNSPECIFIED: State.ValueType  # 0
 """Never sent."""
 STATE_CREATING: State.ValueType  # 1
 """Its predictors are being started."""
 STATE_CREATED: State.ValueType  # 2
-"""Its predictors are up and hold no model."""
+"""Its predictors are running without a model."""
 STATE_LOADING: State.ValueType  # 3
-"""Its predictors are being given the model, or given it anew."""
+"""Its predictors are loading the model, for the first time or again."""
 STATE_LOADED: State.ValueType  # 4
 """Every predictor serves the model."""
 STATE_UNLOADING: State.ValueType  # 5
@@ -65,10 +65,10 @@ STATE_UNLOADING: State.ValueType  # 5
 STATE_TERMINATING: State.ValueType  # 6
 """Its predictors are being removed."""
 STATE_TERMINATED: State.ValueType  # 7
-"""Nothing is left of it but this record and its history."""
+"""Only this record and its history are left."""
 STATE_FAILED: State.ValueType  # 8
-"""A predictor failed too often or cannot be had; `detail` says why. LoadDeployment or
-CreateDeployment tries again.
+"""No further attempt can help, as the model or the limits are refused; `detail` gives the reason.
+LoadDeployment or CreateDeployment tries again.
 """
 Global___State: _TypeAlias = State  # noqa: Y015
 
@@ -81,19 +81,19 @@ class _InstancePhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Instanc
     INSTANCE_PHASE_UNSPECIFIED: _InstancePhase.ValueType  # 0
     """Never sent."""
     INSTANCE_PHASE_ABSENT: _InstancePhase.ValueType  # 1
-    """There is none, and none is wanted."""
+    """There is no predictor, and none is to be started."""
     INSTANCE_PHASE_CREATING: _InstancePhase.ValueType  # 2
     """Its container is being started."""
     INSTANCE_PHASE_IDLE: _InstancePhase.ValueType  # 3
-    """It is up and holds no model."""
+    """It is running without a model."""
     INSTANCE_PHASE_LOADING: _InstancePhase.ValueType  # 4
-    """It is being given the model."""
+    """It is loading the model."""
     INSTANCE_PHASE_SERVING: _InstancePhase.ValueType  # 5
     """It serves; its endpoint is published."""
     INSTANCE_PHASE_REPLACING: _InstancePhase.ValueType  # 6
-    """It serves one version of the model and is being given another."""
+    """It serves one version of the model and is loading another."""
     INSTANCE_PHASE_DRAINING: _InstancePhase.ValueType  # 7
-    """Its endpoint is withdrawn; those who use it are being waited for."""
+    """Its endpoint is withdrawn; requests in flight are being finished."""
     INSTANCE_PHASE_UNLOADING: _InstancePhase.ValueType  # 8
     """Its model is being freed."""
     INSTANCE_PHASE_REMOVING: _InstancePhase.ValueType  # 9
@@ -101,27 +101,27 @@ class _InstancePhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Instanc
     INSTANCE_PHASE_BACKOFF: _InstancePhase.ValueType  # 10
     """Its container failed; another attempt follows after a pause."""
     INSTANCE_PHASE_FAILED: _InstancePhase.ValueType  # 11
-    """It failed too often, or its model or container was refused."""
+    """Its model or container was refused, and no further attempt is made."""
 
 class InstancePhase(_InstancePhase, metaclass=_InstancePhaseEnumTypeWrapper):
-    """What one predictor of a deployment is at."""
+    """Phase of one predictor of a deployment."""
 
 INSTANCE_PHASE_UNSPECIFIED: InstancePhase.ValueType  # 0
 """Never sent."""
 INSTANCE_PHASE_ABSENT: InstancePhase.ValueType  # 1
-"""There is none, and none is wanted."""
+"""There is no predictor, and none is to be started."""
 INSTANCE_PHASE_CREATING: InstancePhase.ValueType  # 2
 """Its container is being started."""
 INSTANCE_PHASE_IDLE: InstancePhase.ValueType  # 3
-"""It is up and holds no model."""
+"""It is running without a model."""
 INSTANCE_PHASE_LOADING: InstancePhase.ValueType  # 4
-"""It is being given the model."""
+"""It is loading the model."""
 INSTANCE_PHASE_SERVING: InstancePhase.ValueType  # 5
 """It serves; its endpoint is published."""
 INSTANCE_PHASE_REPLACING: InstancePhase.ValueType  # 6
-"""It serves one version of the model and is being given another."""
+"""It serves one version of the model and is loading another."""
 INSTANCE_PHASE_DRAINING: InstancePhase.ValueType  # 7
-"""Its endpoint is withdrawn; those who use it are being waited for."""
+"""Its endpoint is withdrawn; requests in flight are being finished."""
 INSTANCE_PHASE_UNLOADING: InstancePhase.ValueType  # 8
 """Its model is being freed."""
 INSTANCE_PHASE_REMOVING: InstancePhase.ValueType  # 9
@@ -129,7 +129,7 @@ INSTANCE_PHASE_REMOVING: InstancePhase.ValueType  # 9
 INSTANCE_PHASE_BACKOFF: InstancePhase.ValueType  # 10
 """Its container failed; another attempt follows after a pause."""
 INSTANCE_PHASE_FAILED: InstancePhase.ValueType  # 11
-"""It failed too often, or its model or container was refused."""
+"""Its model or container was refused, and no further attempt is made."""
 Global___InstancePhase: _TypeAlias = InstancePhase  # noqa: Y015
 
 class _Target:
@@ -141,28 +141,28 @@ class _TargetEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Target.ValueTy
     TARGET_UNSPECIFIED: _Target.ValueType  # 0
     """Never sent."""
     TARGET_ABSENT: _Target.ValueType  # 1
-    """Nothing of it."""
+    """No predictors."""
     TARGET_CREATED: _Target.ValueType  # 2
-    """Its predictors up, without a model."""
+    """Its predictors running, without a model."""
     TARGET_LOADED: _Target.ValueType  # 3
     """Its predictors serving the model."""
 
 class Target(_Target, metaclass=_TargetEnumTypeWrapper):
-    """What a caller wants of a deployment, each including the one before."""
+    """What a deployment is to reach; each target includes the one before."""
 
 TARGET_UNSPECIFIED: Target.ValueType  # 0
 """Never sent."""
 TARGET_ABSENT: Target.ValueType  # 1
-"""Nothing of it."""
+"""No predictors."""
 TARGET_CREATED: Target.ValueType  # 2
-"""Its predictors up, without a model."""
+"""Its predictors running, without a model."""
 TARGET_LOADED: Target.ValueType  # 3
 """Its predictors serving the model."""
 Global___Target: _TypeAlias = Target  # noqa: Y015
 
 @_typing.final
 class Deployment(_message.Message):
-    """Predictors that serve one model. Its spec is what a caller wants; its state is what is."""
+    """Predictors that serve one model. Its spec is what a caller requested; its state is what exists."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -189,26 +189,26 @@ class Deployment(_message.Message):
     model_digest: _builtins.str
     """SHA-256 of that version's artifact, 64 lower-case hexadecimal digits."""
     replica_count: _builtins.int
-    """Number of predictors wanted."""
+    """Desired number of predictors."""
     target: Global___Target.ValueType
-    """What is wanted."""
+    """The target that was set last."""
     state: Global___State.ValueType
-    """What has been reached."""
+    """The state that has been reached."""
     detail: _builtins.str
-    """Why the state is not what is wanted, in a sentence; empty when all is well."""
+    """Why the state differs from the target, in a sentence; empty when all is well."""
     revision: _builtins.int
     """Grows with every change of this deployment."""
     @_builtins.property
     def limits(self) -> Global___Limits:
-        """What each predictor may use."""
+        """Resources that each predictor may use."""
 
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Instance]:
-        """Its predictors, in the order of their slots."""
+        """Its predictors, in the order of their slot numbers."""
 
     @_builtins.property
     def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Condition]:
-        """Things that hold now and explain delays, such as an engine that does not answer."""
+        """Current conditions that explain delays, such as an engine that does not respond."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -246,7 +246,7 @@ Global___Deployment: _TypeAlias = Deployment  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
-    """What one predictor may use."""
+    """Resources that one predictor may use."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -297,11 +297,11 @@ class Instance(_message.Message):
     LOG_TAIL_FIELD_NUMBER: _builtins.int
     PHASE_TIME_FIELD_NUMBER: _builtins.int
     slot: _builtins.int
-    """Which of the deployment's predictors it is: 0 to replica_count - 1."""
+    """Its number in the deployment: 0 to replica_count - 1."""
     attempt: _builtins.int
-    """Which attempt to have a container for the slot this is; only ever grows."""
+    """Number of the attempt to run this predictor; it only grows."""
     phase: Global___InstancePhase.ValueType
-    """What it is at."""
+    """Its phase."""
     container_id: _builtins.str
     """Id of its container; empty while it has none."""
     address: _builtins.str
@@ -309,11 +309,11 @@ class Instance(_message.Message):
     model_digest: _builtins.str
     """SHA-256 of the artifact that it serves; empty while it serves none."""
     failure_count: _builtins.int
-    """Attempts that failed one after the other."""
+    """Number of attempts in a row that failed."""
     reason: _builtins.str
     """Why it is in BACKOFF or FAILED."""
     log_tail: _builtins.str
-    """Last lines of the container that failed last."""
+    """Last lines of output of the container that failed last."""
     @_builtins.property
     def retry_time(self) -> _timestamp_pb2.Timestamp:
         """When the next attempt is due; only in BACKOFF."""
@@ -347,7 +347,7 @@ Global___Instance: _TypeAlias = Instance  # noqa: Y015
 
 @_typing.final
 class Condition(_message.Message):
-    """Something that holds now."""
+    """A condition of a deployment."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -356,14 +356,14 @@ class Condition(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     CHANGE_TIME_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """What it is about, such as "RUNTIME_REACHABLE"; stable."""
+    """Its type, such as "RUNTIME_REACHABLE"; stable."""
     holds: _builtins.bool
     """Whether it holds."""
     detail: _builtins.str
-    """More of it, in a sentence."""
+    """Details, in a sentence."""
     @_builtins.property
     def change_time(self) -> _timestamp_pb2.Timestamp:
-        """Since when."""
+        """When it last changed."""
 
     def __init__(
         self,

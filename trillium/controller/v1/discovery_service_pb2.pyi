@@ -20,7 +20,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class WatchEndpointsRequest(_message.Message):
-    """Opens a watch, and confirms what came."""
+    """Opens a watch, and confirms revisions."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -35,10 +35,10 @@ class WatchEndpointsRequest(_message.Message):
     ensemble: _builtins.str
     """Only the endpoints of models of this ensemble; in the first message; empty means all."""
     confirmed_revision: _builtins.int
-    """The revision that the watcher works by now; 0 before the first one."""
+    """The revision that the watcher uses now; 0 before the first one."""
     leaving: _builtins.bool
-    """The watcher asks no predictor any more and watches no longer: nothing waits for it, and the
-    stream ends.
+    """The watcher has stopped using predictors and ends the watch: nothing waits for it any longer,
+    and the stream ends.
     """
     def __init__(
         self,
@@ -58,7 +58,7 @@ Global___WatchEndpointsRequest: _TypeAlias = WatchEndpointsRequest  # noqa: Y015
 
 @_typing.final
 class WatchEndpointsResponse(_message.Message):
-    """All endpoints there are."""
+    """All current endpoints."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -68,7 +68,7 @@ class WatchEndpointsResponse(_message.Message):
     """Grows with every change."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]:
-        """Every predictor that may be asked, in the order of classes and addresses."""
+        """All predictors that may receive requests, in the order of classes and addresses."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ Global___WatchEndpointsResponse: _TypeAlias = WatchEndpointsResponse  # noqa: Y0
 
 @_typing.final
 class Endpoint(_message.Message):
-    """A predictor that may be asked."""
+    """A predictor that may receive requests."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -97,17 +97,17 @@ class Endpoint(_message.Message):
     ENSEMBLE_FIELD_NUMBER: _builtins.int
     CLASS_POSITION_FIELD_NUMBER: _builtins.int
     class_label: _builtins.str
-    """The class whose probability it answers."""
+    """The class whose probability it returns."""
     address: _builtins.str
-    """Where it is, such as "127.0.0.1:50061"."""
+    """Its address, such as "127.0.0.1:50061"."""
     model_digest: _builtins.str
     """SHA-256 of the artifact that it serves."""
     deployment: _builtins.str
-    """"deployments/{id}" that it belongs to."""
+    """"deployments/{id}" of its deployment."""
     ensemble: _builtins.str
     """Ensemble of the model; empty if unknown."""
     class_position: _builtins.int
-    """Place of the class in the ensemble's order of classes, which settles ties; from 0."""
+    """Position of the class in the ensemble's order of classes, which settles ties; from 0."""
     def __init__(
         self,
         *,

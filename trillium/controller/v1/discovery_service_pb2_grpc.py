@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DiscoveryServiceStub(object):
-    """Tells aggregators where the predictors are.
+    """Gives aggregators the addresses of the predictors.
     """
 
     def __init__(self, channel):
@@ -43,18 +43,18 @@ class DiscoveryServiceStub(object):
 
 
 class DiscoveryServiceServicer(object):
-    """Tells aggregators where the predictors are.
+    """Gives aggregators the addresses of the predictors.
     """
 
     def WatchEndpoints(self, request_iterator, context):
         """Streams the endpoints: a whole snapshot at once, and again after every change.
 
-        The watcher confirms each revision after it has stopped asking what is not in it any more. An
-        unload waits for that, for a limited time, before it frees the model. It waits as long for a
-        watcher whose stream has ended, unless that has said that it leaves.
+        The watcher confirms each revision once it sends no more requests to endpoints that are not in
+        it. An unload waits for that, for a limited time, before it frees the model. It also waits for
+        a watcher whose stream has ended, unless that watcher was leaving.
 
-        Errors: as described at ControllerService. What a watcher knew last stays good while no
-        controller answers.
+        Errors: as described at ControllerService. While no controller responds, the last snapshot that
+        a watcher received stays valid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -77,7 +77,7 @@ def add_DiscoveryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DiscoveryService(object):
-    """Tells aggregators where the predictors are.
+    """Gives aggregators the addresses of the predictors.
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DiscoveryServiceStub:
-    """Tells aggregators where the predictors are."""
+    """Gives aggregators the addresses of the predictors."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -36,32 +36,32 @@ class DiscoveryServiceStub:
     WatchEndpoints: _grpc.StreamStreamMultiCallable[_discovery_service_pb2.WatchEndpointsRequest, _discovery_service_pb2.WatchEndpointsResponse]
     """Streams the endpoints: a whole snapshot at once, and again after every change.
 
-    The watcher confirms each revision after it has stopped asking what is not in it any more. An
-    unload waits for that, for a limited time, before it frees the model. It waits as long for a
-    watcher whose stream has ended, unless that has said that it leaves.
+    The watcher confirms each revision once it sends no more requests to endpoints that are not in
+    it. An unload waits for that, for a limited time, before it frees the model. It also waits for
+    a watcher whose stream has ended, unless that watcher was leaving.
 
-    Errors: as described at ControllerService. What a watcher knew last stays good while no
-    controller answers.
+    Errors: as described at ControllerService. While no controller responds, the last snapshot that
+    a watcher received stays valid.
     """
 
 @_typing.type_check_only
 class DiscoveryServiceAsyncStub(DiscoveryServiceStub):
-    """Tells aggregators where the predictors are."""
+    """Gives aggregators the addresses of the predictors."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     WatchEndpoints: _aio.StreamStreamMultiCallable[_discovery_service_pb2.WatchEndpointsRequest, _discovery_service_pb2.WatchEndpointsResponse]  # type: ignore[assignment]
     """Streams the endpoints: a whole snapshot at once, and again after every change.
 
-    The watcher confirms each revision after it has stopped asking what is not in it any more. An
-    unload waits for that, for a limited time, before it frees the model. It waits as long for a
-    watcher whose stream has ended, unless that has said that it leaves.
+    The watcher confirms each revision once it sends no more requests to endpoints that are not in
+    it. An unload waits for that, for a limited time, before it frees the model. It also waits for
+    a watcher whose stream has ended, unless that watcher was leaving.
 
-    Errors: as described at ControllerService. What a watcher knew last stays good while no
-    controller answers.
+    Errors: as described at ControllerService. While no controller responds, the last snapshot that
+    a watcher received stays valid.
     """
 
 class DiscoveryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Tells aggregators where the predictors are."""
+    """Gives aggregators the addresses of the predictors."""
 
     @_abc_1.abstractmethod
     def WatchEndpoints(
@@ -71,12 +71,12 @@ class DiscoveryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_discovery_service_pb2.WatchEndpointsResponse], _abc.AsyncIterator[_discovery_service_pb2.WatchEndpointsResponse]]:
         """Streams the endpoints: a whole snapshot at once, and again after every change.
 
-        The watcher confirms each revision after it has stopped asking what is not in it any more. An
-        unload waits for that, for a limited time, before it frees the model. It waits as long for a
-        watcher whose stream has ended, unless that has said that it leaves.
+        The watcher confirms each revision once it sends no more requests to endpoints that are not in
+        it. An unload waits for that, for a limited time, before it frees the model. It also waits for
+        a watcher whose stream has ended, unless that watcher was leaving.
 
-        Errors: as described at ControllerService. What a watcher knew last stays good while no
-        controller answers.
+        Errors: as described at ControllerService. While no controller responds, the last snapshot that
+        a watcher received stays valid.
         """
 
 def add_DiscoveryServiceServicer_to_server(servicer: DiscoveryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

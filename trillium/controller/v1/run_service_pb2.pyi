@@ -40,14 +40,14 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     RUN_STATE_SUCCEEDED: _RunState.ValueType  # 5
     """The result is complete and stays."""
     RUN_STATE_FAILED: _RunState.ValueType  # 6
-    """It could not be done; `detail` says why."""
+    """It failed; `detail` gives the reason."""
     RUN_STATE_CANCELLED: _RunState.ValueType  # 7
-    """A caller ended it."""
+    """A caller cancelled it."""
     RUN_STATE_TIMED_OUT: _RunState.ValueType  # 8
-    """Its time was up."""
+    """Its time limit passed."""
 
 class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper):
-    """What a run is at."""
+    """State of a run."""
 
 RUN_STATE_UNSPECIFIED: RunState.ValueType  # 0
 """Never sent."""
@@ -62,16 +62,16 @@ RUN_STATE_COLLECTING: RunState.ValueType  # 4
 RUN_STATE_SUCCEEDED: RunState.ValueType  # 5
 """The result is complete and stays."""
 RUN_STATE_FAILED: RunState.ValueType  # 6
-"""It could not be done; `detail` says why."""
+"""It failed; `detail` gives the reason."""
 RUN_STATE_CANCELLED: RunState.ValueType  # 7
-"""A caller ended it."""
+"""A caller cancelled it."""
 RUN_STATE_TIMED_OUT: RunState.ValueType  # 8
-"""Its time was up."""
+"""Its time limit passed."""
 Global___RunState: _TypeAlias = RunState  # noqa: Y015
 
 @_typing.final
 class Run(_message.Message):
-    """One scoring of one dataset."""
+    """The scoring of one dataset."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -103,14 +103,14 @@ class Run(_message.Message):
     dataset_version: _builtins.int
     """Version of the dataset."""
     deployment: _builtins.str
-    """"deployments/{id}" of the predictors that it uses; its own one for a TEMP run."""
+    """"deployments/{id}" of the predictors that it uses; a TEMP run has its own deployment."""
     temporary: _builtins.bool
-    """Whether the predictors are its own and are removed afterwards."""
+    """Whether the run has predictors of its own, which are removed afterwards."""
     state: Global___RunState.ValueType
-    """What it is at."""
+    """Its state."""
     detail: _builtins.str
-    """Why it did not succeed, in a sentence; of a run that did, why there is no evaluation although
-    the dataset is labelled: labels are no classes of the model's ensemble.
+    """Why it did not succeed, in a sentence; for a run that did, why there is no evaluation although
+    the dataset has labels: they are no classes of the model's ensemble.
     """
     rows_done: _builtins.int
     """Rows that are scored and stored."""
@@ -120,8 +120,8 @@ class Run(_message.Message):
     """Attempts so far; a run whose work succeeded is never repeated."""
     @_builtins.property
     def evaluation(self) -> Global___Evaluation:
-        """How well the model did; only for a run that succeeded, and for a dataset whose labels are
-        classes of the model's ensemble or "rest".
+        """Quality of the model; only for a run that succeeded, on a dataset whose labels are classes of
+        the model's ensemble or "rest".
         """
 
     @_builtins.property
@@ -134,11 +134,11 @@ class Run(_message.Message):
 
     @_builtins.property
     def deadline_time(self) -> _timestamp_pb2.Timestamp:
-        """When it is to be ended if it has not ended by itself."""
+        """When it is ended if it has not ended by then."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the record and its results are dropped."""
+        """When the record and its results are deleted."""
 
     def __init__(
         self,
@@ -171,7 +171,7 @@ Global___Run: _TypeAlias = Run  # noqa: Y015
 
 @_typing.final
 class Evaluation(_message.Message):
-    """How well a model did on a labelled dataset: a row counts as the class from probability 0.5 on."""
+    """Quality of a model on a dataset with labels: a row counts as the class from probability 0.5 on."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -179,14 +179,16 @@ class Evaluation(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     CONFUSION_FIELD_NUMBER: _builtins.int
     accuracy: _builtins.float
-    """Share of rows that were told right, 0 to 1."""
+    """Share of rows that were predicted correctly, 0 to 1."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The class first, then "rest"."""
 
     @_builtins.property
     def confusion(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Rows by true label (outer) and told label (inner), in the order of `labels`, row after row."""
+        """Rows by true label (outer) and predicted label (inner), in the order of `labels`, row after
+        row.
+        """
 
     def __init__(
         self,
@@ -235,7 +237,7 @@ class CreateRunRequest(_message.Message):
     request_id: _builtins.str
     """Makes it safe to send the request again: letters, digits, '.', '_' and '-', at most 64."""
     no_wait: _builtins.bool
-    """Answer as soon as the run is written down."""
+    """Return as soon as the run is recorded."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """Time that the run may take, 1 ms to 24 h; absent means 1 h."""
@@ -294,9 +296,9 @@ class ListRunsRequest(_message.Message):
     STATES_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Most runs in one answer, 1 to 1000; 0 means 100."""
+    """Maximum number of runs in a page, 1 to 1000; 0 means 100."""
     page_token: _builtins.str
-    """From the answer before; empty for the first page."""
+    """From the previous response; empty for the first page."""
     model: _builtins.str
     """Only those of this model; empty means any."""
     @_builtins.property
@@ -328,7 +330,7 @@ class ListRunsResponse(_message.Message):
     RUNS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Asks for the next page; empty on the last one."""
+    """Token of the next page; empty on the last one."""
     @_builtins.property
     def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Run]:
         """In the order of their ids."""
@@ -378,7 +380,7 @@ class WatchRunResponse(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def run(self) -> Global___Run:
-        """The last one has ended."""
+        """The last one that is sent has ended."""
 
     def __init__(
         self,
@@ -395,7 +397,7 @@ Global___WatchRunResponse: _TypeAlias = WatchRunResponse  # noqa: Y015
 
 @_typing.final
 class CancelRunRequest(_message.Message):
-    """Asks to end a run."""
+    """Asks to cancel a run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -427,9 +429,9 @@ class ListResultsRequest(_message.Message):
     run: _builtins.str
     """"runs/{id}"."""
     page_size: _builtins.int
-    """Most rows in one answer, 1 to 10000; 0 means 1000."""
+    """Maximum number of rows in a page, 1 to 10000; 0 means 1000."""
     page_token: _builtins.str
-    """From the answer before; empty for the first page."""
+    """From the previous response; empty for the first page."""
     def __init__(
         self,
         *,
@@ -454,7 +456,7 @@ class ListResultsResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Asks for the next page; empty on the last one."""
+    """Token of the next page; empty on the last one."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___Result]:
         """In the order of the dataset's rows."""
@@ -487,7 +489,7 @@ class Result(_message.Message):
     probability: _builtins.float
     """Probability that the row belongs to the model's class, 0 to 1."""
     label: _builtins.str
-    """True class of the row; empty if the dataset is not labelled."""
+    """True class of the row; empty if the dataset has no labels."""
     def __init__(
         self,
         *,
@@ -514,7 +516,7 @@ class StreamResultsRequest(_message.Message):
     run: _builtins.str
     """"runs/{id}"."""
     first_row: _builtins.int
-    """Begin with this row."""
+    """Number of the first row to return."""
     def __init__(
         self,
         *,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RunServiceStub(object):
-    """Scores whole datasets, once each, and keeps the results.
+    """Scores whole datasets and keeps the results.
 
     Errors are as described at ControllerService, and NOT_FOUND/RUN_NOT_FOUND,
     NOT_FOUND/DATASET_NOT_FOUND.
@@ -76,19 +76,19 @@ class RunServiceStub(object):
 
 
 class RunServiceServicer(object):
-    """Scores whole datasets, once each, and keeps the results.
+    """Scores whole datasets and keeps the results.
 
     Errors are as described at ControllerService, and NOT_FOUND/RUN_NOT_FOUND,
     NOT_FOUND/DATASET_NOT_FOUND.
     """
 
     def CreateRun(self, request, context):
-        """Scores a dataset with a model, and answers when that is done, or at once with `no_wait`.
+        """Scores a dataset with a model, and returns when that is done, or at once with `no_wait`.
 
         By default the run has a predictor of its own, which is created, loaded, used and removed
-        (TEMP). With `deployment` it uses that one's predictors, which must be loaded.
+        (TEMP). With `deployment` it uses the predictors of that deployment, which must be loaded.
 
-        Errors: ALREADY_EXISTS/RUN_EXISTS when there is a run of that id with another order;
+        Errors: ALREADY_EXISTS/RUN_EXISTS when a run of that id has another request;
         FAILED_PRECONDITION/ILLEGAL_STEP when the deployment is not loaded;
         INVALID_ARGUMENT/INVALID_REQUEST when the dataset's columns do not fit the model.
         """
@@ -97,7 +97,7 @@ class RunServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetRun(self, request, context):
-        """Tells one run.
+        """Returns one run.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -111,14 +111,14 @@ class RunServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchRun(self, request, context):
-        """Tells a run, then each change of it, until it has ended.
+        """Returns a run, then each change of it, until it has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelRun(self, request, context):
-        """Ends a run. One that has ended already is left as it is.
+        """Cancels a run. A run that has ended is not changed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -134,7 +134,7 @@ class RunServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StreamResults(self, request, context):
-        """The same as one stream.
+        """Returns the same as one stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,7 +187,7 @@ def add_RunServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RunService(object):
-    """Scores whole datasets, once each, and keeps the results.
+    """Scores whole datasets and keeps the results.
 
     Errors are as described at ControllerService, and NOT_FOUND/RUN_NOT_FOUND,
     NOT_FOUND/DATASET_NOT_FOUND.

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RunServiceStub:
-    """Scores whole datasets, once each, and keeps the results.
+    """Scores whole datasets and keeps the results.
 
     Errors are as described at ControllerService, and NOT_FOUND/RUN_NOT_FOUND,
     NOT_FOUND/DATASET_NOT_FOUND.
@@ -38,34 +38,34 @@ class RunServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RunServiceAsyncStub: ...
     CreateRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CreateRunRequest, _run_service_pb2.Run]
-    """Scores a dataset with a model, and answers when that is done, or at once with `no_wait`.
+    """Scores a dataset with a model, and returns when that is done, or at once with `no_wait`.
 
     By default the run has a predictor of its own, which is created, loaded, used and removed
-    (TEMP). With `deployment` it uses that one's predictors, which must be loaded.
+    (TEMP). With `deployment` it uses the predictors of that deployment, which must be loaded.
 
-    Errors: ALREADY_EXISTS/RUN_EXISTS when there is a run of that id with another order;
+    Errors: ALREADY_EXISTS/RUN_EXISTS when a run of that id has another request;
     FAILED_PRECONDITION/ILLEGAL_STEP when the deployment is not loaded;
     INVALID_ARGUMENT/INVALID_REQUEST when the dataset's columns do not fit the model.
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.Run]
-    """Tells one run."""
+    """Returns one run."""
     ListRuns: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]
     """Lists runs in the order of their ids."""
     WatchRun: _grpc.UnaryStreamMultiCallable[_run_service_pb2.WatchRunRequest, _run_service_pb2.WatchRunResponse]
-    """Tells a run, then each change of it, until it has ended."""
+    """Returns a run, then each change of it, until it has ended."""
     CancelRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.Run]
-    """Ends a run. One that has ended already is left as it is."""
+    """Cancels a run. A run that has ended is not changed."""
     ListResults: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListResultsRequest, _run_service_pb2.ListResultsResponse]
     """Lists the result of a run, row by row.
 
     Errors: FAILED_PRECONDITION/ILLEGAL_STEP unless the run has succeeded. StreamResults likewise.
     """
     StreamResults: _grpc.UnaryStreamMultiCallable[_run_service_pb2.StreamResultsRequest, _run_service_pb2.StreamResultsResponse]
-    """The same as one stream."""
+    """Returns the same as one stream."""
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
-    """Scores whole datasets, once each, and keeps the results.
+    """Scores whole datasets and keeps the results.
 
     Errors are as described at ControllerService, and NOT_FOUND/RUN_NOT_FOUND,
     NOT_FOUND/DATASET_NOT_FOUND.
@@ -73,33 +73,33 @@ class RunServiceAsyncStub(RunServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CreateRunRequest, _run_service_pb2.Run]  # type: ignore[assignment]
-    """Scores a dataset with a model, and answers when that is done, or at once with `no_wait`.
+    """Scores a dataset with a model, and returns when that is done, or at once with `no_wait`.
 
     By default the run has a predictor of its own, which is created, loaded, used and removed
-    (TEMP). With `deployment` it uses that one's predictors, which must be loaded.
+    (TEMP). With `deployment` it uses the predictors of that deployment, which must be loaded.
 
-    Errors: ALREADY_EXISTS/RUN_EXISTS when there is a run of that id with another order;
+    Errors: ALREADY_EXISTS/RUN_EXISTS when a run of that id has another request;
     FAILED_PRECONDITION/ILLEGAL_STEP when the deployment is not loaded;
     INVALID_ARGUMENT/INVALID_REQUEST when the dataset's columns do not fit the model.
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.Run]  # type: ignore[assignment]
-    """Tells one run."""
+    """Returns one run."""
     ListRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]  # type: ignore[assignment]
     """Lists runs in the order of their ids."""
     WatchRun: _aio.UnaryStreamMultiCallable[_run_service_pb2.WatchRunRequest, _run_service_pb2.WatchRunResponse]  # type: ignore[assignment]
-    """Tells a run, then each change of it, until it has ended."""
+    """Returns a run, then each change of it, until it has ended."""
     CancelRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.Run]  # type: ignore[assignment]
-    """Ends a run. One that has ended already is left as it is."""
+    """Cancels a run. A run that has ended is not changed."""
     ListResults: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListResultsRequest, _run_service_pb2.ListResultsResponse]  # type: ignore[assignment]
     """Lists the result of a run, row by row.
 
     Errors: FAILED_PRECONDITION/ILLEGAL_STEP unless the run has succeeded. StreamResults likewise.
     """
     StreamResults: _aio.UnaryStreamMultiCallable[_run_service_pb2.StreamResultsRequest, _run_service_pb2.StreamResultsResponse]  # type: ignore[assignment]
-    """The same as one stream."""
+    """Returns the same as one stream."""
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Scores whole datasets, once each, and keeps the results.
+    """Scores whole datasets and keeps the results.
 
     Errors are as described at ControllerService, and NOT_FOUND/RUN_NOT_FOUND,
     NOT_FOUND/DATASET_NOT_FOUND.
@@ -111,12 +111,12 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.CreateRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.Run, _abc.Awaitable[_run_service_pb2.Run]]:
-        """Scores a dataset with a model, and answers when that is done, or at once with `no_wait`.
+        """Scores a dataset with a model, and returns when that is done, or at once with `no_wait`.
 
         By default the run has a predictor of its own, which is created, loaded, used and removed
-        (TEMP). With `deployment` it uses that one's predictors, which must be loaded.
+        (TEMP). With `deployment` it uses the predictors of that deployment, which must be loaded.
 
-        Errors: ALREADY_EXISTS/RUN_EXISTS when there is a run of that id with another order;
+        Errors: ALREADY_EXISTS/RUN_EXISTS when a run of that id has another request;
         FAILED_PRECONDITION/ILLEGAL_STEP when the deployment is not loaded;
         INVALID_ARGUMENT/INVALID_REQUEST when the dataset's columns do not fit the model.
         """
@@ -127,7 +127,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.GetRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.Run, _abc.Awaitable[_run_service_pb2.Run]]:
-        """Tells one run."""
+        """Returns one run."""
 
     @_abc_1.abstractmethod
     def ListRuns(
@@ -143,7 +143,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.WatchRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_run_service_pb2.WatchRunResponse], _abc.AsyncIterator[_run_service_pb2.WatchRunResponse]]:
-        """Tells a run, then each change of it, until it has ended."""
+        """Returns a run, then each change of it, until it has ended."""
 
     @_abc_1.abstractmethod
     def CancelRun(
@@ -151,7 +151,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.CancelRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.Run, _abc.Awaitable[_run_service_pb2.Run]]:
-        """Ends a run. One that has ended already is left as it is."""
+        """Cancels a run. A run that has ended is not changed."""
 
     @_abc_1.abstractmethod
     def ListResults(
@@ -170,6 +170,6 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.StreamResultsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_run_service_pb2.StreamResultsResponse], _abc.AsyncIterator[_run_service_pb2.StreamResultsResponse]]:
-        """The same as one stream."""
+        """Returns the same as one stream."""
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)trillium/predictor/v1/model_service.proto\x12\x15trillium.predictor.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x10\n\x08\x65nsemble\x18\x03 \x01(\t\x12\x13\n\x0b\x63lass_label\x18\x04 \x01(\t\x12\x15\n\rfeature_count\x18\x05 \x01(\r\x12\x15\n\rfeature_names\x18\x06 \x03(\t\x12\x0e\n\x06sample\x18\x07 \x03(\x02\x12\x1d\n\x15\x65nsemble_class_labels\x18\x08 \x03(\t\x12\x13\n\x0binput_dtype\x18\t \x01(\t\x12\x12\n\nsize_bytes\x18\n \x01(\x04\x12<\n\x08metadata\x18\x0b \x03(\x0b\x32*.trillium.predictor.v1.Model.MetadataEntry\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x11\n\x0fGetModelRequest\"\xc9\x01\n\x10GetModelResponse\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.trillium.predictor.v1.ModelState\x12+\n\x05model\x18\x02 \x01(\x0b\x32\x1c.trillium.predictor.v1.Model\x12.\n\nstate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fin_flight_count\x18\x04 \x01(\r\x12\r\n\x05\x66\x65nce\x18\x05 \x01(\x04\"e\n\x10LoadModelRequest\x12\x38\n\x06header\x18\x01 \x01(\x0b\x32&.trillium.predictor.v1.LoadModelHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\x86\x02\n\x0fLoadModelHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x13\n\x0b\x63lass_label\x18\x04 \x01(\t\x12\x1c\n\x0fpositive_column\x18\x05 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x0boutput_name\x18\x06 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x07 \x01(\x04\x12\x10\n\x08\x65nsemble\x18\x08 \x01(\t\x12\x1d\n\x15\x65nsemble_class_labels\x18\t \x03(\t\x12\x15\n\rfeature_names\x18\n \x03(\t\x12\x0e\n\x06sample\x18\x0b \x03(\x02\x42\x12\n\x10_positive_column\"@\n\x11LoadModelResponse\x12+\n\x05model\x18\x01 \x01(\x0b\x32\x1c.trillium.predictor.v1.Model\"#\n\x12UnloadModelRequest\x12\r\n\x05\x66\x65nce\x18\x01 \x01(\x04\"%\n\x13UnloadModelResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t*\x8b\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11MODEL_STATE_EMPTY\x10\x01\x12\x17\n\x13MODEL_STATE_LOADING\x10\x02\x12\x15\n\x11MODEL_STATE_READY\x10\x03\x12\x19\n\x15MODEL_STATE_UNLOADING\x10\x04\x32\xb3\x02\n\x0cModelService\x12[\n\x08GetModel\x12&.trillium.predictor.v1.GetModelRequest\x1a\'.trillium.predictor.v1.GetModelResponse\x12`\n\tLoadModel\x12\'.trillium.predictor.v1.LoadModelRequest\x1a(.trillium.predictor.v1.LoadModelResponse(\x01\x12\x64\n\x0bUnloadModel\x12).trillium.predictor.v1.UnloadModelRequest\x1a*.trillium.predictor.v1.UnloadModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)trillium/predictor/v1/model_service.proto\x12\x15trillium.predictor.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\x02\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x10\n\x08\x65nsemble\x18\x03 \x01(\t\x12\x13\n\x0b\x63lass_label\x18\x04 \x01(\t\x12\x15\n\rfeature_count\x18\x05 \x01(\r\x12\x15\n\rfeature_names\x18\x06 \x03(\t\x12\x0e\n\x06sample\x18\x07 \x03(\x02\x12\x1d\n\x15\x65nsemble_class_labels\x18\x08 \x03(\t\x12\x13\n\x0binput_dtype\x18\t \x01(\t\x12\x12\n\nsize_bytes\x18\n \x01(\x04\x12<\n\x08metadata\x18\x0b \x03(\x0b\x32*.trillium.predictor.v1.Model.MetadataEntry\x12\x15\n\rtakes_missing\x18\x0c \x01(\x08\x12\x10\n\x08inferred\x18\r \x01(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x11\n\x0fGetModelRequest\"\xc9\x01\n\x10GetModelResponse\x12\x30\n\x05state\x18\x01 \x01(\x0e\x32!.trillium.predictor.v1.ModelState\x12+\n\x05model\x18\x02 \x01(\x0b\x32\x1c.trillium.predictor.v1.Model\x12.\n\nstate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fin_flight_count\x18\x04 \x01(\r\x12\r\n\x05\x66\x65nce\x18\x05 \x01(\x04\"e\n\x10LoadModelRequest\x12\x38\n\x06header\x18\x01 \x01(\x0b\x32&.trillium.predictor.v1.LoadModelHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\xb4\x02\n\x0fLoadModelHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x13\n\x0b\x63lass_label\x18\x04 \x01(\t\x12\x1c\n\x0fpositive_column\x18\x05 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x0boutput_name\x18\x06 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x07 \x01(\x04\x12\x10\n\x08\x65nsemble\x18\x08 \x01(\t\x12\x1d\n\x15\x65nsemble_class_labels\x18\t \x03(\t\x12\x15\n\rfeature_names\x18\n \x03(\t\x12\x0e\n\x06sample\x18\x0b \x03(\x02\x12\x1a\n\rtakes_missing\x18\x0c \x01(\x08H\x01\x88\x01\x01\x42\x12\n\x10_positive_columnB\x10\n\x0e_takes_missing\"@\n\x11LoadModelResponse\x12+\n\x05model\x18\x01 \x01(\x0b\x32\x1c.trillium.predictor.v1.Model\"#\n\x12UnloadModelRequest\x12\r\n\x05\x66\x65nce\x18\x01 \x01(\x04\"%\n\x13UnloadModelResponse\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t*\x8b\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11MODEL_STATE_EMPTY\x10\x01\x12\x17\n\x13MODEL_STATE_LOADING\x10\x02\x12\x15\n\x11MODEL_STATE_READY\x10\x03\x12\x19\n\x15MODEL_STATE_UNLOADING\x10\x04\x32\xb3\x02\n\x0cModelService\x12[\n\x08GetModel\x12&.trillium.predictor.v1.GetModelRequest\x1a\'.trillium.predictor.v1.GetModelResponse\x12`\n\tLoadModel\x12\'.trillium.predictor.v1.LoadModelRequest\x1a(.trillium.predictor.v1.LoadModelResponse(\x01\x12\x64\n\x0bUnloadModel\x12).trillium.predictor.v1.UnloadModelRequest\x1a*.trillium.predictor.v1.UnloadModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,26 +34,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODEL_METADATAENTRY']._loaded_options = None
   _globals['_MODEL_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_MODELSTATE']._serialized_start=1159
-  _globals['_MODELSTATE']._serialized_end=1298
+  _globals['_MODELSTATE']._serialized_start=1246
+  _globals['_MODELSTATE']._serialized_end=1385
   _globals['_MODEL']._serialized_start=102
-  _globals['_MODEL']._serialized_end=423
-  _globals['_MODEL_METADATAENTRY']._serialized_start=376
-  _globals['_MODEL_METADATAENTRY']._serialized_end=423
-  _globals['_GETMODELREQUEST']._serialized_start=425
-  _globals['_GETMODELREQUEST']._serialized_end=442
-  _globals['_GETMODELRESPONSE']._serialized_start=445
-  _globals['_GETMODELRESPONSE']._serialized_end=646
-  _globals['_LOADMODELREQUEST']._serialized_start=648
-  _globals['_LOADMODELREQUEST']._serialized_end=749
-  _globals['_LOADMODELHEADER']._serialized_start=752
-  _globals['_LOADMODELHEADER']._serialized_end=1014
-  _globals['_LOADMODELRESPONSE']._serialized_start=1016
-  _globals['_LOADMODELRESPONSE']._serialized_end=1080
-  _globals['_UNLOADMODELREQUEST']._serialized_start=1082
-  _globals['_UNLOADMODELREQUEST']._serialized_end=1117
-  _globals['_UNLOADMODELRESPONSE']._serialized_start=1119
-  _globals['_UNLOADMODELRESPONSE']._serialized_end=1156
-  _globals['_MODELSERVICE']._serialized_start=1301
-  _globals['_MODELSERVICE']._serialized_end=1608
+  _globals['_MODEL']._serialized_end=464
+  _globals['_MODEL_METADATAENTRY']._serialized_start=417
+  _globals['_MODEL_METADATAENTRY']._serialized_end=464
+  _globals['_GETMODELREQUEST']._serialized_start=466
+  _globals['_GETMODELREQUEST']._serialized_end=483
+  _globals['_GETMODELRESPONSE']._serialized_start=486
+  _globals['_GETMODELRESPONSE']._serialized_end=687
+  _globals['_LOADMODELREQUEST']._serialized_start=689
+  _globals['_LOADMODELREQUEST']._serialized_end=790
+  _globals['_LOADMODELHEADER']._serialized_start=793
+  _globals['_LOADMODELHEADER']._serialized_end=1101
+  _globals['_LOADMODELRESPONSE']._serialized_start=1103
+  _globals['_LOADMODELRESPONSE']._serialized_end=1167
+  _globals['_UNLOADMODELREQUEST']._serialized_start=1169
+  _globals['_UNLOADMODELREQUEST']._serialized_end=1204
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=1206
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=1243
+  _globals['_MODELSERVICE']._serialized_start=1388
+  _globals['_MODELSERVICE']._serialized_end=1695
 # @@protoc_insertion_point(module_scope)

@@ -33,12 +33,12 @@ class _ModelStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ModelState
     MODEL_STATE_LOADING: _ModelState.ValueType  # 2
     """A model is being read, checked and warmed up."""
     MODEL_STATE_READY: _ModelState.ValueType  # 3
-    """Answers predictions; health is SERVING."""
+    """Serves predictions; health is SERVING."""
     MODEL_STATE_UNLOADING: _ModelState.ValueType  # 4
-    """Takes no new requests; those in flight are being finished."""
+    """Accepts no new requests; those in flight are being finished."""
 
 class ModelState(_ModelState, metaclass=_ModelStateEnumTypeWrapper):
-    """Life of the model inside a predictor."""
+    """State of the model inside a predictor."""
 
 MODEL_STATE_UNSPECIFIED: ModelState.ValueType  # 0
 """Never sent."""
@@ -47,14 +47,14 @@ MODEL_STATE_EMPTY: ModelState.ValueType  # 1
 MODEL_STATE_LOADING: ModelState.ValueType  # 2
 """A model is being read, checked and warmed up."""
 MODEL_STATE_READY: ModelState.ValueType  # 3
-"""Answers predictions; health is SERVING."""
+"""Serves predictions; health is SERVING."""
 MODEL_STATE_UNLOADING: ModelState.ValueType  # 4
-"""Takes no new requests; those in flight are being finished."""
+"""Accepts no new requests; those in flight are being finished."""
 Global___ModelState: _TypeAlias = ModelState  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
-    """What a loaded model is and how it is asked."""
+    """A loaded model and its inputs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -89,6 +89,8 @@ class Model(_message.Message):
     INPUT_DTYPE_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    TAKES_MISSING_FIELD_NUMBER: _builtins.int
+    INFERRED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the artifact, such as "iris-setosa"."""
     digest: _builtins.str
@@ -96,20 +98,24 @@ class Model(_message.Message):
     ensemble: _builtins.str
     """Name of the ensemble that the model belongs to, such as "iris"; empty if unknown."""
     class_label: _builtins.str
-    """The class whose probability the model answers, such as "setosa"."""
+    """The class whose probability the model returns, such as "setosa"."""
     feature_count: _builtins.int
     """Number of values in a row."""
     input_dtype: _builtins.str
     """Element type of the model's own input: "FP16", "FP32" or "FP64". Rows always travel as FP32."""
     size_bytes: _builtins.int
     """Size of the artifact in bytes."""
+    takes_missing: _builtins.bool
+    """Whether a value of a row may be missing, which is NaN."""
+    inferred: _builtins.str
+    """What was not declared and inferred instead, and from what, a sentence; empty if nothing was."""
     @_builtins.property
     def feature_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the features in column order: feature_count of them, or none if unknown."""
 
     @_builtins.property
     def sample(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """A row that one may try, in feature order; empty if the artifact has none."""
+        """A row to try, in feature order; empty if the artifact has none."""
 
     @_builtins.property
     def ensemble_class_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -117,7 +123,7 @@ class Model(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Further facts that the artifact carries, such as its training set and held-out scores."""
+        """Further entries of the artifact's metadata, such as its training set and held-out scores."""
 
     def __init__(
         self,
@@ -133,10 +139,12 @@ class Model(_message.Message):
         input_dtype: _builtins.str = ...,
         size_bytes: _builtins.int = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        takes_missing: _builtins.bool = ...,
+        inferred: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_label", b"class_label", "digest", b"digest", "ensemble", b"ensemble", "ensemble_class_labels", b"ensemble_class_labels", "feature_count", b"feature_count", "feature_names", b"feature_names", "input_dtype", b"input_dtype", "metadata", b"metadata", "name", b"name", "sample", b"sample", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_label", b"class_label", "digest", b"digest", "ensemble", b"ensemble", "ensemble_class_labels", b"ensemble_class_labels", "feature_count", b"feature_count", "feature_names", b"feature_names", "inferred", b"inferred", "input_dtype", b"input_dtype", "metadata", b"metadata", "name", b"name", "sample", b"sample", "size_bytes", b"size_bytes", "takes_missing", b"takes_missing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -171,11 +179,11 @@ class GetModelResponse(_message.Message):
     IN_FLIGHT_COUNT_FIELD_NUMBER: _builtins.int
     FENCE_FIELD_NUMBER: _builtins.int
     state: Global___ModelState.ValueType
-    """Where the model is in its life."""
+    """State of the model."""
     in_flight_count: _builtins.int
     """Requests in flight at this moment."""
     fence: _builtins.int
-    """The highest fence of a LoadModel or UnloadModel that was carried out; 0 before the first one."""
+    """The highest fence of a LoadModel or UnloadModel that took effect; 0 before the first one."""
     @_builtins.property
     def model(self) -> Global___Model:
         """The model; unset when the state is EMPTY or while the first one is LOADING."""
@@ -213,7 +221,7 @@ class LoadModelRequest(_message.Message):
     """The next bytes of the artifact, in order; at most 4 MiB each."""
     @_builtins.property
     def header(self) -> Global___LoadModelHeader:
-        """Which model comes and how to read it; the first message, once."""
+        """Describes the model that follows; the first message, once."""
 
     def __init__(
         self,
@@ -233,8 +241,9 @@ Global___LoadModelRequest: _TypeAlias = LoadModelRequest  # noqa: Y015
 
 @_typing.final
 class LoadModelHeader(_message.Message):
-    """Says what is loaded. What an artifact of trillium.training says of itself need not be
-    said here; for other artifacts, class_label and positive_column are wanted.
+    """Describes the model to load. Facts that the artifact declares in its metadata, as those of
+    trillium.training do, may be left out; for other artifacts, class_label and positive_column are
+    required.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -250,6 +259,7 @@ class LoadModelHeader(_message.Message):
     ENSEMBLE_CLASS_LABELS_FIELD_NUMBER: _builtins.int
     FEATURE_NAMES_FIELD_NUMBER: _builtins.int
     SAMPLE_FIELD_NUMBER: _builtins.int
+    TAKES_MISSING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the model: letters, digits, '.', '_' and '-', at most 128, not starting with '.'.
     Without chunks it is the file stem in the predictor's --models-dir.
@@ -261,35 +271,39 @@ class LoadModelHeader(_message.Message):
     size_bytes: _builtins.int
     """Size of the artifact in bytes; required when chunks follow."""
     class_label: _builtins.str
-    """The class that the model recognises; overrides what the artifact says."""
+    """The class that the model recognizes; overrides what the artifact declares."""
     positive_column: _builtins.int
-    """Which column of the probabilities is the class: 0 or 1; overrides what the artifact says."""
+    """The column of the probabilities that is the class: 0 or 1; overrides what the artifact
+    declares.
+    """
     output_name: _builtins.str
-    """Which output of the graph holds the probabilities; only needed when several could."""
+    """The output of the graph that holds the probabilities; only needed when several could."""
     fence: _builtins.int
-    """Number of the call among those of whoever is in charge of the predictor, so that one that was
-    overtaken by a later one on its way has no effect. The predictor remembers the highest fence
-    that it has carried out and refuses a lower one; the same one may be repeated. 0 is no fence:
-    such a call is always taken and changes nothing about the fence.
+    """Sequence number of the call, chosen by the controller of the predictor, so that a call that
+    arrives after a later one has no effect. The predictor remembers the highest fence that took
+    effect and refuses a lower one; the same one may be repeated. 0 is no fence: such a call is
+    always accepted and does not change the fence.
     """
     ensemble: _builtins.str
-    """Name of the ensemble; overrides what the artifact says."""
+    """Name of the ensemble; overrides what the artifact declares."""
+    takes_missing: _builtins.bool
+    """Whether a value of a row may be missing, which is NaN; overrides what the artifact declares."""
     @_builtins.property
     def ensemble_class_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """All classes of the ensemble in metadata order, each once and class_label among them; overrides
-        what the artifact says.
+        what the artifact declares.
         """
 
     @_builtins.property
     def feature_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the features in column order, each once, as many as the model takes; overrides what
-        the artifact says.
+        the artifact declares.
         """
 
     @_builtins.property
     def sample(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """A row that one may try, in feature order: as many finite numbers as the model takes; overrides
-        what the artifact says.
+        """A row to try, in feature order: as many finite numbers as the model takes; overrides
+        what the artifact declares.
         """
 
     def __init__(
@@ -306,14 +320,20 @@ class LoadModelHeader(_message.Message):
         ensemble_class_labels: _abc.Iterable[_builtins.str] | None = ...,
         feature_names: _abc.Iterable[_builtins.str] | None = ...,
         sample: _abc.Iterable[_builtins.float] | None = ...,
+        takes_missing: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_positive_column", b"_positive_column", "positive_column", b"positive_column"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_positive_column", b"_positive_column", "_takes_missing", b"_takes_missing", "positive_column", b"positive_column", "takes_missing", b"takes_missing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_positive_column", b"_positive_column", "class_label", b"class_label", "ensemble", b"ensemble", "ensemble_class_labels", b"ensemble_class_labels", "feature_names", b"feature_names", "fence", b"fence", "name", b"name", "output_name", b"output_name", "positive_column", b"positive_column", "sample", b"sample", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_positive_column", b"_positive_column", "_takes_missing", b"_takes_missing", "class_label", b"class_label", "ensemble", b"ensemble", "ensemble_class_labels", b"ensemble_class_labels", "feature_names", b"feature_names", "fence", b"fence", "name", b"name", "output_name", b"output_name", "positive_column", b"positive_column", "sample", b"sample", "sha256", b"sha256", "size_bytes", b"size_bytes", "takes_missing", b"takes_missing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__positive_column: _TypeAlias = _typing.Literal["positive_column"]  # noqa: Y015
     _WhichOneofArgType__positive_column: _TypeAlias = _typing.Literal["_positive_column", b"_positive_column"]  # noqa: Y015
+    _WhichOneofReturnType__takes_missing: _TypeAlias = _typing.Literal["takes_missing"]  # noqa: Y015
+    _WhichOneofArgType__takes_missing: _TypeAlias = _typing.Literal["_takes_missing", b"_takes_missing"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__positive_column) -> _WhichOneofReturnType__positive_column | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__takes_missing) -> _WhichOneofReturnType__takes_missing | None: ...
 
 Global___LoadModelHeader: _TypeAlias = LoadModelHeader  # noqa: Y015
 
@@ -365,13 +385,13 @@ Global___UnloadModelRequest: _TypeAlias = UnloadModelRequest  # noqa: Y015
 
 @_typing.final
 class UnloadModelResponse(_message.Message):
-    """The model is gone."""
+    """The model is unloaded."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DIGEST_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
-    """Digest of what was unloaded; empty if there was nothing."""
+    """Digest of the model that was unloaded; empty if none was loaded."""
     def __init__(
         self,
         *,

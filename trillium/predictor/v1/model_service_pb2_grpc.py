@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub(object):
-    """Tells, loads and unloads the one model of a predictor.
+    """Describes, loads and unloads the one model of a predictor.
 
     Errors are as described at PredictorService.
     """
@@ -55,32 +55,32 @@ class ModelServiceStub(object):
 
 
 class ModelServiceServicer(object):
-    """Tells, loads and unloads the one model of a predictor.
+    """Describes, loads and unloads the one model of a predictor.
 
     Errors are as described at PredictorService.
     """
 
     def GetModel(self, request, context):
-        """Describes the model and its state; never fails for want of a model.
+        """Describes the model and its state; succeeds without a model, too.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LoadModel(self, request_iterator, context):
-        """Loads a model and answers when it is warm and serving.
+        """Loads a model and returns when it is warm and serving.
 
         The first message is the header; the chunks of the artifact follow unless the header names one
-        that the predictor can read itself. A model that is already loaded goes on serving until the
-        new one is warm and is then replaced; loading the digest that is already loaded with the same
+        that the predictor can read itself. A model that is already loaded serves until the new one is
+        warm and is then replaced; loading the digest that is already loaded with the same
         options changes nothing and succeeds. When loading fails, what was loaded before stays.
 
         Errors: INVALID_ARGUMENT/INVALID_REQUEST (a header field, a chunk out of place, too large);
         INVALID_ARGUMENT/DIGEST_MISMATCH; NOT_FOUND/MODEL_NOT_FOUND;
         INVALID_ARGUMENT/MODEL_REJECTED when the artifact is no usable binary classifier (the message
-        says why); ABORTED/MODEL_BUSY while another load or unload is under way;
-        RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other artifacts on their way leave no memory
-        for this one; DEADLINE_EXCEEDED also when no chunk comes for a minute;
+        gives the reason); ABORTED/MODEL_BUSY while another load or unload is under way;
+        RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other uploads in progress leave no memory for
+        this one; DEADLINE_EXCEEDED also when no chunk comes for a minute;
         FAILED_PRECONDITION/OVERTAKEN when a call with a higher fence came before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -124,7 +124,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService(object):
-    """Tells, loads and unloads the one model of a predictor.
+    """Describes, loads and unloads the one model of a predictor.
 
     Errors are as described at PredictorService.
     """

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelServiceStub:
-    """Tells, loads and unloads the one model of a predictor.
+    """Describes, loads and unloads the one model of a predictor.
 
     Errors are as described at PredictorService.
     """
@@ -37,21 +37,21 @@ class ModelServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ModelServiceAsyncStub: ...
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.GetModelResponse]
-    """Describes the model and its state; never fails for want of a model."""
+    """Describes the model and its state; succeeds without a model, too."""
     LoadModel: _grpc.StreamUnaryMultiCallable[_model_service_pb2.LoadModelRequest, _model_service_pb2.LoadModelResponse]
-    """Loads a model and answers when it is warm and serving.
+    """Loads a model and returns when it is warm and serving.
 
     The first message is the header; the chunks of the artifact follow unless the header names one
-    that the predictor can read itself. A model that is already loaded goes on serving until the
-    new one is warm and is then replaced; loading the digest that is already loaded with the same
+    that the predictor can read itself. A model that is already loaded serves until the new one is
+    warm and is then replaced; loading the digest that is already loaded with the same
     options changes nothing and succeeds. When loading fails, what was loaded before stays.
 
     Errors: INVALID_ARGUMENT/INVALID_REQUEST (a header field, a chunk out of place, too large);
     INVALID_ARGUMENT/DIGEST_MISMATCH; NOT_FOUND/MODEL_NOT_FOUND;
     INVALID_ARGUMENT/MODEL_REJECTED when the artifact is no usable binary classifier (the message
-    says why); ABORTED/MODEL_BUSY while another load or unload is under way;
-    RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other artifacts on their way leave no memory
-    for this one; DEADLINE_EXCEEDED also when no chunk comes for a minute;
+    gives the reason); ABORTED/MODEL_BUSY while another load or unload is under way;
+    RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other uploads in progress leave no memory for
+    this one; DEADLINE_EXCEEDED also when no chunk comes for a minute;
     FAILED_PRECONDITION/OVERTAKEN when a call with a higher fence came before.
     """
     UnloadModel: _grpc.UnaryUnaryMultiCallable[_model_service_pb2.UnloadModelRequest, _model_service_pb2.UnloadModelResponse]
@@ -63,28 +63,28 @@ class ModelServiceStub:
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
-    """Tells, loads and unloads the one model of a predictor.
+    """Describes, loads and unloads the one model of a predictor.
 
     Errors are as described at PredictorService.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.GetModelResponse]  # type: ignore[assignment]
-    """Describes the model and its state; never fails for want of a model."""
+    """Describes the model and its state; succeeds without a model, too."""
     LoadModel: _aio.StreamUnaryMultiCallable[_model_service_pb2.LoadModelRequest, _model_service_pb2.LoadModelResponse]  # type: ignore[assignment]
-    """Loads a model and answers when it is warm and serving.
+    """Loads a model and returns when it is warm and serving.
 
     The first message is the header; the chunks of the artifact follow unless the header names one
-    that the predictor can read itself. A model that is already loaded goes on serving until the
-    new one is warm and is then replaced; loading the digest that is already loaded with the same
+    that the predictor can read itself. A model that is already loaded serves until the new one is
+    warm and is then replaced; loading the digest that is already loaded with the same
     options changes nothing and succeeds. When loading fails, what was loaded before stays.
 
     Errors: INVALID_ARGUMENT/INVALID_REQUEST (a header field, a chunk out of place, too large);
     INVALID_ARGUMENT/DIGEST_MISMATCH; NOT_FOUND/MODEL_NOT_FOUND;
     INVALID_ARGUMENT/MODEL_REJECTED when the artifact is no usable binary classifier (the message
-    says why); ABORTED/MODEL_BUSY while another load or unload is under way;
-    RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other artifacts on their way leave no memory
-    for this one; DEADLINE_EXCEEDED also when no chunk comes for a minute;
+    gives the reason); ABORTED/MODEL_BUSY while another load or unload is under way;
+    RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other uploads in progress leave no memory for
+    this one; DEADLINE_EXCEEDED also when no chunk comes for a minute;
     FAILED_PRECONDITION/OVERTAKEN when a call with a higher fence came before.
     """
     UnloadModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.UnloadModelRequest, _model_service_pb2.UnloadModelResponse]  # type: ignore[assignment]
@@ -95,7 +95,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Tells, loads and unloads the one model of a predictor.
+    """Describes, loads and unloads the one model of a predictor.
 
     Errors are as described at PredictorService.
     """
@@ -106,7 +106,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_service_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.GetModelResponse, _abc.Awaitable[_model_service_pb2.GetModelResponse]]:
-        """Describes the model and its state; never fails for want of a model."""
+        """Describes the model and its state; succeeds without a model, too."""
 
     @_abc_1.abstractmethod
     def LoadModel(
@@ -114,19 +114,19 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_model_service_pb2.LoadModelRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_model_service_pb2.LoadModelResponse, _abc.Awaitable[_model_service_pb2.LoadModelResponse]]:
-        """Loads a model and answers when it is warm and serving.
+        """Loads a model and returns when it is warm and serving.
 
         The first message is the header; the chunks of the artifact follow unless the header names one
-        that the predictor can read itself. A model that is already loaded goes on serving until the
-        new one is warm and is then replaced; loading the digest that is already loaded with the same
+        that the predictor can read itself. A model that is already loaded serves until the new one is
+        warm and is then replaced; loading the digest that is already loaded with the same
         options changes nothing and succeeds. When loading fails, what was loaded before stays.
 
         Errors: INVALID_ARGUMENT/INVALID_REQUEST (a header field, a chunk out of place, too large);
         INVALID_ARGUMENT/DIGEST_MISMATCH; NOT_FOUND/MODEL_NOT_FOUND;
         INVALID_ARGUMENT/MODEL_REJECTED when the artifact is no usable binary classifier (the message
-        says why); ABORTED/MODEL_BUSY while another load or unload is under way;
-        RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other artifacts on their way leave no memory
-        for this one; DEADLINE_EXCEEDED also when no chunk comes for a minute;
+        gives the reason); ABORTED/MODEL_BUSY while another load or unload is under way;
+        RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other uploads in progress leave no memory for
+        this one; DEADLINE_EXCEEDED also when no chunk comes for a minute;
         FAILED_PRECONDITION/OVERTAKEN when a call with a higher fence came before.
         """
 

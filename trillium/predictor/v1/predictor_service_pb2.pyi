@@ -48,7 +48,7 @@ Global___PredictRequest: _TypeAlias = PredictRequest  # noqa: Y015
 
 @_typing.final
 class PredictResponse(_message.Message):
-    """One probability for each row asked about."""
+    """One probability for each row."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -59,7 +59,7 @@ class PredictResponse(_message.Message):
     the probability that the row belongs to this predictor's class.
     """
     model_digest: _builtins.str
-    """SHA-256 of the artifact that answered, 64 lower-case hexadecimal digits."""
+    """SHA-256 of the artifact that was used, 64 lower-case hexadecimal digits."""
     def __init__(
         self,
         *,
@@ -86,12 +86,12 @@ class PredictStreamRequest(_message.Message):
     TIMEOUT_US_FIELD_NUMBER: _builtins.int
     REQUEST_IDS_FIELD_NUMBER: _builtins.int
     request_number: _builtins.int
-    """Chosen by the caller and echoed in the answer; unique among the requests that are in flight
+    """Chosen by the caller and echoed in the response; unique among the requests that are in flight
     on this stream.
     """
     timeout_us: _builtins.int
     """Time left for this request, in microseconds from when the message was sent; 0 means no limit.
-    Work that has not begun by then is dropped and answered with DEADLINE_EXCEEDED.
+    A request that has not begun by then is dropped with DEADLINE_EXCEEDED.
     """
     @_builtins.property
     def matrix(self) -> _tensor_pb2.Float32Matrix:
@@ -99,8 +99,8 @@ class PredictStreamRequest(_message.Message):
 
     @_builtins.property
     def cancel(self) -> Global___Cancel:
-        """Forget the request of this request_number: nobody waits for it any more. It is answered
-        with CANCELLED if it had not been answered; an unknown number is ignored.
+        """Withdraw the request of this request_number: the caller no longer waits for it. Its response
+        is CANCELLED unless it was sent already; an unknown number is ignored.
         """
 
     @_builtins.property
@@ -145,7 +145,7 @@ Global___Cancel: _TypeAlias = Cancel  # noqa: Y015
 
 @_typing.final
 class PredictStreamResponse(_message.Message):
-    """The answer to one PredictStreamRequest."""
+    """The response to one PredictStreamRequest."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -153,11 +153,11 @@ class PredictStreamResponse(_message.Message):
     PROBABILITIES_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     request_number: _builtins.int
-    """The request_number of the request that this answers."""
+    """The request_number of the request."""
     probabilities: _builtins.bytes
-    """As PredictResponse.probabilities, but whatever the model answered for a row is passed on,
+    """As PredictResponse.probabilities, but whatever the model returned for a row is passed on,
     even if it is no probability, such as NaN: the rows of one matrix may belong to several
-    callers, and one row must not cost the others their answer.
+    callers, and one row must not fail the others.
     """
     @_builtins.property
     def error(self) -> _status_pb2.Status:

@@ -29,7 +29,7 @@ class PredictorServiceStub(object):
     """Scores rows with the one model that this predictor has loaded.
 
     Every error carries a google.rpc.Status with a google.rpc.ErrorInfo (domain "trillium") whose
-    reason is stable. Any RPC may answer: INVALID_ARGUMENT/MALFORMED_MESSAGE,
+    reason is stable. Any RPC may return: INVALID_ARGUMENT/MALFORMED_MESSAGE,
     INVALID_ARGUMENT/INVALID_REQUEST (with a google.rpc.BadRequest), DEADLINE_EXCEEDED,
     RESOURCE_EXHAUSTED/OVERLOADED, UNAVAILABLE/DRAINING, INTERNAL/INTERNAL_ERROR.
     """
@@ -56,7 +56,7 @@ class PredictorServiceServicer(object):
     """Scores rows with the one model that this predictor has loaded.
 
     Every error carries a google.rpc.Status with a google.rpc.ErrorInfo (domain "trillium") whose
-    reason is stable. Any RPC may answer: INVALID_ARGUMENT/MALFORMED_MESSAGE,
+    reason is stable. Any RPC may return: INVALID_ARGUMENT/MALFORMED_MESSAGE,
     INVALID_ARGUMENT/INVALID_REQUEST (with a google.rpc.BadRequest), DEADLINE_EXCEEDED,
     RESOURCE_EXHAUSTED/OVERLOADED, UNAVAILABLE/DRAINING, INTERNAL/INTERNAL_ERROR.
     """
@@ -65,8 +65,8 @@ class PredictorServiceServicer(object):
         """Scores one matrix.
 
         Errors: INVALID_ARGUMENT/INVALID_REQUEST names each wrong field;
-        FAILED_PRECONDITION/MODEL_NOT_LOADED when there is no model to ask; INTERNAL/MODEL_FAILED when
-        the model cannot be run on these rows or answers something that is no probability.
+        FAILED_PRECONDITION/MODEL_NOT_LOADED when no model is loaded; INTERNAL/MODEL_FAILED when the
+        model cannot be run on these rows or returns a value that is no probability.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -75,10 +75,10 @@ class PredictorServiceServicer(object):
     def PredictStream(self, request_iterator, context):
         """Scores many matrices over one stream: what an aggregator keeps open to each predictor.
 
-        Each answer carries the request_number of its request. A request that is wrong, late or
-        cancelled is answered with an error of its own and leaves the stream alone. A stream is bound
-        to one loaded model: when that model is unloaded or replaced, the stream answers what it
-        already took and ends with OK; open another one for the new model.
+        Each response has the request_number of its request. A request that is invalid, late or
+        cancelled gets an error of its own as its response, and the stream goes on. A stream is bound
+        to one loaded model: when that model is unloaded or replaced, the stream responds to the
+        requests that it has received and ends with OK; open another one for the new model.
 
         Errors of the stream itself: FAILED_PRECONDITION/MODEL_NOT_LOADED when it is opened without a
         model.
@@ -112,7 +112,7 @@ class PredictorService(object):
     """Scores rows with the one model that this predictor has loaded.
 
     Every error carries a google.rpc.Status with a google.rpc.ErrorInfo (domain "trillium") whose
-    reason is stable. Any RPC may answer: INVALID_ARGUMENT/MALFORMED_MESSAGE,
+    reason is stable. Any RPC may return: INVALID_ARGUMENT/MALFORMED_MESSAGE,
     INVALID_ARGUMENT/INVALID_REQUEST (with a google.rpc.BadRequest), DEADLINE_EXCEEDED,
     RESOURCE_EXHAUSTED/OVERLOADED, UNAVAILABLE/DRAINING, INTERNAL/INTERNAL_ERROR.
     """

@@ -32,7 +32,7 @@ class PredictorServiceStub:
     """Scores rows with the one model that this predictor has loaded.
 
     Every error carries a google.rpc.Status with a google.rpc.ErrorInfo (domain "trillium") whose
-    reason is stable. Any RPC may answer: INVALID_ARGUMENT/MALFORMED_MESSAGE,
+    reason is stable. Any RPC may return: INVALID_ARGUMENT/MALFORMED_MESSAGE,
     INVALID_ARGUMENT/INVALID_REQUEST (with a google.rpc.BadRequest), DEADLINE_EXCEEDED,
     RESOURCE_EXHAUSTED/OVERLOADED, UNAVAILABLE/DRAINING, INTERNAL/INTERNAL_ERROR.
     """
@@ -45,16 +45,16 @@ class PredictorServiceStub:
     """Scores one matrix.
 
     Errors: INVALID_ARGUMENT/INVALID_REQUEST names each wrong field;
-    FAILED_PRECONDITION/MODEL_NOT_LOADED when there is no model to ask; INTERNAL/MODEL_FAILED when
-    the model cannot be run on these rows or answers something that is no probability.
+    FAILED_PRECONDITION/MODEL_NOT_LOADED when no model is loaded; INTERNAL/MODEL_FAILED when the
+    model cannot be run on these rows or returns a value that is no probability.
     """
     PredictStream: _grpc.StreamStreamMultiCallable[_predictor_service_pb2.PredictStreamRequest, _predictor_service_pb2.PredictStreamResponse]
     """Scores many matrices over one stream: what an aggregator keeps open to each predictor.
 
-    Each answer carries the request_number of its request. A request that is wrong, late or
-    cancelled is answered with an error of its own and leaves the stream alone. A stream is bound
-    to one loaded model: when that model is unloaded or replaced, the stream answers what it
-    already took and ends with OK; open another one for the new model.
+    Each response has the request_number of its request. A request that is invalid, late or
+    cancelled gets an error of its own as its response, and the stream goes on. A stream is bound
+    to one loaded model: when that model is unloaded or replaced, the stream responds to the
+    requests that it has received and ends with OK; open another one for the new model.
 
     Errors of the stream itself: FAILED_PRECONDITION/MODEL_NOT_LOADED when it is opened without a
     model.
@@ -65,7 +65,7 @@ class PredictorServiceAsyncStub(PredictorServiceStub):
     """Scores rows with the one model that this predictor has loaded.
 
     Every error carries a google.rpc.Status with a google.rpc.ErrorInfo (domain "trillium") whose
-    reason is stable. Any RPC may answer: INVALID_ARGUMENT/MALFORMED_MESSAGE,
+    reason is stable. Any RPC may return: INVALID_ARGUMENT/MALFORMED_MESSAGE,
     INVALID_ARGUMENT/INVALID_REQUEST (with a google.rpc.BadRequest), DEADLINE_EXCEEDED,
     RESOURCE_EXHAUSTED/OVERLOADED, UNAVAILABLE/DRAINING, INTERNAL/INTERNAL_ERROR.
     """
@@ -75,16 +75,16 @@ class PredictorServiceAsyncStub(PredictorServiceStub):
     """Scores one matrix.
 
     Errors: INVALID_ARGUMENT/INVALID_REQUEST names each wrong field;
-    FAILED_PRECONDITION/MODEL_NOT_LOADED when there is no model to ask; INTERNAL/MODEL_FAILED when
-    the model cannot be run on these rows or answers something that is no probability.
+    FAILED_PRECONDITION/MODEL_NOT_LOADED when no model is loaded; INTERNAL/MODEL_FAILED when the
+    model cannot be run on these rows or returns a value that is no probability.
     """
     PredictStream: _aio.StreamStreamMultiCallable[_predictor_service_pb2.PredictStreamRequest, _predictor_service_pb2.PredictStreamResponse]  # type: ignore[assignment]
     """Scores many matrices over one stream: what an aggregator keeps open to each predictor.
 
-    Each answer carries the request_number of its request. A request that is wrong, late or
-    cancelled is answered with an error of its own and leaves the stream alone. A stream is bound
-    to one loaded model: when that model is unloaded or replaced, the stream answers what it
-    already took and ends with OK; open another one for the new model.
+    Each response has the request_number of its request. A request that is invalid, late or
+    cancelled gets an error of its own as its response, and the stream goes on. A stream is bound
+    to one loaded model: when that model is unloaded or replaced, the stream responds to the
+    requests that it has received and ends with OK; open another one for the new model.
 
     Errors of the stream itself: FAILED_PRECONDITION/MODEL_NOT_LOADED when it is opened without a
     model.
@@ -94,7 +94,7 @@ class PredictorServiceServicer(metaclass=_abc_1.ABCMeta):
     """Scores rows with the one model that this predictor has loaded.
 
     Every error carries a google.rpc.Status with a google.rpc.ErrorInfo (domain "trillium") whose
-    reason is stable. Any RPC may answer: INVALID_ARGUMENT/MALFORMED_MESSAGE,
+    reason is stable. Any RPC may return: INVALID_ARGUMENT/MALFORMED_MESSAGE,
     INVALID_ARGUMENT/INVALID_REQUEST (with a google.rpc.BadRequest), DEADLINE_EXCEEDED,
     RESOURCE_EXHAUSTED/OVERLOADED, UNAVAILABLE/DRAINING, INTERNAL/INTERNAL_ERROR.
     """
@@ -108,8 +108,8 @@ class PredictorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Scores one matrix.
 
         Errors: INVALID_ARGUMENT/INVALID_REQUEST names each wrong field;
-        FAILED_PRECONDITION/MODEL_NOT_LOADED when there is no model to ask; INTERNAL/MODEL_FAILED when
-        the model cannot be run on these rows or answers something that is no probability.
+        FAILED_PRECONDITION/MODEL_NOT_LOADED when no model is loaded; INTERNAL/MODEL_FAILED when the
+        model cannot be run on these rows or returns a value that is no probability.
         """
 
     @_abc_1.abstractmethod
@@ -120,10 +120,10 @@ class PredictorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_predictor_service_pb2.PredictStreamResponse], _abc.AsyncIterator[_predictor_service_pb2.PredictStreamResponse]]:
         """Scores many matrices over one stream: what an aggregator keeps open to each predictor.
 
-        Each answer carries the request_number of its request. A request that is wrong, late or
-        cancelled is answered with an error of its own and leaves the stream alone. A stream is bound
-        to one loaded model: when that model is unloaded or replaced, the stream answers what it
-        already took and ends with OK; open another one for the new model.
+        Each response has the request_number of its request. A request that is invalid, late or
+        cancelled gets an error of its own as its response, and the stream goes on. A stream is bound
+        to one loaded model: when that model is unloaded or replaced, the stream responds to the
+        requests that it has received and ends with OK; open another one for the new model.
 
         Errors of the stream itself: FAILED_PRECONDITION/MODEL_NOT_LOADED when it is opened without a
         model.

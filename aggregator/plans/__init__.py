@@ -1,0 +1,1 @@
+"""Which predictors an ensemble consists of, and what is known of each."""

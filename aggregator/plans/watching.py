@@ -1,0 +1,116 @@
+"""Follows a controller: takes the predictors that it publishes into the roster, and confirms that.
+
+While no controller answers, the last snapshot stays in use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from grpc import aio
+
+from trillium.controller.v1 import discovery_service_pb2 as pb
+from trillium.controller.v1.discovery_service_pb2_grpc import DiscoveryServiceStub
+from trillium.server.tasks import Supervisor
+
+from ..lanes.fanout import Fanout
+from .roster import Endpoint, Roster
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 2.0
+FAREWELL_S = 1.0
+"""Maximum time for the controller to note that this aggregator has left."""
+
+
+class Watcher:
+    """Keeps a watch on the controller's endpoints."""
+
+    def __init__(
+        self,
+        address: str,
+        roster: Roster,
+        fanout: Fanout,
+        *,
+        ensemble: str,
+        open_channel: Callable[[str], aio.Channel],
+    ) -> None:
+        """`ensemble`, if given, is the only one whose predictors are followed."""
+        self._address = address
+        self._roster = roster
+        self._fanout = fanout
+        self._ensemble = ensemble
+        self._open_channel = open_channel
+        self._id = f"aggregator-{secrets.token_hex(8)}"
+        self._stream: Any = None
+        self._writing = asyncio.Lock()
+        """Held while a message is written: a second one at the same time would break the call."""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Watch inside the context; leave it when no predictor is asked any more."""
+        async with Supervisor() as supervisor:
+            supervisor.keep("watch of the controller", self._run)
+            try:
+                yield
+            finally:
+                await self._leave()
+
+    async def _leave(self) -> None:
+        """Leave the controller: no unload then waits for this aggregator's confirmation."""
+        stream = self._stream
+        if stream is not None:
+            with contextlib.suppress(
+                aio.AioRpcError, aio.InternalError, asyncio.InvalidStateError, TimeoutError
+            ):
+                async with asyncio.timeout(FAREWELL_S):
+                    await self._write(stream, pb.WatchEndpointsRequest(leaving=True))
+                    await stream.code()
+
+    async def _run(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                async with self._open_channel(self._address) as channel:
+                    if await self._watch(channel):
+                        pause_s = FIRST_PAUSE_S
+            except aio.AioRpcError as error:
+                facts = {"address": self._address, "detail": error.details()}
+                log.info("controller lost", extra=facts)
+            except (aio.InternalError, asyncio.InvalidStateError):
+                # Confirming after the leave, or to a controller that just went away.
+                log.info("controller lost", extra={"address": self._address})
+            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))
+            pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
+
+    async def _watch(self, channel: aio.Channel) -> bool:
+        """Watch until the controller ends it; returns whether anything came."""
+        self._stream = stream = DiscoveryServiceStub(channel).WatchEndpoints()
+        opening = pb.WatchEndpointsRequest(watcher_id=self._id, ensemble=self._ensemble)
+        await self._write(stream, opening)
+        came = False
+        async for snapshot in stream:
+            came = True
+            self._roster.set_watched(
+                {
+                    Endpoint(each.class_label, each.address): each.class_position
+                    for each in snapshot.endpoints
+                }
+            )
+            await self._fanout.follow_roster()
+            log.info("endpoints followed", extra={"revision": snapshot.revision})
+            confirmation = pb.WatchEndpointsRequest(confirmed_revision=snapshot.revision)
+            await self._write(stream, confirmation)
+        return came
+
+    async def _write(self, stream: Any, message: pb.WatchEndpointsRequest) -> None:
+        async with self._writing:
+            await stream.write(message)

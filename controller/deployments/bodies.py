@@ -1,0 +1,67 @@
+"""Deployments as store bodies and back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import Any, TypeVar
+
+from ..store.port import Body
+from .document import Deployment, Event, Instance, InstancePhase, Spec, Target
+
+T = TypeVar("T")
+
+
+def to_body(deployment: Deployment) -> Body:
+    """The body of a deployment's record; `state` and `model` stand on top, to list by."""
+    spec = asdict(deployment.spec) | {"target": deployment.spec.target.name}
+    return {
+        "state": deployment.state.value,
+        "model": deployment.spec.model,
+        "spec": spec,
+        "slots": [
+            asdict(instance) | {"phase": instance.phase.value} for instance in deployment.instances
+        ],
+        "created": deployment.created,
+        "updated": deployment.updated,
+        "run": deployment.run,
+        "requests": list(deployment.requests),
+        "event_count": deployment.event_count,
+        "unannounced": [event_body(event) for event in deployment.unannounced],
+    }
+
+
+def from_body(id: str, body: Body) -> Deployment:
+    """The deployment that `to_body` made `body` of; fields that it lacks get their defaults."""
+    spec = dict(body["spec"])
+    return Deployment(
+        id=id,
+        spec=_made(Spec, spec | {"target": Target[spec["target"]]}),
+        instances=tuple(
+            _made(Instance, instance | {"phase": InstancePhase(instance["phase"])})
+            for instance in body["slots"]
+        ),
+        created=body["created"],
+        updated=body["updated"],
+        run=body.get("run", ""),
+        requests=tuple(body.get("requests", ())),
+        event_count=body.get("event_count", 0),
+        unannounced=tuple(event_of(event) for event in body.get("unannounced", ())),
+    )
+
+
+def event_body(event: Event) -> dict[str, Any]:
+    """An event as the body of an entry of the history."""
+    body = asdict(event)
+    body["slot"] = body.pop("instance")
+    return body
+
+
+def event_of(body: Body) -> Event:
+    """The event that `event_body` made `body` of."""
+    return _made(Event, {**body, "instance": body.get("slot")})
+
+
+def _made(kind: type[T], values: Body) -> T:
+    """A dataclass of the values that it knows: a later version's further ones are left out."""
+    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in values.items() if name in known})

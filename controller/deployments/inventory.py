@@ -1,0 +1,67 @@
+"""Fresh lists of the runtime's containers, shared by all who ask for one at about the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from trillium.clock import Clock
+from trillium.server.tasks import Supervisor
+
+from ..runtime.port import Container, Runtime, RuntimeUnreachable
+
+
+@dataclass(frozen=True, slots=True)
+class Reachability:
+    """Whether the runtime answers."""
+
+    holds: bool
+    detail: str
+    since: datetime
+
+
+class Inventory:
+    """Lists containers by looks that begin after the call: what was seen before a document was read
+    does not decide what to do next. A context; leaving it ends looks in flight."""
+
+    def __init__(self, runtime: Runtime, clock: Clock) -> None:
+        self._runtime = runtime
+        self._clock = clock
+        self._tasks = Supervisor()
+        self._running: asyncio.Task[Sequence[Container]] | None = None
+        self._waiting: asyncio.Task[Sequence[Container]] | None = None
+        self.reachability = Reachability(True, "not looked yet", clock.now())
+
+    async def __aenter__(self) -> Inventory:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._tasks.close()
+
+    async def look(self) -> Sequence[Container]:
+        """Every container of ours, seen after this call began. Raises RuntimeUnreachable."""
+        if self._waiting is None:
+            work = self._after(self._running)
+            self._waiting = self._tasks.start("look at the runtime", work, RuntimeUnreachable)
+        return await asyncio.shield(self._waiting)
+
+    async def _after(
+        self, running: asyncio.Task[Sequence[Container]] | None
+    ) -> Sequence[Container]:
+        if running is not None:
+            await asyncio.wait((running,))
+        self._running, self._waiting = self._waiting, None
+        try:
+            containers = await self._runtime.look()
+        except RuntimeUnreachable as error:
+            self._note(False, str(error))
+            raise
+        self._note(True, "")
+        return containers
+
+    def _note(self, holds: bool, detail: str) -> None:
+        changed = holds != self.reachability.holds
+        since = self._clock.now() if changed else self.reachability.since
+        self.reachability = Reachability(holds, detail, since)

@@ -1,0 +1,1 @@
+"""Which predictors may be asked, published to aggregators as snapshots."""

@@ -1,0 +1,125 @@
+"""The records of one kind as values of one type: read, listed, changed and waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Generic, TypeVar
+
+from trillium.errors import Superseded
+from trillium.waking import Bell
+
+from .port import AlreadyThere, Body, Kind, Record, Store
+
+T = TypeVar("T")
+
+_TRIES = 100
+"""Compare-and-set is tried so often; each loss means that somebody else got on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(Generic[T]):
+    """A value as it was read."""
+
+    id: str
+    value: T
+    rev: int
+
+
+class Records(Generic[T]):
+    """Reads, writes and watches the records of one kind."""
+
+    def __init__(
+        self,
+        store: Store,
+        kind: Kind,
+        read: Callable[[str, Body], T],
+        write: Callable[[T], Body],
+        *,
+        expires: Callable[[T], datetime | None] = lambda _: None,
+    ) -> None:
+        """`read` is given the record's id and body; a record goes when its value `expires`."""
+        self._store = store
+        self._kind = kind
+        self._read = read
+        self._write = write
+        self._expires = expires
+        self._changed = Bell()
+
+    async def get(self, id: str) -> Stored[T] | None:
+        """The value of that id; None if there is none."""
+        record = await self._store.get(self._kind, id)
+        return None if record is None else self._stored(record)
+
+    async def page(
+        self, *, after: str = "", limit: int = 1000, states: Sequence[Enum] = (), model: str = ""
+    ) -> Sequence[Stored[T]]:
+        """At most `limit` (1 to 1000) values whose ids come after `after`, in the order of the
+        ids; only those in one of `states`, and of `model`, if that is given."""
+        where: dict[str, Sequence[str]] = {}
+        if states:
+            where["state"] = [state.value for state in states]
+        if model:
+            where["model"] = [model]
+        records = await self._store.list(self._kind, where=where, after=after, limit=limit)
+        return [self._stored(record) for record in records]
+
+    async def all(self, *, states: Sequence[Enum] = ()) -> AsyncIterator[Stored[T]]:
+        """Every value, in the order of the ids, a page at a time."""
+        after = ""
+        while page := await self.page(after=after, states=states):
+            for stored in page:
+                yield stored
+            after = page[-1].id
+
+    async def put(self, id: str, value: T, rev: int) -> Stored[T] | None:
+        """Write a value in the place of revision `rev`, 0 if there is none yet; None if another
+        one stands there. Raises TooLarge."""
+        body, expires = self._write(value), self._expires(value)
+        record: Record | None
+        if rev:
+            record = await self._store.compare_and_set(self._kind, id, rev, body, expires=expires)
+        else:
+            try:
+                record = await self._store.create(self._kind, id, body, expires=expires)
+            except AlreadyThere:
+                record = None
+        self._changed.ring()
+        return None if record is None else self._stored(record)
+
+    async def change(self, id: str, change: Callable[[T | None], T]) -> Stored[T]:
+        """Put what `change` makes of the value, None if there is none, in its place.
+
+        `change` may be called several times. If it returns the value that it was given, nothing is
+        written. Raises Superseded, and TooLarge.
+        """
+        for _ in range(_TRIES):
+            stored = await self.get(id)
+            after = change(None if stored is None else stored.value)
+            if stored is not None and after is stored.value:
+                return stored
+            written = await self.put(id, after, 0 if stored is None else stored.rev)
+            if written is not None:
+                return written
+        raise Superseded(f"{self._kind.value[:-1]} {id!r} changes too often; try again")
+
+    async def delete(self, id: str, rev: int) -> bool:
+        """Delete a value as it was read; False if it has changed since."""
+        gone = await self._store.delete(self._kind, id, rev)
+        self._changed.ring()
+        return gone
+
+    def changed(self) -> asyncio.Event:
+        """An event that is set once some value may have changed after this call."""
+        return self._changed.next()
+
+    async def follow(self) -> None:
+        """Set off `changed` for changes of other controllers, too; runs until cancelled."""
+        async for _ in self._store.watch(self._kind):
+            self._changed.ring()
+
+    def _stored(self, record: Record) -> Stored[T]:
+        return Stored(record.id, self._read(record.id, record.body), record.rev)

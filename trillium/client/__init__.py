@@ -1,0 +1,1 @@
+"""The clients of an aggregator and of a controller, blocking and asyncio."""

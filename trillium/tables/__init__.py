@@ -1,0 +1,1 @@
+"""Tables of features and labels: read from files, checked, their columns matched by name."""
