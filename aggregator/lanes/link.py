@@ -140,18 +140,21 @@ class Link:
                     await stream.ended()
                     return
                 batch = await self._lane.gather(last)
-                if batch is not None:
-                    began = self._clock.monotonic()
-                    if not await self._exchange(stream, batch):
-                        return
-                    last = LastBatch(len(batch.parts), self._clock.monotonic() - began)
-                    if not batch.was_abandoned:
-                        self._lane.hedging.answered(last.took_s, last.parts)
-                    # Not to be kept for as long as nothing else comes.
-                    del batch
+                if batch is None:
+                    # What happened while it gathered has woken nobody. Missed, a predictor that
+                    # died counts as ready for as long as another one takes all that comes.
+                    if not stream.is_done and self._roster.is_ready(self._endpoint):
+                        self._free = self._lane.work()
+                        await self._free
                     continue
-                self._free = self._lane.work()
-                await self._free
+                began = self._clock.monotonic()
+                if not await self._exchange(stream, batch):
+                    return
+                last = LastBatch(len(batch.parts), self._clock.monotonic() - began)
+                if not batch.was_abandoned:
+                    self._lane.hedging.answered(last.took_s, last.parts)
+                # Not to be kept for as long as nothing else comes.
+                del batch
         finally:
             if self._free is not None:
                 self._lane.leave(self._free)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -13,6 +14,9 @@ import pytest
 from grpc import aio
 
 from aggregator.lanes import predictor_stream, suspects
+from aggregator.lanes.batch import NO_BATCH, Batch, LastBatch
+from aggregator.lanes.lane import Lane
+from aggregator.lanes.predictor_stream import PredictorStream
 from aggregator.lanes.ticket import MOST_MOVES, Part, Ticket
 from aggregator.plans.roster import Endpoint
 from tests.aggregator import fakes
@@ -786,3 +790,29 @@ def part_of(number: int) -> Part:
     block = Block(1, 1, np.array([number], "<f4").tobytes())
     options: dict[str, Any] = {"deadline": 0.0, "wants_all": True, "trace_id": ""}
     return Ticket(block, ("a",), clock=SystemClock(), **options).part(0, "")
+
+
+async def test_a_predictor_that_dies_while_its_link_gathers_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another replica may take all that comes for long: then nothing else would wake the link."""
+    fake, streams = FakePredictor(), []
+    gather, on_end = Lane.gather, PredictorStream.on_end
+
+    def noting(self: PredictorStream, wake: Callable[[], None]) -> None:
+        streams.append(self)
+        on_end(self, wake)
+
+    async def gathering(self: Lane, before: LastBatch = NO_BATCH) -> Batch | None:
+        if before.parts and not streams[0].is_done:
+            await fake.stop()
+            await eventually(lambda: streams[0].is_done)
+            return None
+        return await gather(self, before)
+
+    monkeypatch.setattr(Lane, "gather", gathering)
+    monkeypatch.setattr(PredictorStream, "on_end", noting)
+    await fake.start()
+    async with aggregating(fake.endpoint) as served:
+        await served.scores(ROW)
+        await eventually(lambda: served.states_are("unavailable"))
