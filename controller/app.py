@@ -61,11 +61,12 @@ async def running_controller(
     failpoints: Failpoints | None = None,
     store: Store | None = None,
     runtime: Runtime | None = None,
+    predictors: Predictors | None = None,
 ) -> AsyncIterator[RunningController]:
     """Start a controller; leaving the context drains and stops it.
 
-    `store` and `runtime` stand in for those that the config names; they are opened and closed here.
-    Raises StartFailed.
+    `store` and `runtime` stand in for those that the config names, and `predictors` for the way to
+    real ones; they are opened and closed here. Raises StartFailed.
     """
     clock, failpoints = clock or SystemClock(), failpoints or Failpoints({})
     health = Health(SERVICES)
@@ -74,7 +75,7 @@ async def running_controller(
         if runtime is None and config.docker is None:
             stack.enter_context(sole(config.store, config.database))
         runtime = await _opened_runtime(stack, runtime or make_runtime(config))
-        predictors = Predictors()
+        predictors = predictors or Predictors()
         stack.push_async_callback(predictors.close)
         catalog = Catalog(store, clock, Trial())
         refused = await _seeded(catalog, config.models_dir)

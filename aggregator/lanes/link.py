@@ -143,7 +143,7 @@ class Link:
                 if batch is None:
                     # What happened while it gathered has woken nobody. Missed, a predictor that
                     # died counts as ready for as long as another one takes all that comes.
-                    if not stream.is_done and self._roster.is_ready(self._endpoint):
+                    if self._is_up(stream):
                         self._free = self._lane.work()
                         await self._free
                     continue
@@ -160,6 +160,9 @@ class Link:
                 self._lane.leave(self._free)
             # This link may have been woken for work that it now leaves to another one.
             self._lane.wake()
+
+    def _is_up(self, stream: PredictorStream) -> bool:
+        return self._roster.is_ready(self._endpoint) and not stream.is_done
 
     async def _exchange(self, stream: PredictorStream, batch: Batch) -> bool:
         """Send a batch and settle it with the answer; False when the stream ended in good order.

@@ -94,22 +94,35 @@ class Watcher:
     async def _watch(self, channel: aio.Channel) -> bool:
         """Watch until the controller ends it; returns whether anything came."""
         self._stream = stream = DiscoveryServiceStub(channel).WatchEndpoints()
-        opening = pb.WatchEndpointsRequest(watcher_id=self._id, ensemble=self._ensemble)
+        opening = pb.WatchEndpointsRequest(
+            watcher_id=self._id, ensemble=self._ensemble, takes_differences=True
+        )
         await self._write(stream, opening)
-        came = False
-        async for snapshot in stream:
-            came = True
+        known: dict[tuple[str, str], pb.Endpoint] = {}
+        revision = 0
+        async for news in stream:
+            if news.base_revision not in (0, revision):
+                # Not to be confirmed: a new watch begins with a whole snapshot.
+                facts = {"has": revision, "difference to": news.base_revision}
+                log.error("the controller sent a difference to another snapshot", extra=facts)
+                break
+            if not news.base_revision:
+                known = {}
+            for each in news.withdrawn:
+                known.pop((each.deployment, each.address), None)
+            known |= {(each.deployment, each.address): each for each in news.endpoints}
+            revision = news.revision
             self._roster.set_watched(
                 {
                     Endpoint(each.class_label, each.address): each.class_position
-                    for each in snapshot.endpoints
+                    for each in known.values()
                 }
             )
             await self._fanout.follow_roster()
-            log.info("endpoints followed", extra={"revision": snapshot.revision})
-            confirmation = pb.WatchEndpointsRequest(confirmed_revision=snapshot.revision)
+            log.info("endpoints followed", extra={"revision": revision})
+            confirmation = pb.WatchEndpointsRequest(confirmed_revision=revision)
             await self._write(stream, confirmation)
-        return came
+        return revision > 0
 
     async def _write(self, stream: Any, message: pb.WatchEndpointsRequest) -> None:
         async with self._writing:

@@ -11,6 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum, IntEnum
+from typing import TypeAlias
+
+Key: TypeAlias = tuple[str, int]
+"""A deployment's id and the index of one of its instances."""
 
 
 class Target(IntEnum):
@@ -32,6 +36,10 @@ class State(Enum):
     TERMINATING = "terminating"
     TERMINATED = "terminated"
     FAILED = "failed"
+
+
+LIVE = tuple(state for state in State if state is not State.TERMINATED)
+"""The states of a deployment that takes any work: of the others there may be very many."""
 
 
 class InstancePhase(Enum):

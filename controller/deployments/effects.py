@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 LOAD_CALL_S = 300.0
 LOG_LINES = 50
+LOGS_S = 2.0
 CHECK_S = 5.0
 """How often a load in flight checks whether its model is still the right one."""
 _CREATE_PAUSE_S = 0.05
@@ -83,7 +84,7 @@ class Effects:
             case Rest():
                 return action
             case Change():
-                await self._change(stored, index, action)
+                await self.change(stored, index, await self.with_logs(action))
             case Create():
                 await self._create(stored, index)
                 # A container that is created but does not run is not started without a pause.
@@ -106,12 +107,8 @@ class Effects:
         instance = deployment.instances[index]
         containers: list[SeenContainer] | None
         try:
-            everything = await self._inventory.look()
-            containers = [
-                _seen(container)
-                for container in everything
-                if container.deployment == deployment.id and container.instance == index
-            ]
+            found = (await self._inventory.look()).get((deployment.id, index), ())
+            containers = [_seen(container) for container in found]
         except RuntimeUnreachable:
             containers = None
         address = instance.address
@@ -136,11 +133,22 @@ class Effects:
             self._probes.silent_since(key),
         )
 
-    async def _change(self, stored: Stored[Deployment], index: int, change: Change) -> None:
+    async def with_logs(self, change: Change) -> Change:
+        """The change with the last lines of its container, if it has one and they can be had: an
+        engine that does not answer holds up no recovery."""
+        if not change.logs_of:
+            return change
+        try:
+            async with asyncio.timeout(LOGS_S):
+                tail = await self._ports.runtime.logs(change.logs_of, lines=LOG_LINES)
+        except (RuntimeUnreachable, TimeoutError) as error:
+            why = str(error) or f"no answer within {LOGS_S:g} s"
+            tail = f"[its log could not be read: {why}]"
+        return replace(change, instance=replace(change.instance, log_tail=tail))
+
+    async def change(self, stored: Stored[Deployment], index: int, change: Change) -> None:
+        """Write a change of the deployment as it was read; no effect if it has changed since."""
         instance = change.instance
-        if change.logs_of:
-            tail = await self._ports.runtime.logs(change.logs_of, lines=LOG_LINES)
-            instance = replace(instance, log_tail=tail)
         name = instance.phase.value
         self._ports.failpoints.passed(f"before-write-{name}")
         written = await self._ports.deployments.change_instance(
@@ -166,7 +174,7 @@ class Effects:
         except ContainerRefused as error:
             now = self._ports.clock.now()
             given_up = failed(instance, deployment.spec, str(error), now, for_good=True)
-            await self._change(stored, index, given_up)
+            await self.change(stored, index, given_up)
         self._ports.failpoints.passed("after-create")
 
     async def _load(
@@ -192,7 +200,7 @@ class Effects:
                 log.info("load will be repeated", extra={"detail": error.message})
                 return self._pause(_REPEAT_PAUSE_S)
             refusal = refused(instance, deployment.spec, error.message, self._ports.clock.now())
-            await self._change(stored, index, refusal)
+            await self.change(stored, index, refusal)
         self._ports.failpoints.passed("after-load")
         return None
 

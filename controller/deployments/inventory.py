@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeAlias
 
 from trillium.clock import Clock
 from trillium.server.tasks import Supervisor
 
 from ..runtime.port import Container, Runtime, RuntimeUnreachable
+from .document import Key
+
+Containers: TypeAlias = Mapping[Key, Sequence[Container]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +35,8 @@ class Inventory:
         self._runtime = runtime
         self._clock = clock
         self._tasks = Supervisor()
-        self._running: asyncio.Task[Sequence[Container]] | None = None
-        self._waiting: asyncio.Task[Sequence[Container]] | None = None
+        self._running: asyncio.Task[Containers] | None = None
+        self._waiting: asyncio.Task[Containers] | None = None
         self.reachability = Reachability(True, "not looked yet", clock.now())
 
     async def __aenter__(self) -> Inventory:
@@ -40,16 +45,15 @@ class Inventory:
     async def __aexit__(self, *_: object) -> None:
         await self._tasks.close()
 
-    async def look(self) -> Sequence[Container]:
-        """Every container of ours, seen after this call began. Raises RuntimeUnreachable."""
+    async def look(self) -> Containers:
+        """Every container of ours by its instance, seen after this call began. Raises
+        RuntimeUnreachable."""
         if self._waiting is None:
             work = self._after(self._running)
             self._waiting = self._tasks.start("look at the runtime", work, RuntimeUnreachable)
         return await asyncio.shield(self._waiting)
 
-    async def _after(
-        self, running: asyncio.Task[Sequence[Container]] | None
-    ) -> Sequence[Container]:
+    async def _after(self, running: asyncio.Task[Containers] | None) -> Containers:
         if running is not None:
             await asyncio.wait((running,))
         self._running, self._waiting = self._waiting, None
@@ -59,7 +63,10 @@ class Inventory:
             self._note(False, str(error))
             raise
         self._note(True, "")
-        return containers
+        found: dict[Key, list[Container]] = defaultdict(list)
+        for each in containers:
+            found[each.deployment, each.instance].append(each)
+        return dict(found)
 
     def _note(self, holds: bool, detail: str) -> None:
         changed = holds != self.reachability.holds

@@ -66,6 +66,15 @@ def step(deployment: Deployment, index: int, seen: Seen, now: datetime) -> Actio
     )
 
 
+def regards_others(deployment: Deployment, index: int) -> bool:
+    """Whether the next action for an instance may depend on what becomes of the deployment's
+    others: it waits for its turn to be replaced, or until it is not needed any more."""
+    spec, instance = deployment.spec, deployment.instances[index]
+    if instance.phase not in PUBLISHED:
+        return False
+    return wanted(spec, index) is Target.ABSENT or instance.digest != spec.digest
+
+
 PROBED = frozenset({InstancePhase.IDLE, *PUBLISHED})
 """Phases in which a predictor has nothing to do but to answer."""
 

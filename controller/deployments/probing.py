@@ -11,15 +11,15 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 from trillium.clock import Clock
 from trillium.server.tasks import is_asked_to_end
 
+from .document import Key
+
 log = logging.getLogger(__name__)
 
-Key: TypeAlias = tuple[str, int]
-"""A deployment's id and the index of one of its instances."""
 SLACK_S = 2.0
 """If this process itself was later than planned by more than this, its probes count for nothing."""
 _AT_ONCE = 32

@@ -10,30 +10,31 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
+from weakref import WeakValueDictionary
 
 from trillium.server.tasks import Supervisor, is_asked_to_end
 from trillium.waking import first_of
 
 from ..runtime.port import RuntimeUnreachable
+from ..seen import Seen
 from ..store.port import StoreError
-from ..store.records import Stored
+from ..store.records import Followed, Stored
 from . import lifecycle
 from .actions import Change, Remove, Rest
-from .document import Deployment, State
+from .document import LIVE, Deployment, Instance, Key, Spec, State
 from .effects import Effects, ReconcilerPorts
-from .inventory import Inventory
+from .inventory import Containers, Inventory
 from .probing import Probes, ProbingPolicy
 
 log = logging.getLogger(__name__)
 
-ROUND_S = 10.0
+ROUND_S = 30.0
 """Everything is checked at this interval even if no change was noticed."""
 LONGEST_REST_S = 5.0
 TROUBLE_S = 1.0
 """Pause after the store or the runtime did not answer."""
-KEPT_AFTER_END = timedelta(days=1)
-"""How long the record of a terminated deployment stays."""
 
 _USUAL_PROBING = ProbingPolicy()
 
@@ -57,11 +58,15 @@ class Reconciler:
         )
         self._effects = Effects(ports, self.inventory, self._probes)
         self._tasks = Supervisor(on_failing)
-        self._kicks: dict[tuple[str, int], asyncio.Event] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """For the writes of each deployment."""
+        self._kicks: dict[Key, asyncio.Event] = {}
         """One for each instance that is being tended."""
-        self._runtime_changed = asyncio.Event()
+        self._live = Followed(ports.deployments, LIVE)
+        self._read: dict[Key, tuple[Spec, Instance]] = {}
+        """The spec and the instance that each instance was last tended by."""
         self._listed = False
-        self._unsettled: set[tuple[str, int]] = set()
+        self._unsettled: set[Key] = set()
         self._settled = asyncio.Event()
 
     @asynccontextmanager
@@ -89,44 +94,59 @@ class Reconciler:
             log.warning("not everything was looked at", extra={"detail": detail})
 
     async def _follow_runtime(self) -> None:
+        """Have the instances tended whose containers have changed; late ones of a deployment that
+        was terminated are among them."""
+        seen: Containers = {}
         async for _ in self._ports.runtime.changes():
-            self._runtime_changed.set()
+            now = await self._looked()
+            for key in seen.keys() | now.keys():
+                if seen.get(key) != now.get(key):
+                    self._tend_soon(*key)
+            seen = now
+
+    async def _looked(self) -> Containers:
+        """The containers, as soon as the runtime answers."""
+        while True:
+            try:
+                return await self.inventory.look()
+            except RuntimeUnreachable as error:
+                log.warning("containers not looked at", extra={"detail": str(error)})
+                await asyncio.sleep(TROUBLE_S)
 
     async def _rounds(self) -> None:
+        next_round = self._clock.monotonic()
         while True:
             changed = self._ports.deployments.changed()
-            self._runtime_changed.clear()
             try:
-                await self._round()
-            except (StoreError, RuntimeUnreachable) as error:
+                before = self._live.values
+                changes = await self._live.look()
+                if self._clock.monotonic() >= next_round:
+                    self._tend_all()
+                    next_round = self._clock.monotonic() + ROUND_S
+                else:
+                    for id in changes:
+                        self._tend_changed(self._live.values.get(id) or before[id])
+            except StoreError as error:
                 log.warning("round broken off", extra={"detail": str(error)})
                 await asyncio.sleep(TROUBLE_S)
-            await first_of(changed.wait(), self._runtime_changed.wait(), timeout_s=ROUND_S)
+                continue
+            left_s = next_round - self._clock.monotonic()
+            await first_of(changed.wait(), timeout_s=max(0.0, left_s))
 
-    async def _round(self) -> None:
-        """Have every instance tended that may need it."""
-        ended = []
-        async for stored in self._ports.deployments.all():
-            if stored.value.state is State.TERMINATED:
-                ended.append(stored)
-            else:
-                for index in range(len(stored.value.instances)):
-                    self._tend_soon(stored.value.id, index)
+    def _tend_all(self) -> None:
+        for id, stored in self._live.values.items():
+            for index in range(len(stored.value.instances)):
+                self._tend_soon(id, index)
         self._listed = True
         self._settle()
-        if ended:
-            await self._bury(ended)
 
-    async def _bury(self, ended: list[Stored[Deployment]]) -> None:
-        """Remove late containers of terminated deployments; forget those long gone."""
-        left = {container.deployment for container in await self.inventory.look()}
-        for stored in ended:
-            deployment = stored.value
-            if deployment.id in left:
-                for index in range(len(deployment.instances)):
-                    self._tend_soon(deployment.id, index)
-            elif deployment.updated and deployment.updated + KEPT_AFTER_END < self._clock.now():
-                await self._ports.deployments.delete(stored.id, stored.rev)
+    def _tend_changed(self, stored: Stored[Deployment]) -> None:
+        deployment = stored.value
+        for index, instance in enumerate(deployment.instances):
+            # Most changes are those that the instance itself has just made, or another one has.
+            is_new = self._read.get((stored.id, index)) != (deployment.spec, instance)
+            if is_new or lifecycle.regards_others(deployment, index):
+                self._tend_soon(stored.id, index)
 
     def _tend_soon(self, id: str, index: int) -> None:
         key = (id, index)
@@ -183,14 +203,44 @@ class Reconciler:
         if stored is None or index >= len(stored.value.instances):
             self._settle((id, index))
             self._probes.forget((id, index))
+            self._read.pop((id, index), None)
             return Rest()
+        self._read[id, index] = stored.value.spec, stored.value.instances[index]
         seen = await self._effects.see(stored.value, index)
         action = lifecycle.step(stored.value, index, seen, self._clock.now())
-        if not isinstance(action, Change | Remove):
+        if isinstance(action, Change):
+            await self._write(stored, index, seen, await self._effects.with_logs(action))
+            return None
+        if not isinstance(action, Remove):
             self._settle((id, index))
+        if stored.value.state is State.TERMINATED:
+            self._read.pop((id, index), None)
         return await self._effects.carry_out(action, stored, index, kick)
 
-    def _settle(self, *keys: tuple[str, int]) -> None:
+    async def _write(
+        self, stored: Stored[Deployment], index: int, seen: Seen, change: Change
+    ) -> None:
+        """Write a change of an instance. Instances of one deployment take turns: sixty that begin
+        together would lose all but one of their writes to each other, time and again.
+
+        What another instance wrote meanwhile does not make the look stale, which shows nothing of
+        that one: if this instance and the spec are as they were, the rules decide again on what is
+        written now, and without a new look.
+        """
+        async with self._turns.setdefault(stored.id, asyncio.Lock()):
+            now = await self._ports.deployments.get(stored.id)
+            if now is None or now.rev == stored.rev:
+                await self._effects.change(stored, index, change)
+                return
+            before, after = stored.value, now.value
+            if (before.spec, before.instances[index]) != (after.spec, after.instances[index]):
+                return
+            again = lifecycle.step(after, index, seen, self._clock.now())
+            if isinstance(again, Change):
+                instance = replace(again.instance, log_tail=change.instance.log_tail)
+                await self._effects.change(now, index, replace(again, instance=instance))
+
+    def _settle(self, *keys: Key) -> None:
         """Note that instances show what is."""
         self._unsettled.difference_update(keys)
         if self._listed and not self._unsettled:

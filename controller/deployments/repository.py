@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from trillium.clock import Clock
 from trillium.errors import DeploymentNotFound
@@ -16,17 +16,22 @@ from trillium.errors import DeploymentNotFound
 from ..store.port import Kind, Log, Store
 from ..store.records import Records, Stored
 from .bodies import event_body, event_of, from_body, to_body
-from .document import Deployment, Event, Instance
+from .document import Deployment, Event, Instance, State
 from .verbs import Command, apply
 
 HISTORY_KEPT = timedelta(days=30)
+KEPT_AFTER_END = timedelta(days=1)
+"""How long the record of a terminated deployment stays."""
+KEPT_AFTER_RUN = timedelta(hours=1)
+"""The same for one that was made for a run: until nothing that was asked of the runtime for it can
+still be carried out."""
 
 
 class Deployments(Records[Deployment]):
     """The deployments of one store."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
-        super().__init__(store, Kind.DEPLOYMENT, from_body, to_body)
+        super().__init__(store, Kind.DEPLOYMENT, from_body, to_body, expires=_expires)
         self._clock = clock
 
     async def apply(self, command: Command) -> Stored[Deployment]:
@@ -87,6 +92,12 @@ class Deployments(Records[Deployment]):
                 event_body(event),
                 expires=event.time + HISTORY_KEPT,
             )
+
+
+def _expires(deployment: Deployment) -> datetime | None:
+    if deployment.state is not State.TERMINATED or deployment.updated is None:
+        return None
+    return deployment.updated + (KEPT_AFTER_RUN if deployment.run else KEPT_AFTER_END)
 
 
 def _history_of(deployment: Deployment) -> str:

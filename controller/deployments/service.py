@@ -26,8 +26,8 @@ from .. import names
 from ..requests import Requests
 from ..runtime.port import Runtime
 from ..store.port import StoreUnavailable
-from ..store.records import Stored
-from .document import Deployment, Spec, State, Target
+from ..store.records import Followed, Stored
+from .document import LIVE, Deployment, Spec, State, Target
 from .inventory import Inventory
 from .messages import (
     STATES,
@@ -42,6 +42,8 @@ CONTROLLER_SERVICE = "trillium.controller.v1.ControllerService"
 MAX_REPLICAS = 64
 MOST_IN_PAGE = 500
 MIN_MEMORY_BYTES = 64 * 1024 * 1024
+FULL_LOOK_S = 60.0
+"""A watch learns of removed records within this time."""
 STORE_PAUSE_S = 0.5
 """Pause before a verb that waits reads again, after the store did not answer."""
 
@@ -219,26 +221,31 @@ class ControllerServicer:
         known = dict(request.known_revisions)
         if only:
             known = {name: rev for name, rev in known.items() if name == request.name}
-        complete = False
+        live = Followed(self._deployments, LIVE)
+        is_first, next_full = True, 0.0
+        time_s = asyncio.get_running_loop().time
         while True:
             changed = self._deployments.changed()
-            present = set()
-            # A list, since a watch may be cancelled in any of the yields below.
-            for stored in [each async for each in self._deployments.all()]:
-                name = names.DEPLOYMENTS + stored.value.id
-                if only and stored.value.id != only:
-                    continue
-                present.add(name)
-                if known.get(name) != stored.rev:
+            ids = {only} if only else await live.look()
+            if not only and time_s() >= next_full:
+                # Those that have ended, too, of which there may be very many: but for their
+                # removal, nothing happens to them that is not a change of what is live.
+                next_full = time_s() + FULL_LOOK_S
+                there = await self._deployments.revisions()
+                ids = {id for id, rev in there.items() if known.get(names.DEPLOYMENTS + id) != rev}
+                ids |= {name.removeprefix(names.DEPLOYMENTS) for name in known} - there.keys()
+            for id in sorted(ids):
+                name = names.DEPLOYMENTS + id
+                stored = await self._deployments.get(id)
+                if stored is not None and known.get(name) != stored.rev:
                     known[name] = stored.rev
                     yield pb.WatchDeploymentsResponse(deployment=self._message(stored))
-            for name in set(known) - present:
-                del known[name]
-                yield pb.WatchDeploymentsResponse(forgotten=name)
-            if not complete:
-                complete = True
+                if stored is None and known.pop(name, 0):
+                    yield pb.WatchDeploymentsResponse(forgotten=name)
+            if is_first:
+                is_first = False
                 yield pb.WatchDeploymentsResponse(snapshot_end=pb.SnapshotEnd())
-            await first_of(changed.wait(), self.draining.wait())
+            await first_of(changed.wait(), self.draining.wait(), timeout_s=FULL_LOOK_S)
             if self.draining.is_set():
                 raise Draining("the controller stops; watch again with the known revisions")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 
 from trillium.controller.v1 import discovery_service_pb2 as pb
 from trillium.errors import InvalidRequest
@@ -13,7 +13,7 @@ from trillium.server.tasks import background
 from trillium.waking import first_of
 
 from .. import names
-from .snapshot import BEAT_S, Discovery, Snapshot
+from .snapshot import BEAT_S, Difference, Discovery, PublishedEndpoint, Snapshot
 
 DISCOVERY_SERVICE = "trillium.controller.v1.DiscoveryService"
 
@@ -47,8 +47,9 @@ class DiscoveryServicer:
                 changed = self._discovery.changed()
                 snapshot = self._discovery.snapshot
                 if snapshot.revision > sent:
-                    sent = snapshot.revision
-                    yield _message(snapshot, opening.ensemble)
+                    base, sent = sent, snapshot.revision
+                    difference = self._discovery.since(base) if opening.takes_differences else None
+                    yield _message(difference or snapshot, opening.ensemble)
                 await first_of(changed.wait(), self.draining.wait(), asyncio.wait((confirming,)))
             if confirming.done():
                 confirming.result()
@@ -91,19 +92,26 @@ class DiscoveryServicer:
                 await self._discovery.confirm(watcher, recorded)
 
 
-def _message(snapshot: Snapshot, ensemble: str) -> pb.WatchEndpointsResponse:
-    return pb.WatchEndpointsResponse(
-        revision=snapshot.revision,
-        endpoints=[
-            pb.Endpoint(
-                class_label=endpoint.class_label,
-                address=endpoint.address,
-                model_digest=endpoint.digest,
-                deployment=names.DEPLOYMENTS + endpoint.deployment,
-                ensemble=endpoint.ensemble,
-                class_position=endpoint.class_position,
-            )
-            for endpoint in snapshot.endpoints
-            if not ensemble or endpoint.ensemble == ensemble
-        ],
+def _message(news: Snapshot | Difference, ensemble: str) -> pb.WatchEndpointsResponse:
+    message = pb.WatchEndpointsResponse(
+        revision=news.revision, endpoints=_endpoints(news.endpoints, ensemble)
     )
+    if isinstance(news, Difference):
+        message.base_revision = news.base
+        message.withdrawn.extend(_endpoints(news.withdrawn, ensemble))
+    return message
+
+
+def _endpoints(endpoints: Iterable[PublishedEndpoint], ensemble: str) -> list[pb.Endpoint]:
+    return [
+        pb.Endpoint(
+            class_label=endpoint.class_label,
+            address=endpoint.address,
+            model_digest=endpoint.digest,
+            deployment=names.DEPLOYMENTS + endpoint.deployment,
+            ensemble=endpoint.ensemble,
+            class_position=endpoint.class_position,
+        )
+        for endpoint in endpoints
+        if not ensemble or endpoint.ensemble == ensemble
+    ]

@@ -9,25 +9,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import reduce
+from itertools import chain
 from typing import Any
 
 from trillium.clock import Clock
 from trillium.server.tasks import Supervisor
 from trillium.waking import Bell
 
-from ..deployments.document import PUBLISHED, Deployment
+from ..deployments.document import LIVE, PUBLISHED, Deployment
 from ..deployments.repository import Deployments
 from ..store.port import AlreadyThere, Kind, Record, Store, StoreError
+from ..store.records import Followed
 
 log = logging.getLogger(__name__)
 
 SNAPSHOT_ID = "endpoints"
 REMEMBERED = 512
-"""Number of withdrawn endpoints that are kept with the revision in which they were gone."""
+"""Number of withdrawn endpoints that are kept with the revision in which they were gone. All others
+count as gone in the latest revision that is not kept, so that they are waited for too long rather
+than too short."""
+DIFFERENCES_KEPT = 64
+"""A watcher that is further behind gets a whole snapshot."""
 BEAT_S = 3.0
 SILENT = timedelta(seconds=10)
 """A watcher that was silent for this long is not waited for."""
@@ -47,6 +55,11 @@ class PublishedEndpoint:
     digest: str
     deployment: str
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What makes it the same endpoint as before."""
+        return self.deployment, self.address
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -54,6 +67,43 @@ class Snapshot:
 
     revision: int
     endpoints: tuple[PublishedEndpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What turns snapshot `base` into snapshot `revision`."""
+
+    base: int
+    revision: int
+    withdrawn: tuple[PublishedEndpoint, ...]
+    """To be taken out first."""
+    endpoints: tuple[PublishedEndpoint, ...]
+    """New ones and changed ones."""
+
+
+def difference(old: Snapshot, new: Snapshot) -> Difference:
+    """What turns `old` into `new`."""
+    before = {each.key: each for each in old.endpoints}
+    after = {each.key: each for each in new.endpoints}
+    changed = [each for key, each in after.items() if before.get(key) != each]
+    # Whoever follows one ensemble loses an endpoint that goes to another.
+    withdrawn = [
+        each
+        for key, each in before.items()
+        if key not in after or after[key].ensemble != each.ensemble
+    ]
+    return Difference(old.revision, new.revision, tuple(withdrawn), tuple(changed))
+
+
+def joined(first: Difference, then: Difference) -> Difference:
+    """Two differences, one after the other, as one."""
+    gone = {each.key for each in then.withdrawn}
+    endpoints = {each.key: each for each in first.endpoints if each.key not in gone}
+    endpoints |= {each.key: each for each in then.endpoints}
+    withdrawn = {(each.key, each.ensemble): each for each in first.withdrawn + then.withdrawn}
+    return Difference(
+        first.base, then.revision, tuple(withdrawn.values()), tuple(endpoints.values())
+    )
 
 
 class Discovery:
@@ -72,6 +122,13 @@ class Discovery:
         self._deployments = deployments
         self._clock = clock
         self.snapshot = Snapshot(0, ())
+        self._differences: deque[Difference] = deque(maxlen=DIFFERENCES_KEPT)
+        """Each with the revision of the one before as its base; the last ends in `snapshot`."""
+        self._live = Followed(deployments, LIVE)
+        self._endpoints: dict[str, list[PublishedEndpoint]] = {}
+        """By deployment, as the last look had them; no empty lists."""
+        self._record: Record | None = None
+        """The snapshot's record as it was last read."""
         self._changed = Bell()
 
     @asynccontextmanager
@@ -85,14 +142,22 @@ class Discovery:
         """An event that is set once there is another snapshot than at this call."""
         return self._changed.next()
 
+    def since(self, revision: int) -> Difference | None:
+        """What turns that snapshot into today's; None if it is not known."""
+        differences = list(self._differences)
+        for place, each in enumerate(differences):
+            if each.base == revision:
+                return reduce(joined, differences[place:])
+        return None
+
     async def is_withdrawn(self, address: str) -> bool:
         """Whether every watcher has confirmed a snapshot without that endpoint."""
-        record = await self._store.get(Kind.SNAPSHOT, SNAPSHOT_ID)
+        record = await self._latest()
         if record is None:
             return True
         if any(each["address"] == address for each in record.body["endpoints"]):
             return False
-        revision = record.body["gone"].get(address, 0)
+        revision = record.body["gone"].get(address, record.body.get("forgotten", 0))
         return all(confirmed >= revision for confirmed in await self._confirmations())
 
     async def confirm(self, watcher: str, revision: int) -> None:
@@ -136,13 +201,25 @@ class Discovery:
                 log.warning("endpoints not refreshed", extra={"detail": str(error)})
                 await asyncio.sleep(PAUSE_S)
 
+    async def _latest(self) -> Record | None:
+        """The snapshot's record as it is now; read only if it has changed: it may be long."""
+        rev = (await self._store.revisions(Kind.SNAPSHOT)).get(SNAPSHOT_ID)
+        if rev is None:
+            return None
+        if self._record is None or self._record.rev != rev:
+            self._record = await self._store.get(Kind.SNAPSHOT, SNAPSHOT_ID)
+        return self._record
+
     async def _refresh(self) -> None:
         for _ in range(_TRIES):
-            record = await self._store.get(Kind.SNAPSHOT, SNAPSHOT_ID)
-            endpoints: list[PublishedEndpoint] = []
-            async for stored in self._deployments.all():
-                endpoints += endpoints_of(stored.value)
-            written = await self._write(record, sorted(endpoints))
+            record = await self._latest()
+            for id in await self._live.look():
+                stored = self._live.values.get(id)
+                self._endpoints[id] = endpoints_of(stored.value) if stored else []
+                if not self._endpoints[id]:
+                    del self._endpoints[id]
+            endpoints = sorted(chain.from_iterable(self._endpoints.values()))
+            written = await self._write(record, endpoints)
             if written is not None:
                 self._publish(written)
                 return
@@ -151,7 +228,7 @@ class Discovery:
         self, record: Record | None, endpoints: list[PublishedEndpoint]
     ) -> Record | None:
         """The record with these endpoints; None if another controller has written meanwhile."""
-        bodies = [asdict(endpoint) for endpoint in endpoints]
+        bodies = [_body(endpoint) for endpoint in endpoints]
         if record is None:
             body: dict[str, Any] = {"revision": 1, "endpoints": bodies, "gone": {}}
             try:
@@ -166,16 +243,37 @@ class Discovery:
         for each in record.body["endpoints"]:
             if each["address"] not in now_there:
                 gone[each["address"]] = revision
-        newest = sorted(gone.items(), key=lambda item: item[1])[-REMEMBERED:]
-        body = {"revision": revision, "endpoints": bodies, "gone": dict(newest)}
+        oldest_first = sorted(gone.items(), key=lambda item: item[1])
+        dropped, kept = oldest_first[:-REMEMBERED], oldest_first[-REMEMBERED:]
+        forgotten = max([record.body.get("forgotten", 0), *(number for _, number in dropped)])
+        body = {
+            "revision": revision,
+            "endpoints": bodies,
+            "gone": dict(kept),
+            "forgotten": forgotten,
+        }
         return await self._store.compare_and_set(Kind.SNAPSHOT, SNAPSHOT_ID, record.rev, body)
 
     def _publish(self, record: Record) -> None:
         if record.body["revision"] <= self.snapshot.revision:
             return
         endpoints = tuple(PublishedEndpoint(**each) for each in record.body["endpoints"])
-        self.snapshot = Snapshot(record.body["revision"], endpoints)
+        snapshot = Snapshot(record.body["revision"], endpoints)
+        self._differences.append(difference(self.snapshot, snapshot))
+        self.snapshot = snapshot
         self._changed.ring()
+
+
+def _body(endpoint: PublishedEndpoint) -> dict[str, Any]:
+    # By hand: `asdict` takes ten times as long, and all of them are written at each change.
+    return {
+        "ensemble": endpoint.ensemble,
+        "class_position": endpoint.class_position,
+        "class_label": endpoint.class_label,
+        "address": endpoint.address,
+        "digest": endpoint.digest,
+        "deployment": endpoint.deployment,
+    }
 
 
 def endpoints_of(deployment: Deployment) -> list[PublishedEndpoint]:

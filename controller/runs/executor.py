@@ -22,7 +22,8 @@ from trillium.errors import RunNotFound, Superseded
 from trillium.server.tasks import Supervisor
 from trillium.waking import first_of
 
-from ..deployments.document import State, Target
+from ..deployments.document import LIVE as LIVE_DEPLOYMENTS
+from ..deployments.document import Target
 from ..deployments.repository import Deployments
 from ..failpoints import Failpoints
 from ..predictors import Predictors
@@ -35,8 +36,6 @@ from .source import Source
 from .work import Patience, RunWork
 
 log = logging.getLogger(__name__)
-
-_THERE = tuple(state for state in State if state is not State.TERMINATED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +223,7 @@ class RunExecutor:
         """
         owned = [
             stored.value
-            async for stored in self._deployments.all(states=_THERE)
+            async for stored in self._deployments.all(states=LIVE_DEPLOYMENTS)
             if stored.value.run and stored.value.spec.target is not Target.ABSENT
         ]
         for deployment in owned:

@@ -113,6 +113,21 @@ class MongoStore:
             lambda database: mongo_queries.list_records(database, kind, wanted, after, limit)
         )
 
+    async def revisions(
+        self,
+        kind: Kind,
+        *,
+        where: Mapping[str, Sequence[Scalar]] | None = None,
+        after: str = "",
+        limit: int = codec.MOST_REVISIONS,
+    ) -> Mapping[str, int]:
+        codec.check_number(limit, "limit", codec.MOST_REVISIONS)
+        codec.check_after(after)
+        wanted = codec.check_where(kind, where)
+        return await self._connection.call(
+            lambda database: mongo_queries.list_revisions(database, kind, wanted, after, limit)
+        )
+
     async def compare_and_set(
         self, kind: Kind, id: str, rev: int, body: Body, *, expires: datetime | None = None
     ) -> Record | None:

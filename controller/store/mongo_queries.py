@@ -84,10 +84,20 @@ async def list_records(
     limit: int,
 ) -> list[Record]:
     """Documents in the order of their ids; MongoDB compares text by its UTF-8 bytes."""
-    query: Document = {"_id": {"$gt": after}}
-    query |= {f"body.{field}": {"$in": [*values]} for field, values in where.items()}
-    cursor = database[kind.value].find(query).sort("_id").limit(limit)
+    cursor = database[kind.value].find(_listed(where, after)).sort("_id").limit(limit)
     return [_record(found) async for found in cursor]
+
+
+async def list_revisions(
+    database: Database,
+    kind: Kind,
+    where: Mapping[str, Sequence[Scalar]],
+    after: str,
+    limit: int,
+) -> dict[str, int]:
+    """Revisions by id, in the order of the ids."""
+    cursor = database[kind.value].find(_listed(where, after), {"rev": 1}).sort("_id").limit(limit)
+    return {found["_id"]: found["rev"] async for found in cursor}
 
 
 async def append_entry(
@@ -118,6 +128,11 @@ async def read_entries(
     wanted = {"_id": {"$gt": above, "$lte": most}}
     cursor = database[log.value].find(wanted).sort("_id").limit(limit)
     return [Entry(found["_id"]["number"], _body(found)) async for found in cursor]
+
+
+def _listed(where: Mapping[str, Sequence[Scalar]], after: str) -> Document:
+    fields = {f"body.{field}": {"$in": [*values]} for field, values in where.items()}
+    return {"_id": {"$gt": after}, **fields}
 
 
 async def _look_for(

@@ -139,6 +139,18 @@ class Store(Protocol):
         in `where`, which must stand in FILTERS. A value matches with its type: 1 is not True."""
         ...
 
+    async def revisions(
+        self,
+        kind: Kind,
+        *,
+        where: Mapping[str, Sequence[Scalar]] | None = None,
+        after: str = "",
+        limit: int = 10_000,
+    ) -> Mapping[str, int]:
+        """The revisions, by id and in the order of `list`, of at most `limit` (1 to 10,000) of the
+        records that it would list. Bodies are not read, so this is how to see what has changed."""
+        ...
+
     async def compare_and_set(
         self, kind: Kind, id: str, rev: int, body: Body, *, expires: datetime | None = None
     ) -> Record | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -18,6 +19,10 @@ T = TypeVar("T")
 
 _TRIES = 100
 """Compare-and-set is tried so often; each loss means that somebody else got on."""
+
+_MOST_RECENT = 256
+_FEW = 50
+"""So many changed values are read one by one; more are read in pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +53,18 @@ class Records(Generic[T]):
         self._write = write
         self._expires = expires
         self._changed = Bell()
+        self._recent: OrderedDict[str, Stored[T]] = OrderedDict()
 
     async def get(self, id: str) -> Stored[T] | None:
         """The value of that id; None if there is none."""
         record = await self._store.get(self._kind, id)
-        return None if record is None else self._stored(record)
+        return None if record is None else self._noted(self._stored(record))
+
+    async def get_revision(self, id: str, rev: int) -> Stored[T] | None:
+        """The same, of a value that has at least that revision: one that was written or read here
+        just now is not read again."""
+        recent = self._recent.get(id)
+        return recent if recent is not None and recent.rev == rev else await self.get(id)
 
     async def page(
         self, *, after: str = "", limit: int = 1000, states: Sequence[Enum] = (), model: str = ""
@@ -75,6 +87,16 @@ class Records(Generic[T]):
                 yield stored
             after = page[-1].id
 
+    async def revisions(self, *, states: Sequence[Enum] = ()) -> dict[str, int]:
+        """The revisions of every value in one of `states`, by id."""
+        where = {"state": [state.value for state in states]} if states else None
+        found: dict[str, int] = {}
+        after = ""
+        while page := await self._store.revisions(self._kind, where=where, after=after):
+            found.update(page)
+            after = list(page)[-1]
+        return found
+
     async def put(self, id: str, value: T, rev: int) -> Stored[T] | None:
         """Write a value in the place of revision `rev`, 0 if there is none yet; None if another
         one stands there. Raises TooLarge."""
@@ -88,7 +110,7 @@ class Records(Generic[T]):
             except AlreadyThere:
                 record = None
         self._changed.ring()
-        return None if record is None else self._stored(record)
+        return None if record is None else self._noted(Stored(id, value, record.rev))
 
     async def change(self, id: str, change: Callable[[T | None], T]) -> Stored[T]:
         """Put what `change` makes of the value, None if there is none, in its place.
@@ -108,6 +130,7 @@ class Records(Generic[T]):
 
     async def delete(self, id: str, rev: int) -> bool:
         """Delete a value as it was read; False if it has changed since."""
+        self._recent.pop(id, None)
         gone = await self._store.delete(self._kind, id, rev)
         self._changed.ring()
         return gone
@@ -121,5 +144,56 @@ class Records(Generic[T]):
         async for _ in self._store.watch(self._kind):
             self._changed.ring()
 
+    def _noted(self, stored: Stored[T]) -> Stored[T]:
+        # Not what goes by itself: its revisions may be used again.
+        if self._expires(stored.value) is None:
+            self._recent[stored.id] = stored
+            self._recent.move_to_end(stored.id)
+            if len(self._recent) > _MOST_RECENT:
+                self._recent.popitem(last=False)
+        else:
+            self._recent.pop(stored.id, None)
+        return stored
+
     def _stored(self, record: Record) -> Stored[T]:
         return Stored(record.id, self._read(record.id, record.body), record.rev)
+
+
+class Followed(Generic[T]):
+    """The values in some states, kept in memory: only what has changed is read again.
+
+    A value whose id was deleted and created anew, up to the very revision that it had, between two
+    looks is taken for the earlier one: see the port for ids that are used again.
+    """
+
+    def __init__(self, records: Records[T], states: Sequence[Enum]) -> None:
+        self._records = records
+        self._states = states
+        self._values: dict[str, Stored[T]] = {}
+
+    @property
+    def values(self) -> Mapping[str, Stored[T]]:
+        """What the last look found, by id."""
+        return self._values
+
+    async def look(self) -> set[str]:
+        """Look again; returns the ids of what is new, has changed or is gone since the last look.
+
+        What was written before this call is seen. A look that failed may be repeated: the next one
+        returns what this one would have.
+        """
+        there = await self._records.revisions(states=self._states)
+        values = self._values
+        stale = {id: rev for id, rev in there.items() if id not in values or values[id].rev != rev}
+        fresh: dict[str, Stored[T]] = {}
+        if len(stale) > _FEW:
+            fresh = {each.id: each async for each in self._records.all(states=self._states)}
+        else:
+            for id, rev in stale.items():
+                stored = await self._records.get_revision(id, rev)
+                if stored is not None:
+                    fresh[id] = stored
+        kept = {id: stored for id, stored in values.items() if id in there}
+        self._values = kept | fresh
+        changed = {id for id, stored in fresh.items() if values.get(id) != stored}
+        return changed | (values.keys() - self._values.keys())

@@ -40,6 +40,7 @@ from .sqlite_queries import (
     has_expired,
     insert_record,
     list_records,
+    list_revisions,
     read_entries,
     read_record,
     remove_expired,
@@ -117,6 +118,21 @@ class SqliteStore:
         wanted, now = codec.check_where(kind, where), self._now()
         return await self._file.read(
             lambda file: list_records(file, kind, wanted, after, limit, now)
+        )
+
+    async def revisions(
+        self,
+        kind: Kind,
+        *,
+        where: Mapping[str, Sequence[Scalar]] | None = None,
+        after: str = "",
+        limit: int = codec.MOST_REVISIONS,
+    ) -> Mapping[str, int]:
+        codec.check_number(limit, "limit", codec.MOST_REVISIONS)
+        codec.check_after(after)
+        wanted, now = codec.check_where(kind, where), self._now()
+        return await self._file.read(
+            lambda file: list_revisions(file, kind, wanted, after, limit, now)
         )
 
     async def compare_and_set(

@@ -85,17 +85,40 @@ def list_records(
     now: int,
 ) -> list[Record]:
     """Rows in the order of their ids; text compares by its UTF-8 bytes in SQLite."""
+    rows = _listed(file, "id, rev, body", kind, where, after, limit, now)
+    return [_record(row) for row in rows]
+
+
+def list_revisions(
+    file: sqlite3.Connection,
+    kind: Kind,
+    where: Mapping[str, Sequence[Scalar]],
+    after: str,
+    limit: int,
+    now: int,
+) -> dict[str, int]:
+    """Revisions by id, in the order of the ids."""
+    return dict(_listed(file, "id, rev", kind, where, after, limit, now))
+
+
+def _listed(
+    file: sqlite3.Connection,
+    columns: str,
+    kind: Kind,
+    where: Mapping[str, Sequence[Scalar]],
+    after: str,
+    limit: int,
+    now: int,
+) -> sqlite3.Cursor:
     conditions = ["id > ?", "(expires IS NULL OR expires > ?)"]
     values: list[str | int] = [after, now]
     for name, wanted in where.items():
         conditions.append(f"by_{name} IN ({', '.join('?' * len(wanted))})")
         values += [_key(value) for value in wanted]
-    rows = file.execute(
-        f"SELECT id, rev, body FROM {kind.value} WHERE {' AND '.join(conditions)} "
-        "ORDER BY id LIMIT ?",
+    return file.execute(
+        f"SELECT {columns} FROM {kind.value} WHERE {' AND '.join(conditions)} ORDER BY id LIMIT ?",
         (*values, limit),
     )
-    return [_record(row) for row in rows]
 
 
 def append_entry(

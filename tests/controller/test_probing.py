@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from controller.config import from_command_line
-from controller.deployments.probing import SLACK_S, Key, Probes, ProbingPolicy
+from controller.deployments.document import Key
+from controller.deployments.probing import SLACK_S, Probes, ProbingPolicy
 from tests.controller.serving import MODEL, serving_flowers
 from tests.freezing import freeze
 from tests.runtime.serving import pids_with

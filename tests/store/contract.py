@@ -218,6 +218,24 @@ class Listing:
                 assert len(page) <= 7
                 seen += [record.id for record in page]
             assert seen == [f"r{number:02}" for number in range(25)]
+            found: dict[str, int] = {}
+            while some := await store.revisions(
+                RUN, where=where, after=max(found, default=""), limit=7
+            ):
+                assert len(some) <= 7
+                found |= some
+            assert list(found) == seen
+
+    async def test_revisions_are_those_of_what_a_list_has(self, store: Store) -> None:
+        for id, state in (("r2", "A"), ("r1", "A"), ("r3", "B")):
+            await store.create(RUN, id, {"state": state})
+        await store.compare_and_set(RUN, "r1", 1, {"state": "A", "more": True})
+        assert await store.revisions(RUN) == {"r1": 2, "r2": 1, "r3": 1}
+        assert await store.revisions(RUN, where={"state": ["A"]}) == {"r1": 2, "r2": 1}
+        assert list(await store.revisions(RUN)) == ["r1", "r2", "r3"]
+        assert await store.revisions(RUN, where={"state": ["C"]}) == {}
+        await store.delete(RUN, "r2", 1)
+        assert await store.revisions(RUN, after="r1") == {"r3": 1}
 
     async def test_filters(self, store: Store) -> None:
         bodies: dict[str, Body] = {
@@ -256,6 +274,8 @@ class Listing:
     async def test_bad_limit_is_refused(self, store: Store, limit: int) -> None:
         with pytest.raises(ValueError, match="limit"):
             await store.list(RUN, limit=limit)
+        with pytest.raises(ValueError, match="limit"):
+            await store.revisions(RUN, limit=10 * limit)
 
     async def test_unknown_filter_is_refused(self, store: Store) -> None:
         with pytest.raises(ValueError, match="owner"):

@@ -28,6 +28,7 @@ class WatchEndpointsRequest(_message.Message):
     ENSEMBLE_FIELD_NUMBER: _builtins.int
     CONFIRMED_REVISION_FIELD_NUMBER: _builtins.int
     LEAVING_FIELD_NUMBER: _builtins.int
+    TAKES_DIFFERENCES_FIELD_NUMBER: _builtins.int
     watcher_id: _builtins.str
     """Chosen by the watcher, the same for as long as it runs; in the first message: letters, digits,
     '.', '_' and '-', at most 64.
@@ -40,6 +41,10 @@ class WatchEndpointsRequest(_message.Message):
     """The watcher has stopped using predictors and ends the watch: nothing waits for it any longer,
     and the stream ends.
     """
+    takes_differences: _builtins.bool
+    """The watcher takes differences in place of whole snapshots, where there are any; in the first
+    message.
+    """
     def __init__(
         self,
         *,
@@ -47,10 +52,11 @@ class WatchEndpointsRequest(_message.Message):
         ensemble: _builtins.str = ...,
         confirmed_revision: _builtins.int = ...,
         leaving: _builtins.bool = ...,
+        takes_differences: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed_revision", b"confirmed_revision", "ensemble", b"ensemble", "leaving", b"leaving", "watcher_id", b"watcher_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed_revision", b"confirmed_revision", "ensemble", b"ensemble", "leaving", b"leaving", "takes_differences", b"takes_differences", "watcher_id", b"watcher_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -58,27 +64,43 @@ Global___WatchEndpointsRequest: _TypeAlias = WatchEndpointsRequest  # noqa: Y015
 
 @_typing.final
 class WatchEndpointsResponse(_message.Message):
-    """All current endpoints."""
+    """All current endpoints, or what has changed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
+    BASE_REVISION_FIELD_NUMBER: _builtins.int
+    WITHDRAWN_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Grows with every change."""
+    base_revision: _builtins.int
+    """0 for a whole snapshot. Otherwise this is the difference to that revision, which is the last one
+    that this stream sent.
+    """
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]:
-        """All predictors that may receive requests, in the order of classes and addresses."""
+        """A whole snapshot: all predictors that may receive requests, in the order of classes and
+        addresses. A difference: those that are new or have changed.
+        """
+
+    @_builtins.property
+    def withdrawn(self) -> _containers.RepeatedCompositeFieldContainer[Global___Endpoint]:
+        """Endpoints of that revision that may receive no more requests; to be taken out before `endpoints`
+        are put in. One is identified by its deployment and address.
+        """
 
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
         endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
+        base_revision: _builtins.int = ...,
+        withdrawn: _abc.Iterable[Global___Endpoint] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoints", b"endpoints", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_revision", b"base_revision", "endpoints", b"endpoints", "revision", b"revision", "withdrawn", b"withdrawn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

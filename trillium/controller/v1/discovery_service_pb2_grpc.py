@@ -47,7 +47,8 @@ class DiscoveryServiceServicer(object):
     """
 
     def WatchEndpoints(self, request_iterator, context):
-        """Streams the endpoints: a whole snapshot at once, and again after every change.
+        """Streams the endpoints: a whole snapshot at once, and after every change either another one or
+        what is different, as the watcher asked for.
 
         The watcher confirms each revision once it sends no more requests to endpoints that are not in
         it. An unload waits for that, for a limited time, before it frees the model. It also waits for

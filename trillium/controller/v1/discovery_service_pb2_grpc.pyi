@@ -34,7 +34,8 @@ class DiscoveryServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DiscoveryServiceAsyncStub: ...
     WatchEndpoints: _grpc.StreamStreamMultiCallable[_discovery_service_pb2.WatchEndpointsRequest, _discovery_service_pb2.WatchEndpointsResponse]
-    """Streams the endpoints: a whole snapshot at once, and again after every change.
+    """Streams the endpoints: a whole snapshot at once, and after every change either another one or
+    what is different, as the watcher asked for.
 
     The watcher confirms each revision once it sends no more requests to endpoints that are not in
     it. An unload waits for that, for a limited time, before it frees the model. It also waits for
@@ -50,7 +51,8 @@ class DiscoveryServiceAsyncStub(DiscoveryServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     WatchEndpoints: _aio.StreamStreamMultiCallable[_discovery_service_pb2.WatchEndpointsRequest, _discovery_service_pb2.WatchEndpointsResponse]  # type: ignore[assignment]
-    """Streams the endpoints: a whole snapshot at once, and again after every change.
+    """Streams the endpoints: a whole snapshot at once, and after every change either another one or
+    what is different, as the watcher asked for.
 
     The watcher confirms each revision once it sends no more requests to endpoints that are not in
     it. An unload waits for that, for a limited time, before it frees the model. It also waits for
@@ -69,7 +71,8 @@ class DiscoveryServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_discovery_service_pb2.WatchEndpointsRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_discovery_service_pb2.WatchEndpointsResponse], _abc.AsyncIterator[_discovery_service_pb2.WatchEndpointsResponse]]:
-        """Streams the endpoints: a whole snapshot at once, and again after every change.
+        """Streams the endpoints: a whole snapshot at once, and after every change either another one or
+        what is different, as the watcher asked for.
 
         The watcher confirms each revision once it sends no more requests to endpoints that are not in
         it. An unload waits for that, for a limited time, before it frees the model. It also waits for
