@@ -12,13 +12,16 @@ from trillium.rpc.front import AddressInUse, Front
 from trillium.rpc.health import Health
 from trillium.rpc.methods import Limits
 from trillium.server.process import StartFailed
+from trillium.server.tasks import Supervisor
 
 from .catalog.catalog import Catalog
+from .catalog.collecting import BlobCollector
 from .catalog.seeding import seed
 from .catalog.service import CATALOG_SERVICE, CatalogServicer
 from .catalog.specs import Library
 from .catalog.trial import Trial
 from .config import ControllerConfig
+from .deleting import Deleting
 from .deployments.effects import ReconcilerPorts
 from .deployments.reconciler import Reconciler
 from .deployments.repository import Deployments
@@ -92,6 +95,9 @@ async def running_controller(
             raise StartFailed(text) from error
         for each in (loops.reconciler, loops.discovery, loops.executor):
             await stack.enter_async_context(each.running())
+        collector = BlobCollector(store, catalog, clock)
+        tasks = await stack.enter_async_context(Supervisor(health.report))
+        tasks.keep("collector of blobs", collector.run)
         await loops.reconciler.first_look(FIRST_LOOK_S)
         health.set_serving(True)
         try:
@@ -167,7 +173,13 @@ def _servicers(
     return (
         ControllerServicer(deployments, requests, loops.library, inventory, runtime),
         RunServicer(orders, loops.runs, requests),
-        CatalogServicer(catalog, config.max_model_bytes, config.max_dataset_bytes, refused),
+        CatalogServicer(
+            catalog,
+            config.max_model_bytes,
+            config.max_dataset_bytes,
+            refused,
+            deletions=Deleting(catalog, deployments, loops.runs),
+        ),
         DiscoveryServicer(loops.discovery),
     )
 

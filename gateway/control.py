@@ -45,6 +45,15 @@ async def answer(
     return json_response(to_json(await controller.ask(method, request, http)))
 
 
+async def created(
+    controller: Controller, method: Any, request: Message, http: HttpRequest, path: str
+) -> Response:
+    """As `answer`, for a call that makes a resource below `path`."""
+    message: Any = await controller.ask(method, request, http)
+    id = message.name.rpartition("/")[2]
+    return json_response(to_json(message), status=201, headers={"location": f"{path}/{id}"})
+
+
 def states_of(enum: Any) -> Any:
     """The type of a query parameter that takes any number of an enum's names."""
     names = tuple(
@@ -59,6 +68,14 @@ def numbers_of(enum: Any, states: list[str]) -> list[Any]:
     """The enum's numbers for names that `states_of` allowed."""
     prefix = enum.DESCRIPTOR.values[0].name.removesuffix("UNSPECIFIED")
     return [enum.Value(prefix + state) for state in states]
+
+
+class DeleteQuery(Query):
+    """How something is deleted."""
+
+    validate_only: bool = Field(
+        default=False, description="Only check whether it can be deleted, and change nothing."
+    )
 
 
 class PageQuery(Query):

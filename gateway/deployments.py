@@ -23,6 +23,7 @@ from .control import (
     ShortPageQuery,
     Version,
     answer,
+    created,
     numbers_of,
     states_of,
 )
@@ -124,6 +125,7 @@ class DeploymentRoutes:
         path = "/v1/deployments"
         one = f"{path}/{{deployment}}"
         deployment = Promise(200, "The deployment.", deployment_pb.Deployment)
+        made = Promise(201, "The deployment; `location` is its path.", deployment_pb.Deployment)
         return (
             Operation(
                 "GET", path, TAG, "List deployments", self._list,
@@ -132,7 +134,7 @@ class DeploymentRoutes:
             ),
             Operation(
                 "POST", path, TAG, "Start predictors without loading the model (DEPLOY_CREATE)",
-                self._create, (deployment,), description=WAITS, body=CreateBody, refusals=_VERB,
+                self._create, (made,), description=WAITS, body=CreateBody, refusals=_VERB,
                 body_example={"deployment_id": "a1", "model": "iris-setosa"}, waits=True,
                 changes=True,
             ),
@@ -183,7 +185,8 @@ class DeploymentRoutes:
             limits = deployment_pb.Limits(**body.limits.model_dump(exclude_none=True))
         fields = body.model_dump(exclude={"limits"})
         request = pb.CreateDeploymentRequest(limits=limits, **fields)
-        return await self._answer(self._controller.deployments.CreateDeployment, request, http)
+        method = self._controller.deployments.CreateDeployment
+        return await created(self._controller, method, request, http, "/v1/deployments")
 
     async def _load(self, http: HttpRequest) -> Response:
         request = pb.LoadDeploymentRequest(name=_name(http), **http.body.model_dump())

@@ -67,6 +67,8 @@ PATH_PARAMETERS: Mapping[str, PathParameter] = {
         PathParameter(
             "model", "Name of the ensemble or of one class's model.", "^.{1,256}$", "iris"
         ),
+        PathParameter("dataset", "Name of the dataset.", _NAME, "iris"),
+        PathParameter("number", "Number of the version.", "^[1-9][0-9]{0,8}$", "2"),
         PathParameter("version", "Version of the model: always 1.", "^[0-9]{1,9}$", "1"),
         PathParameter("asset", "Name of a file.", "^[a-z]+[.](js|css)$", "page.js"),
     )

@@ -16,6 +16,7 @@ from . import results
 from .backend import Controller
 from .control import (
     WAITS,
+    DeleteQuery,
     DeploymentId,
     Name,
     NoWait,
@@ -23,6 +24,7 @@ from .control import (
     RequestId,
     Version,
     answer,
+    created,
     numbers_of,
     states_of,
 )
@@ -94,6 +96,7 @@ class RunRoutes:
     def operations(self) -> Sequence[Operation]:
         one = "/v1/runs/{run}"
         run = Promise(200, "The run.", pb.Run)
+        made = Promise(201, "The run; `location` is its path.", pb.Run)
         files = [
             Promise(200, f"All results as {name}.", schema, media_type)
             for name, (media_type, schema) in results.FORMATS.items()
@@ -105,7 +108,7 @@ class RunRoutes:
                 query=RunsQuery,
             ),
             Operation(
-                "POST", "/v1/runs", TAG, "Score a dataset", self._create, (run,),
+                "POST", "/v1/runs", TAG, "Score a dataset", self._create, (made,),
                 description=WAITS, body=RunBody, refusals=(404, 409), waits=True, changes=True,
                 body_example={"model": "iris-setosa", "dataset": "iris"},
             ),
@@ -113,6 +116,11 @@ class RunRoutes:
             Operation(
                 "POST", f"{one}:cancel", TAG, "Cancel a run", self._cancel, (run,), refusals=(404,),
                 description="A run that has ended does not change.", changes=True,
+            ),
+            Operation(
+                "DELETE", one, TAG, "Delete a run that has ended, with its results", self._delete,
+                (Promise(200, "The number of rows that it had.", pb.DeleteRunResponse),),
+                query=DeleteQuery, refusals=(404,), changes=True,
             ),
             Operation(
                 "GET", f"{one}:watch", TAG, "Watch a run", self._watch,
@@ -143,7 +151,8 @@ class RunRoutes:
             **body.model_dump(exclude={"deployment", "timeout_s"}),
         )
         request.timeout.FromNanoseconds(round(body.timeout_s * 1e9))
-        return await self._answer(self._controller.runs.CreateRun, request, http)
+        method = self._controller.runs.CreateRun
+        return await created(self._controller, method, request, http, "/v1/runs")
 
     async def _get(self, http: HttpRequest) -> Response:
         request = pb.GetRunRequest(name=_name(http))
@@ -152,6 +161,10 @@ class RunRoutes:
     async def _cancel(self, http: HttpRequest) -> Response:
         request = pb.CancelRunRequest(name=_name(http))
         return await self._answer(self._controller.runs.CancelRun, request, http)
+
+    async def _delete(self, http: HttpRequest) -> Response:
+        request = pb.DeleteRunRequest(name=_name(http), validate_only=http.query.validate_only)
+        return await self._answer(self._controller.runs.DeleteRun, request, http)
 
     async def _list(self, http: HttpRequest) -> Response:
         query: Any = http.query

@@ -22,6 +22,7 @@
     ├── RunExists             ALREADY_EXISTS       RUN_EXISTS          with another order
     ├── RequestIdReused       ALREADY_EXISTS       REQUEST_ID_REUSED   came with another request
     ├── IllegalStep           FAILED_PRECONDITION  ILLEGAL_STEP        lists the legal steps
+    ├── InUse                 FAILED_PRECONDITION  IN_USE              names what uses it
     ├── DeploymentFailed      FAILED_PRECONDITION  DEPLOYMENT_FAILED   a predictor failed for good
     ├── Superseded            ABORTED              SUPERSEDED          another verb came later
     ├── StoreDown             UNAVAILABLE          STORE_UNAVAILABLE   the store does not answer
@@ -240,6 +241,13 @@ class IllegalStep(TrilliumError):
 
     code = Code.FAILED_PRECONDITION
     reason = "ILLEGAL_STEP"
+
+
+class InUse(TrilliumError):
+    """What was to be deleted is used; the message names the users."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "IN_USE"
 
 
 class DeploymentFailed(TrilliumError):

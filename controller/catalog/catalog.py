@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from trillium.clock import Clock
 from trillium.errors import DatasetNotFound, InvalidRequest, ModelNotFound
@@ -35,6 +36,10 @@ from .registered import (
 from .shelf import Shelf
 
 log = logging.getLogger(__name__)
+
+V = TypeVar("V", ModelVersion, DatasetVersion)
+_NAMED = 20
+"""Number of versions that an error lists for one that does not exist."""
 
 
 class ModelTrial(Protocol):
@@ -95,10 +100,11 @@ class Catalog:
         """A version of a model, 0 meaning the newest. Raises ModelNotFound, which lists what
         there is."""
         model = await self.model(name)
-        if 0 <= version <= len(model.versions):
-            return model, model.versions[version - 1]
-        text = f"model {name!r} has no version {version}; there: 1 to {len(model.versions)}"
-        raise ModelNotFound(text)
+        found = _version_of(model.versions, version)
+        if found is None:
+            there = _numbers(model.versions)
+            raise ModelNotFound(f"model {name!r} has no version {version}; there: {there}")
+        return model, found
 
     async def artifact(self, digest: str) -> bytes:
         """The bytes of a version's artifact; raises ModelNotFound."""
@@ -148,10 +154,11 @@ class Catalog:
         """A version of a dataset, 0 meaning the newest. Raises DatasetNotFound, which lists what
         there is."""
         dataset = await self.dataset(name)
-        if 0 <= version <= len(dataset.versions):
-            return dataset, dataset.versions[version - 1]
-        text = f"dataset {name!r} has no version {version}; there: 1 to {len(dataset.versions)}"
-        raise DatasetNotFound(text)
+        found = _version_of(dataset.versions, version)
+        if found is None:
+            there = _numbers(dataset.versions)
+            raise DatasetNotFound(f"dataset {name!r} has no version {version}; there: {there}")
+        return dataset, found
 
     async def rows(self, version: DatasetVersion) -> Dataset:
         """What a version's file holds; raises DatasetNotFound."""
@@ -199,6 +206,45 @@ class Catalog:
         after = await self._datasets.change(name, _with_dataset(name, fresh))
         return after.value, after.value.versions[-1].version
 
+    async def remove_model(self, name: str, version: int = 0) -> None:
+        """Remove a version of a model, 0 meaning all of them with the model; its artifact is left
+        to the collector of blobs. The only version is removed with the model. Raises ModelNotFound.
+        """
+        while True:
+            stored = await self._models.get(name)
+            if stored is None:
+                raise ModelNotFound(f"no model {name[:140]!r}")
+            left = tuple(each for each in stored.value.versions if version not in (0, each.version))
+            if left == stored.value.versions:
+                raise ModelNotFound(f"model {name!r} has no version {version}")
+            if not left:
+                if await self._models.delete(name, stored.rev):
+                    return
+                continue
+            last = max(stored.value.last_version, stored.value.versions[-1].version)
+            kept = replace(stored.value, versions=left, last_version=last)
+            if await self._models.put(name, kept, stored.rev) is not None:
+                return
+
+    async def remove_dataset(self, name: str) -> None:
+        """Remove a dataset; its files are left to the collector of blobs. Raises
+        DatasetNotFound."""
+        while True:
+            stored = await self._datasets.get(name)
+            if stored is None:
+                raise DatasetNotFound(f"no dataset {name[:140]!r}")
+            if await self._datasets.delete(name, stored.rev):
+                return
+
+    async def blobs_in_use(self) -> Counter[str]:
+        """The digest of every artifact and file, with the number of versions that name it."""
+        used: Counter[str] = Counter()
+        async for model in self._models.all():
+            used.update(each.digest for each in model.value.versions)
+        async for dataset in self._datasets.all():
+            used.update(each.digest for each in dataset.value.versions)
+        return used
+
     def _fresh_version(
         self, artifact: bytes, digest: str, described: ModelDescription, declared: DeclaredFacts
     ) -> ModelVersion:
@@ -220,6 +266,21 @@ class Catalog:
         )
 
 
+def _version_of(versions: Sequence[V], number: int) -> V | None:
+    """The version of that number, 0 meaning the newest."""
+    if not number:
+        return versions[-1]
+    return next((each for each in versions if each.version == number), None)
+
+
+def _numbers(versions: Sequence[ModelVersion | DatasetVersion]) -> str:
+    """Which versions there are, for a person."""
+    first, last = versions[0].version, versions[-1].version
+    if last - first + 1 == len(versions):
+        return f"{first} to {last}"
+    return ", ".join(str(each.version) for each in versions[-_NAMED:])
+
+
 def _with_model(
     name: str, fresh: ModelVersion, described: ModelDescription, declared: DeclaredFacts
 ) -> Callable[[RegisteredModel | None], RegisteredModel]:
@@ -234,7 +295,7 @@ def _with_model(
         newest = before.versions[-1]
         if (newest.digest, newest.declared) == (fresh.digest, fresh.declared):
             return before
-        added = replace(fresh, version=newest.version + 1)
+        added = replace(fresh, version=max(newest.version, before.last_version) + 1)
         return replace(
             before,
             ensemble=ensemble or before.ensemble,

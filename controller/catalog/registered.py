@@ -52,7 +52,9 @@ class RegisteredModel:
     class_labels: tuple[str, ...]
     """All classes of the ensemble in order; empty if unknown."""
     versions: tuple[ModelVersion, ...]
-    """1, 2, 3 and so on; at least one."""
+    """Oldest first, at least one; their numbers ascend."""
+    last_version: int = 0
+    """The highest number that was ever given, if that version is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class RegisteredDataset:
 
     name: str
     versions: tuple[DatasetVersion, ...]
-    """1, 2, 3 and so on; at least one."""
+    """Oldest first, at least one; their numbers ascend."""
 
 
 def model_body(model: RegisteredModel) -> Body:
@@ -106,6 +108,7 @@ def model_of(name: str, body: Body) -> RegisteredModel:
         class_label=body["class_label"],
         class_labels=tuple(body["class_labels"]),
         versions=tuple(_model_version(each) for each in body["versions"]),
+        last_version=body.get("last_version", 0),
     )
 
 

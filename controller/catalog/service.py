@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from google.protobuf.message import Message
 
@@ -44,6 +44,18 @@ _FORMATS = {
 }
 
 
+class Deletions(Protocol):
+    """Deletes what nothing uses; each answers the bytes that this frees."""
+
+    async def model(self, name: str, version: int = 0, *, validate_only: bool) -> int:
+        """A version of a model, 0 meaning the model. Raises ModelNotFound, InUse."""
+        ...
+
+    async def dataset(self, name: str, *, validate_only: bool) -> int:
+        """A dataset. Raises DatasetNotFound, InUse."""
+        ...
+
+
 class CatalogServicer:
     """Lists and registers models and datasets."""
 
@@ -53,9 +65,12 @@ class CatalogServicer:
         max_model_bytes: int = 1024 * MIB,
         max_dataset_bytes: int = 256 * MIB,
         refused: Mapping[str, str] = NOTHING,
+        *,
+        deletions: Deletions,
     ) -> None:
         """`refused` are the files that were not registered at the start, with the reasons."""
         self._catalog = catalog
+        self._deletions = deletions
         self._refused = refused
         self._max_model_bytes = max_model_bytes
         self._max_dataset_bytes = max_dataset_bytes
@@ -71,6 +86,9 @@ class CatalogServicer:
                 "RegisterModel": self._register_model,
                 "ListDatasets": self._list_datasets,
                 "RegisterDataset": self._register_dataset,
+                "DeleteModel": self._delete_model,
+                "DeleteModelVersion": self._delete_model_version,
+                "DeleteDataset": self._delete_dataset,
             },
         )
 
@@ -131,6 +149,29 @@ class CatalogServicer:
                 header.name, content, format, layout
             )
         return pb.RegisterDatasetResponse(dataset=dataset_message(dataset), version=version)
+
+    async def _delete_model(
+        self, request: pb.DeleteModelRequest, call: Call
+    ) -> pb.DeleteModelResponse:
+        freed = await self._deletions.model(request.name, validate_only=request.validate_only)
+        return pb.DeleteModelResponse(freed_bytes=freed)
+
+    async def _delete_model_version(
+        self, request: pb.DeleteModelVersionRequest, call: Call
+    ) -> pb.DeleteModelVersionResponse:
+        if not request.version:
+            text = "is missing; to delete all versions, delete the model"
+            raise InvalidRequest.of("version", text)
+        freed = await self._deletions.model(
+            request.name, request.version, validate_only=request.validate_only
+        )
+        return pb.DeleteModelVersionResponse(freed_bytes=freed)
+
+    async def _delete_dataset(
+        self, request: pb.DeleteDatasetRequest, call: Call
+    ) -> pb.DeleteDatasetResponse:
+        freed = await self._deletions.dataset(request.name, validate_only=request.validate_only)
+        return pb.DeleteDatasetResponse(freed_bytes=freed)
 
 
 def model_message(model: RegisteredModel) -> pb.Model:

@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from trillium.clock import Clock
-from trillium.errors import Code, Overtaken, TrilliumError
+from trillium.errors import Code, ModelNotFound, Overtaken, TrilliumError
 from trillium.server.tasks import background
 from trillium.waking import first_of
 
@@ -182,7 +182,12 @@ class Effects:
     ) -> Rest | None:
         """Give the predictor its model, unless the spec changes meanwhile."""
         deployment, instance = stored.value, stored.value.instances[index]
-        artifact = await self._ports.artifact(deployment, load.digest)
+        try:
+            artifact = await self._ports.artifact(deployment, load.digest)
+        except ModelNotFound as error:
+            gone = refused(instance, deployment.spec, error.message, self._ports.clock.now())
+            await self.change(stored, index, gone)
+            return None
         self._ports.failpoints.passed("before-load")
         call = self._ports.predictors.load(
             load.address, artifact, timeout_s=LOAD_CALL_S, fence=load.order

@@ -99,6 +99,22 @@ class Runs(Records[Run]):
                 return written
         raise Superseded(f"run {id!r} changes too often; try again")
 
+    async def remove(self, id: str, *, validate_only: bool) -> Run:
+        """Delete a run that has ended, with its results; returns what it was. Raises RunNotFound,
+        IllegalStep."""
+        for _ in range(_TRIES):
+            run, rev = (stored := await self.found(id)).value, stored.rev
+            if not run.has_ended:
+                text = f"cannot delete run {id!r}, which is {run.state.value}"
+                raise IllegalStep(f"{text}; legal: cancel")
+            if validate_only:
+                return run
+            if await self.delete(id, rev):
+                # Should this be broken off, they go when the run would have.
+                await self._store.drop_log(Log.RESULT, run.life)
+                return run
+        raise Superseded(f"run {id!r} changes too often; try again")
+
     async def clean(self, run: Run) -> None:
         """Command away the deployment that belongs to a run which has ended, if there is one."""
         if not run.has_ended:

@@ -51,6 +51,7 @@ class RunServicer:
                 "ListRuns": self._list,
                 "WatchRun": self._watch,
                 "CancelRun": self._cancel,
+                "DeleteRun": self._delete,
                 "ListResults": self._results,
                 "StreamResults": self._stream,
             },
@@ -105,6 +106,11 @@ class RunServicer:
     async def _cancel(self, request: pb.CancelRunRequest, call: Call) -> pb.Run:
         stored = await self._runs.cancel(_run_id(request.name, "name"))
         return run_message(stored.value)
+
+    async def _delete(self, request: pb.DeleteRunRequest, call: Call) -> pb.DeleteRunResponse:
+        id = _run_id(request.name, "name")
+        run = await self._runs.remove(id, validate_only=request.validate_only)
+        return pb.DeleteRunResponse(deleted_rows=run.rows_done)
 
     async def _results(self, request: pb.ListResultsRequest, call: Call) -> pb.ListResultsResponse:
         id = _run_id(request.run, "run")

@@ -177,6 +177,19 @@ class MongoStore:
     async def get_blob(self, digest: str) -> bytes | None:
         return await self._blobs.get(digest)
 
+    async def blobs(self, *, after: str = "", limit: int = 1000) -> Mapping[str, datetime | None]:
+        codec.check_number(limit, "limit", 1000)
+        return await self._blobs.list(codec.check_after(after), limit)
+
+    async def expire_blob(self, digest: str, expires: datetime | None) -> None:
+        await self._blobs.expire(digest, codec.check_expires(expires))
+
+    async def drop_log(self, log: Log, owner: str) -> None:
+        codec.check_id(owner, "an owner")
+        await self._connection.call(
+            lambda database: mongo_queries.drop_entries(database, log, owner)
+        )
+
     def watch(self, *kinds: Kind) -> AsyncGenerator[None, None]:
         if self._connection.is_open and not self._tasks.running:
             self._tasks.start("change stream of the store", follow(self._connection, self._wakes))

@@ -122,12 +122,19 @@ async def read_entries(
     database: Database, log: Log, owner: str, after: int, limit: int
 ) -> list[Entry]:
     """Entries of `owner` in the order of their numbers."""
+    cursor = database[log.value].find(_entries(owner, after)).sort("_id").limit(limit)
+    return [Entry(found["_id"]["number"], _body(found)) async for found in cursor]
+
+
+async def drop_entries(database: Database, log: Log, owner: str) -> None:
+    """Remove all entries of `owner`."""
+    await database[log.value].delete_many(_entries(owner, 0))
+
+
+def _entries(owner: str, after: int) -> Document:
     # A range of whole keys, because the index knows no parts of them.
     above = {"owner": owner, "number": after}
-    most = {"owner": owner, "number": codec.MAX_INT}
-    wanted = {"_id": {"$gt": above, "$lte": most}}
-    cursor = database[log.value].find(wanted).sort("_id").limit(limit)
-    return [Entry(found["_id"]["number"], _body(found)) async for found in cursor]
+    return {"_id": {"$gt": above, "$lte": {"owner": owner, "number": codec.MAX_INT}}}
 
 
 def _listed(where: Mapping[str, Sequence[Scalar]], after: str) -> Document:

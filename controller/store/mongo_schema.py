@@ -57,8 +57,6 @@ def _validators() -> dict[str, dict[str, Any]]:
 
 
 def _indexes(name: str) -> list[IndexModel]:
-    if name == BLOBS:
-        return []
     fields = FILTERS.get(Kind(name), ()) if name in {kind.value for kind in Kind} else ()
     return [
         # The server looks about once a minute, and drops what has expired.

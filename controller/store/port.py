@@ -188,6 +188,21 @@ class Store(Protocol):
         """The bytes, checked against their digest; None if there are none."""
         ...
 
+    async def blobs(self, *, after: str = "", limit: int = 1000) -> Mapping[str, datetime | None]:
+        """At most `limit` (1 to 1000) of the digests that `get_blob` answers and that come after
+        `after`, in their order, each with the time from which it may be dropped; None if that is
+        never."""
+        ...
+
+    async def expire_blob(self, digest: str, expires: datetime | None) -> None:
+        """Have a blob dropped some time after `expires`, by the clock of the store; from then on
+        it is as good as gone. None keeps it, as `put_blob` does. No effect on what is not there."""
+        ...
+
+    async def drop_log(self, log: Log, owner: str) -> None:
+        """Delete every entry of `owner`, a bounded number at once. May be repeated."""
+        ...
+
     def watch(self, *kinds: Kind) -> AsyncGenerator[None, None]:
         """Wakes its reader after records of these kinds (of all kinds, if none are named) may have
         changed, whoever changed them, at most about a second late; once at once. It only wakes,

@@ -22,7 +22,7 @@ _TRIES = 100
 
 _MOST_RECENT = 256
 _FEW = 50
-"""So many changed values are read one by one; more are read in pages."""
+"""Up to this number of changed values are read one by one; more are read in pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +79,12 @@ class Records(Generic[T]):
         records = await self._store.list(self._kind, where=where, after=after, limit=limit)
         return [self._stored(record) for record in records]
 
-    async def all(self, *, states: Sequence[Enum] = ()) -> AsyncIterator[Stored[T]]:
-        """Every value, in the order of the ids, a page at a time."""
+    async def all(
+        self, *, states: Sequence[Enum] = (), model: str = ""
+    ) -> AsyncIterator[Stored[T]]:
+        """Every value, in the order of the ids, a page at a time; filtered as in `page`."""
         after = ""
-        while page := await self.page(after=after, states=states):
+        while page := await self.page(after=after, states=states, model=model):
             for stored in page:
                 yield stored
             after = page[-1].id

@@ -37,6 +37,7 @@ from .sqlite_queries import (
     Changes,
     append_entry,
     delete_record,
+    drop_entries,
     has_expired,
     insert_record,
     list_records,
@@ -181,6 +182,18 @@ class SqliteStore:
 
     async def get_blob(self, digest: str) -> bytes | None:
         return await self._blobs.get(digest)
+
+    async def blobs(self, *, after: str = "", limit: int = 1000) -> Mapping[str, datetime | None]:
+        codec.check_number(limit, "limit", 1000)
+        return await self._blobs.list(codec.check_after(after), limit)
+
+    async def expire_blob(self, digest: str, expires: datetime | None) -> None:
+        await self._blobs.expire(digest, codec.check_expires(expires))
+
+    async def drop_log(self, log: Log, owner: str) -> None:
+        codec.check_id(owner, "an owner")
+        while await self._file.write(lambda file: drop_entries(file, log, owner)):
+            pass
 
     def watch(self, *kinds: Kind) -> AsyncGenerator[None, None]:
         return self._wakes.watch(kinds)

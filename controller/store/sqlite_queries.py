@@ -187,13 +187,28 @@ def has_expired(file: sqlite3.Connection, now: int) -> bool:
 
 
 def remove_expired(file: sqlite3.Connection, now: int) -> None:
-    """Remove some of what has expired, from each table."""
+    """Remove some of what has expired, from each table, and the heads of blobs that are gone."""
     for table in _swept():
-        file.execute(
+        done = file.execute(
             f"DELETE FROM {table} WHERE rowid IN "
             f"(SELECT rowid FROM {table} WHERE expires <= ? LIMIT {_SWEPT_AT_ONCE})",
             (now,),
         )
+        if table == "chunks" and done.rowcount:
+            file.execute(
+                "DELETE FROM blobs WHERE chunks AND NOT EXISTS "
+                "(SELECT 1 FROM chunks WHERE chunks.digest = blobs.digest)"
+            )
+
+
+def drop_entries(file: sqlite3.Connection, log: Log, owner: str) -> bool:
+    """Remove some rows of `owner`; False if there were none."""
+    done = file.execute(
+        f"DELETE FROM {log.value} WHERE rowid IN "
+        f"(SELECT rowid FROM {log.value} WHERE owner = ? LIMIT {_SWEPT_AT_ONCE})",
+        (owner,),
+    )
+    return done.rowcount > 0
 
 
 def _swept() -> Iterable[str]:

@@ -170,6 +170,19 @@ async def test_models_and_datasets_are_added(
     assert wrong.returncode == 1
     assert "red" in wrong.stderr
 
+    again = trillium("models", "delete", "mine", "--version", "1", *at)
+    assert (again.returncode, "only one" in again.stderr) == (1, True)
+    # Another model has the same bytes.
+    dry = trillium("models", "delete", "mine", "--dry-run", *at)
+    assert dry.stdout == "mine: can be deleted, which frees 0 bytes\n"
+    rows = trillium("run", "delete", scored["name"], *at)
+    assert rows.stdout == f"{scored['name']}: deleted, with 1 rows of results\n"
+    freed = trillium("datasets", "delete", "few", *at)
+    assert freed.stdout.startswith("few: deleted; frees ")
+    assert "few" not in trillium("datasets", "list", *at).stdout
+    assert trillium("models", "delete", "mine", *at).stdout == "mine: deleted; frees 0 bytes\n"
+    assert '"mine"' not in trillium("models", "list", "--json", *at).stdout
+
 
 async def test_servers_status_and_doctor_show_what_is_up(
     trillium: Command, running: Up, at: tuple[str, str], models: Path

@@ -13,7 +13,11 @@ from grpc import aio
 
 from controller.catalog.catalog import Catalog, ModelTrial
 from controller.catalog.service import CatalogServicer
+from controller.deleting import Deleting
+from controller.deployments.repository import Deployments
+from controller.failpoints import Failpoints
 from controller.outages import reporting_outages
+from controller.runs.repository import Runs
 from controller.store.sqlite import SqliteStore
 from trillium.clock import SystemClock
 from trillium.controller.v1 import catalog_service_pb2 as pb
@@ -73,7 +77,10 @@ class Served:
 async def serving(store: SqliteStore, trial: ModelTrial, **limits: Any) -> AsyncIterator[Served]:
     """The service on a free port."""
     catalog = Catalog(store, SystemClock(), trial)
-    service = reporting_outages(CatalogServicer(catalog, **limits).service())
+    deployments = Deployments(store, SystemClock())
+    runs = Runs(store, deployments, SystemClock(), Failpoints({}))
+    deletions = Deleting(catalog, deployments, runs)
+    service = reporting_outages(CatalogServicer(catalog, deletions=deletions, **limits).service())
     front = Front((service,), ("127.0.0.1:0",), Limits())
     await front.start()
     try:

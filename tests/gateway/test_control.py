@@ -34,7 +34,9 @@ async def test_a_deployment_lives_and_is_watched(stocked: System) -> None:
 
         assert await events.next() == ("snapshot_end", {})
         made = await call.post("/v1/deployments", {"deployment_id": "life", "model": MODEL})
-        assert (made.status, made.json["state"]) == (200, "CREATED")
+        assert (made.status, made.json["state"]) == (201, "CREATED")
+        assert made.headers["location"] == "/v1/deployments/life"
+        assert (await call.get(made.headers["location"])).json["name"] == "deployments/life"
         await until("CREATED")
         assert (await call.post("/v1/deployments/life:load")).json["state"] == "LOADED"
         await until("LOADED")
@@ -66,7 +68,7 @@ async def test_errors_of_the_controller_keep_their_reasons(stocked: System) -> N
     unknown = await call.post("/v1/deployments", {"model": "roses"})
     assert (unknown.status, unknown.json["reason"]) == (404, "MODEL_NOT_FOUND")
     order = {"run_id": "other", "model": MODEL, "dataset": "iris", "no_wait": True}
-    assert (await call.post("/v1/runs", order)).status == 200
+    assert (await call.post("/v1/runs", order)).status == 201
     exists = await call.post("/v1/runs", {**order, "model": "iris-virginica"})
     assert (exists.status, exists.json["reason"]) == (409, "RUN_EXISTS")
     watch = await call.get("/v1/runs/none:watch")
@@ -88,7 +90,7 @@ async def test_a_run_is_watched_to_its_end_and_its_results_come_in_every_form(
 ) -> None:
     call = stocked.call
     order = {"run_id": "all", "model": MODEL, "dataset": "iris", "no_wait": True}
-    assert (await call.post("/v1/runs", order)).status == 200
+    assert (await call.post("/v1/runs", order)).status == 201
     async with call.events("/v1/runs/all:watch") as events:
         received = await events.rest()
     assert {kind for kind, _ in received} == {"run"}
@@ -203,3 +205,28 @@ async def test_other_job_ids_are_made_ids_that_stay_apart() -> None:
     assert len(set(made)) == len(made)
     assert all(id_of(each) == each for each in made)
     assert id_of("17") == id_of(17)
+
+
+async def test_what_nothing_uses_is_deleted(stocked: System) -> None:
+    async def delete(path: str) -> Any:
+        return await stocked.call.call("DELETE", path)
+
+    call = stocked.call
+    model = f"/v1/models/{MODEL}"
+    checked = await delete(f"{model}?validate_only=true")
+    assert checked.status == 200
+    assert int(checked.json["freed_bytes"]) > 0
+    only = await delete(f"{model}/versions/1")
+    assert (only.status, only.json["reason"]) == (400, "IN_USE")
+    missing = await delete(f"{model}/versions/7")
+    assert (missing.status, missing.json["reason"]) == (404, "MODEL_NOT_FOUND")
+    assert (await delete("/v1/models/none")).json["reason"] == "MODEL_NOT_FOUND"
+    assert (await delete("/v1/datasets/none")).json["reason"] == "DATASET_NOT_FOUND"
+    assert (await delete("/v1/datasets/iris?validate_only=true")).status == 200
+    made = await call.post("/v1/runs", {"run_id": "gone", "model": MODEL, "dataset": "iris"})
+    path = made.headers["location"]
+    assert (made.status, path) == (201, "/v1/runs/gone")
+    assert (await delete(f"{path}?validate_only=true")).json == {"deleted_rows": 150}
+    assert (await delete(path)).json == {"deleted_rows": 150}
+    assert (await call.get(path)).json["reason"] == "RUN_NOT_FOUND"
+    assert (await delete(path)).status == 404

@@ -97,9 +97,21 @@ class Logs:
 
         await eventually(is_dropped)
 
+    async def test_a_dropped_log_is_empty_and_others_stay(self, store: Store) -> None:
+        for owner in ("r", "r/2", "q"):
+            for number in range(1, 250):
+                await store.append(RESULT, owner, number, {"n": number})
+        await store.append(EVENT, "r", 1, {})
+        await store.drop_log(RESULT, "r")
+        await store.drop_log(RESULT, "r")
+        assert await store.read(RESULT, "r", limit=9) == []
+        assert len(await store.read(RESULT, "r/2", limit=999)) == 249
+        assert len(await store.read(RESULT, "q", limit=999)) == 249
+        assert len(await store.read(EVENT, "r", limit=9)) == 1
+
 
 class Blobs:
-    """put_blob, get_blob."""
+    """put_blob, get_blob, blobs, expire_blob."""
 
     @pytest.mark.parametrize(
         "size", [0, 1, blobs.CHUNK_BYTES - 1, blobs.CHUNK_BYTES, blobs.CHUNK_BYTES + 1, 40_000_000]
@@ -153,3 +165,43 @@ class Blobs:
             await store.put_blob(digest_of(b"a").upper(), b"a")
         with pytest.raises(ValueError, match="64"):
             await store.get_blob("../x")
+
+    async def test_a_blob_is_there_until_it_expires_and_may_be_kept(self, store: Store) -> None:
+        content = random.Random(4).randbytes(2 * blobs.CHUNK_BYTES)
+        digest = digest_of(content)
+        until = (datetime.now(UTC) + timedelta(hours=1)).replace(microsecond=0)
+        await store.expire_blob(digest, until)
+        assert await store.blobs() == {}
+        await store.put_blob(digest, content)
+        assert await store.blobs() == {digest: None}
+        for keep in (store.put_blob(digest, content), store.expire_blob(digest, None)):
+            await store.expire_blob(digest, until)
+            assert await store.blobs() == {digest: until}
+            assert await store.get_blob(digest) == content
+            await keep
+            assert await store.blobs() == {digest: None}
+        assert await store.get_blob(digest) == content
+
+    async def test_an_expired_blob_is_gone_and_can_be_put_again(self, store: Store) -> None:
+        content, other = (random.Random(n).randbytes(2 * blobs.CHUNK_BYTES) for n in (5, 6))
+        digest = digest_of(content)
+        for each in (content, other):
+            await store.put_blob(digest_of(each), each)
+        for _ in range(2):
+            await store.expire_blob(digest, datetime.now(UTC) - timedelta(seconds=1))
+            assert await store.get_blob(digest) is None
+            # It cannot be kept any more.
+            await store.expire_blob(digest, None)
+            assert await store.blobs() == {digest_of(other): None}
+            await store.put_blob(digest, content)
+            assert await store.get_blob(digest) == content
+        assert await store.get_blob(digest_of(other)) == other
+
+    async def test_blobs_come_in_pages(self, store: Store) -> None:
+        digests = sorted(digest_of(bytes([number])) for number in range(7))
+        for number in range(7):
+            await store.put_blob(digest_of(bytes([number])), bytes([number]))
+        assert list(await store.blobs(limit=3)) == digests[:3]
+        assert list(await store.blobs(after=digests[2])) == digests[3:]
+        with pytest.raises(ValueError, match="limit"):
+            await store.blobs(limit=1001)

@@ -14,6 +14,7 @@ from trillium.cli.options import (
     ControllerAddress,
     Decimal,
     Delimiter,
+    DryRun,
     Header,
     Json,
     Patience,
@@ -32,6 +33,7 @@ models = new_group("The models that can be deployed.")
 datasets = new_group("The datasets that can be scored.")
 
 Name = Annotated[str, typer.Argument(help="Name to register it by.", show_default=False)]
+Existing = Annotated[str, typer.Argument(help="Name that it has.", show_default=False)]
 
 
 @models.command("list", epilog=examples("trillium models list"))
@@ -98,9 +100,29 @@ def add_model(
             takes_missing=takes_missing,
             progress=progress,
         )
-    if inferred := answer.model.versions[answer.version - 1].inferred:
-        note(f"{artifact}: {inferred}")
+    (version,) = (each for each in answer.model.versions if each.version == answer.version)
+    if version.inferred:
+        note(f"{artifact}: {version.inferred}")
     listing.show([answer.model], listing.models, as_json)
+
+
+@models.command(
+    "delete",
+    epilog=examples("trillium models delete rose --version 2", "trillium models delete rose"),
+)
+def delete_model(
+    name: Existing,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="Only this version; default: the model.")
+    ] = None,
+    dry_run: DryRun = False,
+    address: ControllerAddress = CONTROLLER,
+    timeout: Patience = None,
+) -> None:
+    """Delete a model that no deployment and no run uses."""
+    with controller_at(address, timeout) as controller:
+        freed = controller.delete_model(name, version=version, validate_only=dry_run)
+    _say_freed(f"{name} version {version}" if version else name, freed, dry_run)
 
 
 @datasets.command("list", epilog=examples("trillium datasets list --json"))
@@ -160,9 +182,28 @@ def add_dataset(
             dialect=dialect,
             progress=progress,
         )
-    for each in answer.dataset.versions[answer.version - 1].notes:
+    (version,) = (each for each in answer.dataset.versions if each.version == answer.version)
+    for each in version.notes:
         note(f"{file}: {each}")
     listing.show([answer.dataset], listing.datasets, as_json)
+
+
+@datasets.command("delete", epilog=examples("trillium datasets delete flowers --dry-run"))
+def delete_dataset(
+    name: Existing,
+    dry_run: DryRun = False,
+    address: ControllerAddress = CONTROLLER,
+    timeout: Patience = None,
+) -> None:
+    """Delete a dataset that no run uses; the results of earlier runs stay."""
+    with controller_at(address, timeout) as controller:
+        freed = controller.delete_dataset(name, validate_only=dry_run)
+    _say_freed(name, freed, dry_run)
+
+
+def _say_freed(what: str, freed: int, dry_run: bool) -> None:
+    verb = "can be deleted, which frees" if dry_run else "deleted; frees"
+    typer.echo(f"{what}: {verb} {freed:,} bytes")
 
 
 @contextmanager

@@ -86,6 +86,10 @@ Patience = Annotated[float | None, _TIMEOUT]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return once the request is recorded.")]
 
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only check whether it can be done, and change nothing.")
+]
+
 Delimiter = Annotated[
     str,
     typer.Option(

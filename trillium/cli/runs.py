@@ -12,6 +12,7 @@ import typer
 from trillium.cli.options import (
     CONTROLLER,
     ControllerAddress,
+    DryRun,
     Json,
     Patience,
     controller_at,
@@ -115,6 +116,21 @@ def cancel(
     with controller_at(address, timeout) as controller:
         run = controller.cancel_run(id)
     _print(run, as_json, fail=False)
+
+
+@app.command("delete", epilog=examples("trillium run delete r1"))
+def delete(
+    id: Id,
+    dry_run: DryRun = False,
+    address: ControllerAddress = CONTROLLER,
+    timeout: Patience = None,
+) -> None:
+    """Delete a run that has ended, with its results."""
+
+    with controller_at(address, timeout) as controller:
+        rows = controller.delete_run(id, validate_only=dry_run)
+    verb = "can be deleted, with" if dry_run else "deleted, with"
+    typer.echo(f"{id}: {verb} {rows:,} rows of results")
 
 
 @app.command("results", epilog=examples("trillium run results r1 --format csv --output scores.csv"))

@@ -149,12 +149,15 @@ class ControllerClient(_Connection):
     runs = _stream(ControllerCalls.runs)
     watch_run = _stream(ControllerCalls.watch_run)
     cancel_run = _unary(ControllerCalls.cancel_run)
+    delete_run = _unary(ControllerCalls.delete_run)
     results = _stream(ControllerCalls.results)
     models = _stream(ControllerCalls.models)
     refused_models = _unary(ControllerCalls.refused_models)
     datasets = _stream(ControllerCalls.datasets)
     register_model = _unary(ControllerCalls.register_model)
     register_dataset = _unary(ControllerCalls.register_dataset)
+    delete_model = _unary(ControllerCalls.delete_model)
+    delete_dataset = _unary(ControllerCalls.delete_dataset)
     is_serving = _unary(ControllerCalls.is_serving)
 
     def _ask(self, call: Unary[T]) -> T:
@@ -227,12 +230,15 @@ class AsyncControllerClient(_Connection):
     runs = _async_stream(ControllerCalls.runs)
     watch_run = _async_stream(ControllerCalls.watch_run)
     cancel_run = _async_unary(ControllerCalls.cancel_run)
+    delete_run = _async_unary(ControllerCalls.delete_run)
     results = _async_stream(ControllerCalls.results)
     models = _async_stream(ControllerCalls.models)
     refused_models = _async_unary(ControllerCalls.refused_models)
     datasets = _async_stream(ControllerCalls.datasets)
     register_model = _async_upload(ControllerClient.register_model)
     register_dataset = _async_upload(ControllerClient.register_dataset)
+    delete_model = _async_unary(ControllerCalls.delete_model)
+    delete_dataset = _async_unary(ControllerCalls.delete_dataset)
     is_serving = _async_unary(ControllerCalls.is_serving)
 
     async def _ask(self, call: Unary[T]) -> T:

@@ -271,6 +271,15 @@ class ControllerCalls:
         request = run_pb.CancelRunRequest(name=_prefixed(RUNS, id))
         return Unary(self._runs.CancelRun, request, VERB_TIMEOUT_S)
 
+    def delete_run(self, id: str, *, validate_only: bool = False) -> Unary[int]:
+        """Delete a run that has ended, with its results; returns the number of rows that it had.
+
+        With `validate_only`, only check that. Raises RunNotFound, and IllegalStep for a run that
+        has not ended.
+        """
+        request = run_pb.DeleteRunRequest(name=_prefixed(RUNS, id), validate_only=validate_only)
+        return Unary(self._runs.DeleteRun, request, read=lambda answer: int(answer.deleted_rows))
+
     def results(self, id: str, *, first_row: int = 0) -> Stream[run_pb.Result]:
         """Iterate over the results of a run row by row; raises IllegalStep unless it succeeded."""
         request = run_pb.StreamResultsRequest(run=_prefixed(RUNS, id), first_row=first_row)
@@ -386,6 +395,34 @@ class ControllerCalls:
         header = catalog_pb.RegisterDatasetHeader(name=name, format=_FORMATS[format], layout=layout)
         messages = _upload(catalog_pb.RegisterDatasetRequest, header, opened, progress)
         return Unary(self._catalog.RegisterDataset, messages, VERB_TIMEOUT_S, is_upload=True)
+
+    def delete_model(
+        self, name: str, *, version: int | None = None, validate_only: bool = False
+    ) -> Unary[int]:
+        """Delete a model, or one version of it; returns the bytes that nothing else uses.
+
+        With `validate_only`, only check that. What it takes is freed within about an hour. Raises
+        ModelNotFound, and InUse while a deployment or a run that has not ended uses it.
+        """
+        if version is None:
+            method: Any = self._catalog.DeleteModel
+            request: Any = catalog_pb.DeleteModelRequest(name=name, validate_only=validate_only)
+        else:
+            method = self._catalog.DeleteModelVersion
+            request = catalog_pb.DeleteModelVersionRequest(
+                name=name, version=version, validate_only=validate_only
+            )
+        return Unary(method, request, read=lambda answer: int(answer.freed_bytes))
+
+    def delete_dataset(self, name: str, *, validate_only: bool = False) -> Unary[int]:
+        """Delete a dataset; returns the bytes that nothing else uses. The results of runs stay.
+
+        With `validate_only`, only check that. Raises DatasetNotFound, and InUse while a run that
+        has not ended uses it.
+        """
+        request = catalog_pb.DeleteDatasetRequest(name=name, validate_only=validate_only)
+        method = self._catalog.DeleteDataset
+        return Unary(method, request, read=lambda answer: int(answer.freed_bytes))
 
     def is_serving(self, service: str = "") -> Unary[bool]:
         """Return whether the controller, or one of its services, reports SERVING.

@@ -124,6 +124,7 @@ _PLAIN: dict[str, type[errors.TrilliumError]] = {
         errors.RunExists,
         errors.RequestIdReused,
         errors.IllegalStep,
+        errors.InUse,
         errors.DeploymentFailed,
         errors.Superseded,
         errors.StoreDown,

@@ -47,6 +47,16 @@ class CatalogServiceStub(object):
                 request_serializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.RegisterModelRequest.SerializeToString,
                 response_deserializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.RegisterModelResponse.FromString,
                 _registered_method=True)
+        self.DeleteModel = channel.unary_unary(
+                '/trillium.controller.v1.CatalogService/DeleteModel',
+                request_serializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.DeleteModelRequest.SerializeToString,
+                response_deserializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.DeleteModelResponse.FromString,
+                _registered_method=True)
+        self.DeleteModelVersion = channel.unary_unary(
+                '/trillium.controller.v1.CatalogService/DeleteModelVersion',
+                request_serializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.DeleteModelVersionRequest.SerializeToString,
+                response_deserializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.DeleteModelVersionResponse.FromString,
+                _registered_method=True)
         self.ListRefusedModels = channel.unary_unary(
                 '/trillium.controller.v1.CatalogService/ListRefusedModels',
                 request_serializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.ListRefusedModelsRequest.SerializeToString,
@@ -61,6 +71,11 @@ class CatalogServiceStub(object):
                 '/trillium.controller.v1.CatalogService/RegisterDataset',
                 request_serializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.RegisterDatasetRequest.SerializeToString,
                 response_deserializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.RegisterDatasetResponse.FromString,
+                _registered_method=True)
+        self.DeleteDataset = channel.unary_unary(
+                '/trillium.controller.v1.CatalogService/DeleteDataset',
+                request_serializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.DeleteDatasetRequest.SerializeToString,
+                response_deserializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.DeleteDatasetResponse.FromString,
                 _registered_method=True)
 
 
@@ -87,6 +102,29 @@ class CatalogServiceServicer(object):
         INVALID_ARGUMENT/MODEL_REJECTED; RESOURCE_EXHAUSTED/OVERLOADED with RetryInfo when other
         uploads in progress leave no memory for this one; DEADLINE_EXCEEDED also when no chunk comes
         for a minute.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteModel(self, request, context):
+        """Deletes a model with all of its versions.
+
+        What the artifacts take is freed within about an hour. The name may be used again, and its
+        versions then begin at 1. A file in --models-dir is registered again when a controller starts.
+
+        Errors: FAILED_PRECONDITION/IN_USE while a deployment or a run that has not ended uses it; the
+        message names them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteModelVersion(self, request, context):
+        """Deletes one version of a model. Its number is not given to another version. The only version
+        is deleted with the model.
+
+        Errors: as with DeleteModel; FAILED_PRECONDITION/IN_USE also for the only version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,6 +158,15 @@ class CatalogServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteDataset(self, request, context):
+        """Deletes a dataset with all of its versions. The results of runs on it stay.
+
+        Errors: FAILED_PRECONDITION/IN_USE while a run that has not ended uses it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CatalogServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -132,6 +179,16 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.RegisterModel,
                     request_deserializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.RegisterModelRequest.FromString,
                     response_serializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.RegisterModelResponse.SerializeToString,
+            ),
+            'DeleteModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModel,
+                    request_deserializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.DeleteModelRequest.FromString,
+                    response_serializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.DeleteModelResponse.SerializeToString,
+            ),
+            'DeleteModelVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteModelVersion,
+                    request_deserializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.DeleteModelVersionRequest.FromString,
+                    response_serializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.DeleteModelVersionResponse.SerializeToString,
             ),
             'ListRefusedModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRefusedModels,
@@ -147,6 +204,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.RegisterDataset,
                     request_deserializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.RegisterDatasetRequest.FromString,
                     response_serializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.RegisterDatasetResponse.SerializeToString,
+            ),
+            'DeleteDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteDataset,
+                    request_deserializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.DeleteDatasetRequest.FromString,
+                    response_serializer=trillium_dot_controller_dot_v1_dot_catalog__service__pb2.DeleteDatasetResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -206,6 +268,60 @@ class CatalogService(object):
             '/trillium.controller.v1.CatalogService/RegisterModel',
             trillium_dot_controller_dot_v1_dot_catalog__service__pb2.RegisterModelRequest.SerializeToString,
             trillium_dot_controller_dot_v1_dot_catalog__service__pb2.RegisterModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trillium.controller.v1.CatalogService/DeleteModel',
+            trillium_dot_controller_dot_v1_dot_catalog__service__pb2.DeleteModelRequest.SerializeToString,
+            trillium_dot_controller_dot_v1_dot_catalog__service__pb2.DeleteModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteModelVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trillium.controller.v1.CatalogService/DeleteModelVersion',
+            trillium_dot_controller_dot_v1_dot_catalog__service__pb2.DeleteModelVersionRequest.SerializeToString,
+            trillium_dot_controller_dot_v1_dot_catalog__service__pb2.DeleteModelVersionResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -287,6 +403,33 @@ class CatalogService(object):
             '/trillium.controller.v1.CatalogService/RegisterDataset',
             trillium_dot_controller_dot_v1_dot_catalog__service__pb2.RegisterDatasetRequest.SerializeToString,
             trillium_dot_controller_dot_v1_dot_catalog__service__pb2.RegisterDatasetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trillium.controller.v1.CatalogService/DeleteDataset',
+            trillium_dot_controller_dot_v1_dot_catalog__service__pb2.DeleteDatasetRequest.SerializeToString,
+            trillium_dot_controller_dot_v1_dot_catalog__service__pb2.DeleteDatasetResponse.FromString,
             options,
             channel_credentials,
             insecure,

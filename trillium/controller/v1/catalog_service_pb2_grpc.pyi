@@ -49,6 +49,21 @@ class CatalogServiceStub:
     uploads in progress leave no memory for this one; DEADLINE_EXCEEDED also when no chunk comes
     for a minute.
     """
+    DeleteModel: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteModelRequest, _catalog_service_pb2.DeleteModelResponse]
+    """Deletes a model with all of its versions.
+
+    What the artifacts take is freed within about an hour. The name may be used again, and its
+    versions then begin at 1. A file in --models-dir is registered again when a controller starts.
+
+    Errors: FAILED_PRECONDITION/IN_USE while a deployment or a run that has not ended uses it; the
+    message names them.
+    """
+    DeleteModelVersion: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteModelVersionRequest, _catalog_service_pb2.DeleteModelVersionResponse]
+    """Deletes one version of a model. Its number is not given to another version. The only version
+    is deleted with the model.
+
+    Errors: as with DeleteModel; FAILED_PRECONDITION/IN_USE also for the only version.
+    """
     ListRefusedModels: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.ListRefusedModelsRequest, _catalog_service_pb2.ListRefusedModelsResponse]
     """Lists the files in this controller's --models-dir that it could not register when it started,
     because they are no usable models. Another controller of the same store may list others.
@@ -63,6 +78,11 @@ class CatalogServiceStub:
 
     Errors: INVALID_ARGUMENT/INVALID_REQUEST (with row and column),
     INVALID_ARGUMENT/DIGEST_MISMATCH; OVERLOADED and DEADLINE_EXCEEDED as with RegisterModel.
+    """
+    DeleteDataset: _grpc.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteDatasetRequest, _catalog_service_pb2.DeleteDatasetResponse]
+    """Deletes a dataset with all of its versions. The results of runs on it stay.
+
+    Errors: FAILED_PRECONDITION/IN_USE while a run that has not ended uses it.
     """
 
 @_typing.type_check_only
@@ -86,6 +106,21 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
     uploads in progress leave no memory for this one; DEADLINE_EXCEEDED also when no chunk comes
     for a minute.
     """
+    DeleteModel: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteModelRequest, _catalog_service_pb2.DeleteModelResponse]  # type: ignore[assignment]
+    """Deletes a model with all of its versions.
+
+    What the artifacts take is freed within about an hour. The name may be used again, and its
+    versions then begin at 1. A file in --models-dir is registered again when a controller starts.
+
+    Errors: FAILED_PRECONDITION/IN_USE while a deployment or a run that has not ended uses it; the
+    message names them.
+    """
+    DeleteModelVersion: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteModelVersionRequest, _catalog_service_pb2.DeleteModelVersionResponse]  # type: ignore[assignment]
+    """Deletes one version of a model. Its number is not given to another version. The only version
+    is deleted with the model.
+
+    Errors: as with DeleteModel; FAILED_PRECONDITION/IN_USE also for the only version.
+    """
     ListRefusedModels: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.ListRefusedModelsRequest, _catalog_service_pb2.ListRefusedModelsResponse]  # type: ignore[assignment]
     """Lists the files in this controller's --models-dir that it could not register when it started,
     because they are no usable models. Another controller of the same store may list others.
@@ -100,6 +135,11 @@ class CatalogServiceAsyncStub(CatalogServiceStub):
 
     Errors: INVALID_ARGUMENT/INVALID_REQUEST (with row and column),
     INVALID_ARGUMENT/DIGEST_MISMATCH; OVERLOADED and DEADLINE_EXCEEDED as with RegisterModel.
+    """
+    DeleteDataset: _aio.UnaryUnaryMultiCallable[_catalog_service_pb2.DeleteDatasetRequest, _catalog_service_pb2.DeleteDatasetResponse]  # type: ignore[assignment]
+    """Deletes a dataset with all of its versions. The results of runs on it stay.
+
+    Errors: FAILED_PRECONDITION/IN_USE while a run that has not ended uses it.
     """
 
 class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -134,6 +174,33 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def DeleteModel(
+        self,
+        request: _catalog_service_pb2.DeleteModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.DeleteModelResponse, _abc.Awaitable[_catalog_service_pb2.DeleteModelResponse]]:
+        """Deletes a model with all of its versions.
+
+        What the artifacts take is freed within about an hour. The name may be used again, and its
+        versions then begin at 1. A file in --models-dir is registered again when a controller starts.
+
+        Errors: FAILED_PRECONDITION/IN_USE while a deployment or a run that has not ended uses it; the
+        message names them.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteModelVersion(
+        self,
+        request: _catalog_service_pb2.DeleteModelVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.DeleteModelVersionResponse, _abc.Awaitable[_catalog_service_pb2.DeleteModelVersionResponse]]:
+        """Deletes one version of a model. Its number is not given to another version. The only version
+        is deleted with the model.
+
+        Errors: as with DeleteModel; FAILED_PRECONDITION/IN_USE also for the only version.
+        """
+
+    @_abc_1.abstractmethod
     def ListRefusedModels(
         self,
         request: _catalog_service_pb2.ListRefusedModelsRequest,
@@ -164,6 +231,17 @@ class CatalogServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_ARGUMENT/INVALID_REQUEST (with row and column),
         INVALID_ARGUMENT/DIGEST_MISMATCH; OVERLOADED and DEADLINE_EXCEEDED as with RegisterModel.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteDataset(
+        self,
+        request: _catalog_service_pb2.DeleteDatasetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_catalog_service_pb2.DeleteDatasetResponse, _abc.Awaitable[_catalog_service_pb2.DeleteDatasetResponse]]:
+        """Deletes a dataset with all of its versions. The results of runs on it stay.
+
+        Errors: FAILED_PRECONDITION/IN_USE while a run that has not ended uses it.
         """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -63,6 +63,11 @@ class RunServiceStub(object):
                 request_serializer=trillium_dot_controller_dot_v1_dot_run__service__pb2.CancelRunRequest.SerializeToString,
                 response_deserializer=trillium_dot_controller_dot_v1_dot_run__service__pb2.Run.FromString,
                 _registered_method=True)
+        self.DeleteRun = channel.unary_unary(
+                '/trillium.controller.v1.RunService/DeleteRun',
+                request_serializer=trillium_dot_controller_dot_v1_dot_run__service__pb2.DeleteRunRequest.SerializeToString,
+                response_deserializer=trillium_dot_controller_dot_v1_dot_run__service__pb2.DeleteRunResponse.FromString,
+                _registered_method=True)
         self.ListResults = channel.unary_unary(
                 '/trillium.controller.v1.RunService/ListResults',
                 request_serializer=trillium_dot_controller_dot_v1_dot_run__service__pb2.ListResultsRequest.SerializeToString,
@@ -124,6 +129,15 @@ class RunServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteRun(self, request, context):
+        """Deletes a run that has ended, with its results.
+
+        Errors: FAILED_PRECONDITION/ILLEGAL_STEP while it has not ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListResults(self, request, context):
         """Lists the result of a run, row by row.
 
@@ -167,6 +181,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.CancelRun,
                     request_deserializer=trillium_dot_controller_dot_v1_dot_run__service__pb2.CancelRunRequest.FromString,
                     response_serializer=trillium_dot_controller_dot_v1_dot_run__service__pb2.Run.SerializeToString,
+            ),
+            'DeleteRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteRun,
+                    request_deserializer=trillium_dot_controller_dot_v1_dot_run__service__pb2.DeleteRunRequest.FromString,
+                    response_serializer=trillium_dot_controller_dot_v1_dot_run__service__pb2.DeleteRunResponse.SerializeToString,
             ),
             'ListResults': grpc.unary_unary_rpc_method_handler(
                     servicer.ListResults,
@@ -318,6 +337,33 @@ class RunService(object):
             '/trillium.controller.v1.RunService/CancelRun',
             trillium_dot_controller_dot_v1_dot_run__service__pb2.CancelRunRequest.SerializeToString,
             trillium_dot_controller_dot_v1_dot_run__service__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trillium.controller.v1.RunService/DeleteRun',
+            trillium_dot_controller_dot_v1_dot_run__service__pb2.DeleteRunRequest.SerializeToString,
+            trillium_dot_controller_dot_v1_dot_run__service__pb2.DeleteRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,11 @@ class RunServiceStub:
     """Returns a run, then each change of it, until it has ended."""
     CancelRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.Run]
     """Cancels a run. A run that has ended is not changed."""
+    DeleteRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.DeleteRunRequest, _run_service_pb2.DeleteRunResponse]
+    """Deletes a run that has ended, with its results.
+
+    Errors: FAILED_PRECONDITION/ILLEGAL_STEP while it has not ended.
+    """
     ListResults: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListResultsRequest, _run_service_pb2.ListResultsResponse]
     """Lists the result of a run, row by row.
 
@@ -90,6 +95,11 @@ class RunServiceAsyncStub(RunServiceStub):
     """Returns a run, then each change of it, until it has ended."""
     CancelRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.Run]  # type: ignore[assignment]
     """Cancels a run. A run that has ended is not changed."""
+    DeleteRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.DeleteRunRequest, _run_service_pb2.DeleteRunResponse]  # type: ignore[assignment]
+    """Deletes a run that has ended, with its results.
+
+    Errors: FAILED_PRECONDITION/ILLEGAL_STEP while it has not ended.
+    """
     ListResults: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListResultsRequest, _run_service_pb2.ListResultsResponse]  # type: ignore[assignment]
     """Lists the result of a run, row by row.
 
@@ -152,6 +162,17 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.Run, _abc.Awaitable[_run_service_pb2.Run]]:
         """Cancels a run. A run that has ended is not changed."""
+
+    @_abc_1.abstractmethod
+    def DeleteRun(
+        self,
+        request: _run_service_pb2.DeleteRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.DeleteRunResponse, _abc.Awaitable[_run_service_pb2.DeleteRunResponse]]:
+        """Deletes a run that has ended, with its results.
+
+        Errors: FAILED_PRECONDITION/ILLEGAL_STEP while it has not ended.
+        """
 
     @_abc_1.abstractmethod
     def ListResults(
