@@ -210,6 +210,10 @@ bench-micro: $(VENV)/.dev ready-models ## What one call costs in each piece of c
 bench-profile: $(VENV)/.dev ready-models ## Flame graphs of the aggregator and a predictor under load
 	@$(BIN)/python -m bench.profile --models $(MODELS) $(ARGS)
 
+.PHONY: bench-control
+bench-control: $(VENV)/.dev ## What a controller's work costs as deployments and history grow
+	@$(BIN)/python -m bench.control $(ARGS)
+
 .PHONY: bench-linear
 bench-linear: $(VENV)/.dev ## What a call costs as rows, classes and replicas grow
 	@$(BIN)/python -m bench.linear $(ARGS)

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from trillium.clock import Clock, SystemClock
+from trillium.clock import Clock, SteadyClock
 from trillium.rpc.front import AddressInUse, Front
 from trillium.rpc.health import Health
 from trillium.rpc.methods import Limits
@@ -71,10 +71,11 @@ async def running_controller(
     `store` and `runtime` stand in for those that the config names, and `predictors` for the way to
     real ones; they are opened and closed here. Raises StartFailed.
     """
-    clock, failpoints = clock or SystemClock(), failpoints or Failpoints({})
+    # Machines' clocks are set, by hours and days; what waits, ends late or expires must not mind.
+    clock, failpoints = clock or SteadyClock(), failpoints or Failpoints({})
     health = Health(SERVICES)
     async with AsyncExitStack() as stack:
-        store = await _opened_store(stack, store or make_store(config, health.report))
+        store = await _opened_store(stack, store or make_store(config, clock, health.report))
         if runtime is None and config.docker is None:
             stack.enter_context(sole(config.store, config.database))
         runtime = await _opened_runtime(stack, runtime or make_runtime(config))
@@ -184,17 +185,20 @@ def _servicers(
     )
 
 
-def make_store(config: ControllerConfig, on_failing: Callable[[str, bool], None]) -> Store:
-    """The store that the config names; pymongo is imported only if it is MongoDB. `on_failing` is
-    that of a Supervisor."""
+def make_store(
+    config: ControllerConfig, clock: Clock, on_failing: Callable[[str, bool], None]
+) -> Store:
+    """The store that the config names; pymongo is imported only if it is MongoDB. `clock` decides
+    what has expired, where the store has no clock of its own; `on_failing` is that of a Supervisor.
+    """
     if config.store.startswith("sqlite:"):
         from .store.sqlite import SqliteStore
 
         path = Path(config.store.removeprefix("sqlite:"))
-        return SqliteStore(path, on_failing=on_failing)
+        return SqliteStore(path, clock=clock, on_failing=on_failing)
     from .store.mongo import MongoStore
 
-    return MongoStore(config.store, database=config.database)
+    return MongoStore(config.store, database=config.database, clock=clock)
 
 
 def make_runtime(config: ControllerConfig) -> Runtime:

@@ -4,7 +4,8 @@ Forked processes share the pages of what was imported, which is most of a predic
 start at once. The process that asks becomes their parent, if it is a subreaper: exit codes, signals
 and the end with the parent are then those of a process that it started itself.
 
-Standard input is a SOCK_SEQPACKET socket. A message is a predictor's arguments as a JSON list, with
+Standard input is a SOCK_SEQPACKET socket. READY is written to it first, once everything is
+imported. A message is a predictor's arguments as a JSON list, with
 the descriptor of its output; the reply is its process id, or 0 if none can be started now. The
 template ends when the socket is closed. Linux only.
 
@@ -27,6 +28,7 @@ from trillium.server.process import EXIT_FAILED, EXIT_OK, run, settle_environmen
 
 from .config import PROGRAM
 
+READY = b"ready"
 _MESSAGE_BYTES = 64 * 1024
 _PID_BYTES = 16
 _GO = b"go"
@@ -69,6 +71,8 @@ def _close_what_was_inherited() -> None:
 
 def _answer(asker: socket.socket) -> list[str] | None:
     """Fork for each message; the arguments in each new process, and None at the end."""
+    with contextlib.suppress(BrokenPipeError):  # Nobody waits any more: the socket is closed.
+        asker.send(READY)
     while True:
         message, descriptors, _, _ = socket.recv_fds(asker, _MESSAGE_BYTES, 1)
         if not message:

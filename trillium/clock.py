@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 
@@ -29,3 +29,25 @@ class SystemClock:
     def now(self) -> datetime:
         now = datetime.now(UTC)
         return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+class SteadyClock:
+    """The time that the machine's clock had when this was made, and what has passed since.
+
+    However that clock is set meanwhile, nothing that is timed by this one ends sooner or later.
+    The time that a machine sleeps counts where the system tells it, as Linux does.
+    """
+
+    def __init__(self) -> None:
+        self._began, self._at = SystemClock().now(), _passed_s()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def now(self) -> datetime:
+        now = self._began + timedelta(seconds=_passed_s() - self._at)
+        return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+def _passed_s() -> float:
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

@@ -12,7 +12,6 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from grpc import aio
 
@@ -28,6 +27,7 @@ from trillium.server import programs
 from trillium.server.children import ChildProcess, how_it_ended
 
 from ..predictors import Artifact, Predictors
+from ..private_folder import PrivateFolder
 
 START_S = 60.0
 """How long a predictor may take until it answers: long enough for a machine that is busy."""
@@ -73,9 +73,16 @@ class Trial:
         """
         given = Artifact(name, digest, artifact, declared)
         async with self._turns:
-            with TemporaryDirectory(prefix="trial-") as folder:
-                async with _child(Path(folder), self._python) as child:
+            # What a controller that was killed leaves of it is deleted by the next one.
+            try:
+                folder = await asyncio.to_thread(PrivateFolder, None)
+            except OSError as error:
+                raise TrialFailed(f"there is no folder for a predictor: {error}") from error
+            try:
+                async with _child(folder.path, self._python) as child:
                     return await self._ask(child, given)
+            finally:
+                await asyncio.to_thread(folder.delete)
 
     async def _ask(self, child: _Child, given: Artifact) -> ModelDescription:
         predictors = Predictors()

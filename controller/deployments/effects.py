@@ -26,7 +26,7 @@ from ..seen import Seen, SeenContainer, SeenState
 from ..store.records import Stored
 from . import lifecycle
 from .actions import Action, Change, Create, Load, Remove, Rest, Unload
-from .document import Deployment, Instance, InstancePhase, Target, wanted
+from .document import Deployment, Instance, InstancePhase, Key, Target, wanted
 from .failing import failed, refused
 from .inventory import Inventory
 from .probing import Probes
@@ -39,7 +39,7 @@ LOG_LINES = 50
 LOGS_S = 2.0
 CHECK_S = 5.0
 """How often a load in flight checks whether its model is still the right one."""
-_CREATE_PAUSE_S = 0.05
+_FIRST_PACE_S, _LONGEST_PACE_S = 0.05, 5.0
 _REPEAT_PAUSE_S = 0.2
 _REFUSALS = (Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION, Code.RESOURCE_EXHAUSTED)
 
@@ -75,6 +75,8 @@ class Effects:
         self._ports = ports
         self._inventory = inventory
         self._probes = probes
+        self._last: dict[Key, tuple[Action, int]] = {}
+        """What the runtime was last asked for each instance, and how often again."""
 
     async def carry_out(
         self, action: Action, stored: Stored[Deployment], index: int, kick: asyncio.Event
@@ -87,17 +89,31 @@ class Effects:
                 await self.change(stored, index, await self.with_logs(action))
             case Create():
                 await self._create(stored, index)
-                # A container that is created but does not run is not started without a pause.
-                return self._pause(_CREATE_PAUSE_S)
+                return self._pace(action, stored.id, index)
             case Remove(container_id):
                 self._ports.failpoints.passed("before-remove")
                 await self._ports.runtime.remove(container_id)
                 self._ports.failpoints.passed("after-remove")
+                return self._pace(action, stored.id, index)
             case Load():
                 return await self._load(stored, index, action, kick)
             case Unload():
                 return await self._unload(action)
         return None
+
+    def _pace(self, action: Action, id: str, index: int) -> Rest:
+        """The pause after an action of the runtime, longer each time that it is repeated: a
+        container may be asked for that only waits for room, or stay listed though removed. Changes
+        of containers end it."""
+        last, times = self._last.get((id, index), (None, 0))
+        times = times + 1 if last == action else 0
+        self._last[id, index] = action, times
+        return self._pause(min(_LONGEST_PACE_S, _FIRST_PACE_S * 2.0 ** min(times, 32)))
+
+    def forget(self, key: Key) -> None:
+        """Nothing is done for an instance any more."""
+        self._probes.forget(key)
+        self._last.pop(key, None)
 
     def _pause(self, seconds: float) -> Rest:
         return Rest(self._ports.clock.now() + timedelta(seconds=seconds))

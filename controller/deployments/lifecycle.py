@@ -35,7 +35,7 @@ from .document import (
     has_refused,
     wanted,
 )
-from .failing import FIRST_PAUSE_S, failed
+from .failing import FIRST_PAUSE_S, LONGEST_PAUSE_S, failed
 from .view import View
 
 START_LIMIT_S = 60.0
@@ -295,9 +295,13 @@ def _backoff(view: View) -> Action:
     if view.seen.containers is None:
         return view.in_s(1.0)
     renewed = view.instance.generation != view.spec.generation
-    if renewed or view.instance.retry_time is None or view.now >= view.instance.retry_time:
+    retry_time = view.instance.retry_time
+    if renewed or retry_time is None or view.now >= retry_time:
         return _next_attempt(view, "another attempt")
-    return Rest(view.instance.retry_time)
+    if (retry_time - view.now).total_seconds() > LONGEST_PAUSE_S:
+        # Nobody waits that long: the clock of whoever wrote it was ahead of this one.
+        return _next_attempt(view, "another attempt")
+    return Rest(retry_time)
 
 
 def _failed(view: View) -> Action:

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from weakref import WeakValueDictionary
 
 from trillium.server.tasks import Supervisor, is_asked_to_end
 from trillium.waking import first_of
@@ -58,8 +57,6 @@ class Reconciler:
         )
         self._effects = Effects(ports, self.inventory, self._probes)
         self._tasks = Supervisor(on_failing)
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        """For the writes of each deployment."""
         self._kicks: dict[Key, asyncio.Event] = {}
         """One for each instance that is being tended."""
         self._live = Followed(ports.deployments, LIVE)
@@ -202,7 +199,7 @@ class Reconciler:
         stored = await self._ports.deployments.get(id)
         if stored is None or index >= len(stored.value.instances):
             self._settle((id, index))
-            self._probes.forget((id, index))
+            self._effects.forget((id, index))
             self._read.pop((id, index), None)
             return Rest()
         self._read[id, index] = stored.value.spec, stored.value.instances[index]
@@ -214,6 +211,7 @@ class Reconciler:
         if not isinstance(action, Remove):
             self._settle((id, index))
         if stored.value.state is State.TERMINATED:
+            self._effects.forget((id, index))
             self._read.pop((id, index), None)
         return await self._effects.carry_out(action, stored, index, kick)
 
@@ -227,9 +225,9 @@ class Reconciler:
         that one: if this instance and the spec are as they were, the rules decide again on what is
         written now, and without a new look.
         """
-        async with self._turns.setdefault(stored.id, asyncio.Lock()):
-            now = await self._ports.deployments.get(stored.id)
-            if now is None or now.rev == stored.rev:
+        async with self._ports.deployments.turn(stored.id):
+            now = self._ports.deployments.recent(stored.id)
+            if now is None or now.rev <= stored.rev:
                 await self._effects.change(stored, index, change)
                 return
             before, after = stored.value, now.value

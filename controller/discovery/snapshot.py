@@ -127,6 +127,8 @@ class Discovery:
         self._live = Followed(deployments, LIVE)
         self._endpoints: dict[str, list[PublishedEndpoint]] = {}
         """By deployment, as the last look had them; no empty lists."""
+        self._heard: dict[str, tuple[int, float]] = {}
+        """The revision of each watcher's record, and when it was first seen here."""
         self._record: Record | None = None
         """The snapshot's record as it was last read."""
         self._changed = Bell()
@@ -184,9 +186,17 @@ class Discovery:
             await self._store.delete(Kind.WATCHER, watcher, record.rev)
 
     async def _confirmations(self) -> list[int]:
+        """Of all watchers that are not silent: a beat that stands still is judged by the clock of
+        the one who looks, since clocks of two machines differ."""
         records = await self._store.list(Kind.WATCHER)
-        oldest = self._clock.now() - SILENT
-        return [each.body["confirmed"] for each in records if each.body["seen"] > oldest]
+        now = self._clock.monotonic()
+        heard = {each.id: self._heard.get(each.id, (0, 0.0)) for each in records}
+        self._heard = {
+            each.id: heard[each.id] if heard[each.id][0] == each.rev else (each.rev, now)
+            for each in records
+        }
+        oldest = now - SILENT.total_seconds()
+        return [each.body["confirmed"] for each in records if self._heard[each.id][1] > oldest]
 
     async def _follow(self) -> None:
         while True:
@@ -219,6 +229,7 @@ class Discovery:
                 if not self._endpoints[id]:
                     del self._endpoints[id]
             endpoints = sorted(chain.from_iterable(self._endpoints.values()))
+            await self._confirmations()  # So that a silence begins before anybody asks.
             written = await self._write(record, endpoints)
             if written is not None:
                 self._publish(written)

@@ -31,6 +31,7 @@ from typing import Any
 from trillium.server import programs
 from trillium.server.tasks import Supervisor
 
+from ..private_folder import PrivateFolder
 from .limits import check_limits
 from .port import (
     Container,
@@ -41,7 +42,6 @@ from .port import (
     Server,
 )
 from .process_child import PredictorProcess
-from .process_folder import PrivateFolder
 from .process_template import Template, is_possible
 from .wakes import RuntimeWatches
 

@@ -15,8 +15,10 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from trillium.server import programs
 from trillium.server.children import start_process
@@ -25,6 +27,9 @@ log = logging.getLogger(__name__)
 
 ANSWER_S = 60.0
 """How long the template may take to import everything: long enough for a machine that is busy."""
+HUNG_S = 2.0
+"""A template that did not answer in this time, and did not compute in it either, hangs or is
+stopped: predictors then start without it."""
 _PR_SET_CHILD_SUBREAPER = 36
 _ROOM = " " * 1024
 """Takes the room in the template's command line that those of predictors need."""
@@ -72,13 +77,16 @@ class Template:
         self._turn = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
         self._socket: socket.socket | None = None
+        self._is_ready = False
+        """Whether it has imported everything."""
         self._is_closed = False
 
     async def fork(self, arguments: Sequence[str], output: int) -> Forked | None:
         """A predictor with these arguments, in a session of its own, that writes to `output`.
 
-        None if the template has ended, as where something that it imports is missing, or if what
-        it forked is no child of ours: start the predictor by itself, whose output shows why. Raises
+        None if the template has ended, as where something that it imports is missing, if it hangs,
+        or if what it forked is no child of ours: start the predictor by itself, whose output shows
+        why. Raises
         OSError if there can be no process now, or none any more because it was closed.
         """
         async with self._turn:
@@ -87,8 +95,15 @@ class Template:
             if self._socket is None:
                 await self._start()
             assert self._socket is not None
+            assert self._process is not None
+            ask = (self._socket, self._process.pid, self._is_ready, arguments, output)
             try:
-                pid = await asyncio.to_thread(_ask, self._socket, arguments, output)
+                with _SUBREAPER.wanted():
+                    pid = await asyncio.to_thread(_ask, *ask)
+            except TimeoutError:
+                log.warning("the template of the predictors hangs, and is started anew")
+                await self._end_hung()
+                return None
             except OSError:
                 await self._end()
                 raise
@@ -97,6 +112,7 @@ class Template:
                 log.warning("the template of the predictors has ended")
                 await self._end()
                 return None
+            self._is_ready = True
             try:
                 return Forked(pid)
             except ChildProcessError:
@@ -120,7 +136,8 @@ class Template:
 
     async def _start(self) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.settimeout(ANSWER_S)
+        self._socket.settimeout(HUNG_S)
+        self._is_ready = False
         with theirs:
             try:
                 self._process = await start_process(
@@ -136,6 +153,17 @@ class Template:
         if self._is_closed:
             raise OSError("the template of the predictors is closed")
 
+    async def _end_hung(self) -> None:
+        """End a template that may still have forked; nothing of that stays."""
+        assert self._socket is not None
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+        with _SUBREAPER.wanted():
+            await asyncio.to_thread(_end_what_was_forked, self._socket)
+        await self._end()
+
     async def _end(self) -> None:
         if self._socket is not None:
             self._socket.close()
@@ -147,18 +175,55 @@ class Template:
             self._process = None
 
 
-def _ask(template: socket.socket, arguments: Sequence[str], output: int) -> int | None:
-    """The id of the process that the template forked, which is now our child; None if the template
-    has ended. Raises OSError."""
-    with _SUBREAPER.wanted():
-        try:
-            socket.send_fds(template, [json.dumps(arguments).encode()], [output])
-            answer = template.recv(_MESSAGE_BYTES)
-        except (BrokenPipeError, ConnectionResetError):
+def _ask(
+    template: socket.socket, pid: int, is_ready: bool, arguments: Sequence[str], output: int
+) -> int | None:
+    """The id of the process that the template forked, which is now our child if we are a subreaper;
+    None if the template has ended. Raises TimeoutError if it hangs, and OSError."""
+    try:
+        if not is_ready and not _answer(template, pid):
             return None
+        socket.send_fds(template, [json.dumps(arguments).encode()], [output])
+        answer = _answer(template, pid)
+    except (BrokenPipeError, ConnectionResetError):
+        return None
     if answer == b"0":
         raise OSError("the template of the predictors cannot be forked")
     return int(answer) if answer else None
+
+
+def _answer(template: socket.socket, pid: int) -> bytes:
+    """The next message of the template; empty at its end. Raises TimeoutError."""
+    last, latest = _computed(pid), time.monotonic() + ANSWER_S
+    while True:
+        try:
+            return template.recv(_MESSAGE_BYTES)
+        except TimeoutError:
+            now = _computed(pid)
+            if now == last or time.monotonic() > latest:
+                raise
+            last = now
+
+
+def _computed(pid: int) -> int:
+    """The CPU time that a process has used, in clock ticks; -1 if it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
+    except OSError:
+        return -1
+    # After the name in brackets: state is field 3; utime and stime are 14 and 15.
+    fields = text.rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def _end_what_was_forked(template: socket.socket) -> None:
+    """Kill the process that a template which is dead now had forked last, if there is one."""
+    with contextlib.suppress(OSError):
+        while answer := template.recv(_MESSAGE_BYTES):
+            if answer.isdigit() and int(answer):
+                # It may have ended by itself, as nobody let it begin.
+                os.kill(int(answer), signal.SIGKILL)
+                os.waitpid(int(answer), 0)
 
 
 class _Subreaper:

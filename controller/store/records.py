@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Generic, TypeVar
+from weakref import WeakValueDictionary
 
 from trillium.errors import Superseded
 from trillium.waking import Bell
@@ -54,11 +55,17 @@ class Records(Generic[T]):
         self._expires = expires
         self._changed = Bell()
         self._recent: OrderedDict[str, Stored[T]] = OrderedDict()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, id: str) -> Stored[T] | None:
         """The value of that id; None if there is none."""
         record = await self._store.get(self._kind, id)
         return None if record is None else self._noted(self._stored(record))
+
+    def recent(self, id: str) -> Stored[T] | None:
+        """A value that was written or read here lately, for a write in its place: another one may
+        stand there by now, and nothing is written then."""
+        return self._recent.get(id)
 
     async def get_revision(self, id: str, rev: int) -> Stored[T] | None:
         """The same, of a value that has at least that revision: one that was written or read here
@@ -120,15 +127,21 @@ class Records(Generic[T]):
         `change` may be called several times. If it returns the value that it was given, nothing is
         written. Raises Superseded, and TooLarge.
         """
-        for _ in range(_TRIES):
-            stored = await self.get(id)
-            after = change(None if stored is None else stored.value)
-            if stored is not None and after is stored.value:
-                return stored
-            written = await self.put(id, after, 0 if stored is None else stored.rev)
-            if written is not None:
-                return written
+        async with self.turn(id):
+            for _ in range(_TRIES):
+                stored = await self.get(id)
+                after = change(None if stored is None else stored.value)
+                if stored is not None and after is stored.value:
+                    return stored
+                written = await self.put(id, after, 0 if stored is None else stored.rev)
+                if written is not None:
+                    return written
         raise Superseded(f"{self._kind.value[:-1]} {id!r} changes too often; try again")
+
+    def turn(self, id: str) -> asyncio.Lock:
+        """What those who read and write a value take turns by. Others of this process who do so
+        then lose no write to each other; what is written is decided by compare-and-set alone."""
+        return self._turns.setdefault(id, asyncio.Lock())
 
     async def delete(self, id: str, rev: int) -> bool:
         """Delete a value as it was read; False if it has changed since."""

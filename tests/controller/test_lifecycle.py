@@ -304,6 +304,14 @@ def test_a_predictor_that_hangs_is_given_up_and_counted(phase: InstancePhase) ->
     assert (last.instance.phase, last.instance.failures) == (BACKOFF, 100)
 
 
+def test_nobody_waits_longer_than_the_longest_pause() -> None:
+    """A clock that was ahead wrote the time of the next attempt, or this one has been set back."""
+    for wait_s, waits in ((LONGEST_PAUSE_S, True), (LONGEST_PAUSE_S + 1, False), (3600, False)):
+        until = NOW + timedelta(seconds=wait_s)
+        action = after(instance(BACKOFF, failures=2, retry_time=until), containers=())
+        assert action == Rest(until) if waits else phase_of(action) is InstancePhase.CREATING
+
+
 def test_time_in_which_it_hung_does_not_prove_a_predictor() -> None:
     long = NOW + timedelta(seconds=10 * STABLE_S)
     for silent, failures in ((NOW + timedelta(seconds=STABLE_S), 3), (long, 1)):

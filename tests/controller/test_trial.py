@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from controller.catalog.trial import Trial, TrialFailed
 from controller.predictors import Predictors
+from controller.private_folder import PrivateFolder
 from tests import artifacts
 from tests.controller.catalogs import digest_of
 from tests.waiting import eventually
@@ -90,6 +92,22 @@ def expected(artifact: bytes, label: str, **facts: Any) -> ModelDescription:
         input_dtype="FP32",
         **facts,
     )
+
+
+async def test_what_a_killed_controller_left_of_a_trial_is_deleted(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Path(tempfile.mkdtemp(prefix="left-"))  # Paths of sockets are short.
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    left = PrivateFolder(None)
+    (left.path / "log").write_text("of a predictor that is gone")
+    held = PrivateFolder(None)
+    os.close(left._lock)  # As the system does when its holder is killed.
+    artifact = artifacts.renamed_opset(13)
+    await described(Trial(python=watched.python), artifact)
+    assert os.listdir(place) == [held.path.name]
+    held.delete()
+    os.rmdir(place)
 
 
 async def test_predictor_says_what_the_model_is_and_is_gone(watched: Watched) -> None:

@@ -163,6 +163,27 @@ async def test_predictors_outlive_their_template_and_others_can_follow(
     assert zombies() == []
 
 
+@pytest.mark.parametrize("when", ["at its start", "later"])
+async def test_a_template_that_is_stopped_holds_up_no_predictor(
+    processes: ProcessRuntime, when: str
+) -> None:
+    first = asyncio.ensure_future(made(processes))
+    if when == "later":
+        # What was forked begins when the template has also told it to.
+        await until_waiting_for_a_model((await first).address)
+    await eventually(lambda: len(templates()) == 1)
+    (template,) = templates()
+    freeze(template)
+    second = asyncio.ensure_future(made(processes, replace(A1, instance=1)))
+    for container in await asyncio.gather(first, second):
+        await until_waiting_for_a_model(container.address)
+    assert not is_running(template)
+    third = await made(processes, replace(A1, instance=2))
+    await until_waiting_for_a_model(third.address)
+    assert len(templates()) == 1
+    assert zombies() == []
+
+
 async def test_what_has_started_a_thread_is_not_forked(short_path: Path, tmp_path: Path) -> None:
     # Python imports this module by itself when it starts.
     words = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()"

@@ -1,4 +1,4 @@
-"""The private folder in which a controller's child processes listen and write."""
+"""Private folders, in which a controller's child processes listen and write."""
 
 from __future__ import annotations
 
@@ -27,15 +27,18 @@ class PrivateFolder:
         parent = parent or Path(tempfile.gettempdir())
         parent.mkdir(0o700, parents=True, exist_ok=True)
         _sweep(parent)
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent)).resolve()
+        # Under another name until it is locked: who sweeps just now must not take it for left over.
+        new = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=parent)).resolve()
+        self.path = new.with_name(new.name.removeprefix("."))
         try:
             if len(os.fsencode(self.path / "0123456789abcdef.sock")) > _LONGEST_PATH:
                 raise OSError(f"the path {self.path} is too long for sockets: name a shorter one")
             # Held, not only open: the system lets go of it when this process dies in any way.
-            self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(new / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            new.rename(self.path)
         except OSError:
-            shutil.rmtree(self.path, ignore_errors=True)
+            shutil.rmtree(new, ignore_errors=True)
             raise
 
     def delete(self) -> None:
