@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from trillium.clock import Clock, SteadyClock
@@ -24,7 +25,7 @@ from .config import ControllerConfig
 from .deleting import Deleting
 from .deployments.effects import ReconcilerPorts
 from .deployments.reconciler import Reconciler
-from .deployments.repository import Deployments
+from .deployments.repository import Deployments, Retention
 from .deployments.service import CONTROLLER_SERVICE, ControllerServicer
 from .discovery.service import DISCOVERY_SERVICE, DiscoveryServicer
 from .discovery.snapshot import Discovery
@@ -134,7 +135,10 @@ def _loops(
     failpoints: Failpoints,
     on_failing: Callable[[str, bool], None],
 ) -> _Loops:
-    deployments, library = Deployments(store, clock), Library(catalog)
+    retention = Retention(
+        timedelta(seconds=config.keep_events_s), timedelta(seconds=config.keep_terminated_s)
+    )
+    deployments, library = Deployments(store, clock, retention), Library(catalog)
     discovery = Discovery(store, deployments, clock, on_failing)
     ports = ReconcilerPorts(
         deployments, runtime, predictors, library.artifact, discovery, clock, failpoints
@@ -170,7 +174,8 @@ def _servicers(
     refused: Mapping[str, str],
 ) -> Sequence[ControllerServicer | RunServicer | CatalogServicer | DiscoveryServicer]:
     deployments, inventory = loops.deployments, loops.reconciler.inventory
-    orders = RunOrders(loops.runs, deployments, loops.source)
+    kept = timedelta(seconds=config.keep_runs_s)
+    orders = RunOrders(loops.runs, deployments, loops.source, retention=kept)
     return (
         ControllerServicer(deployments, requests, loops.library, inventory, runtime),
         RunServicer(orders, loops.runs, requests),

@@ -26,6 +26,8 @@ from .deployments.probing import ProbingPolicy
 from .runtime.docker_settings import DockerSettings, DockerTls, Reach
 
 MIB = 1024 * 1024
+DAY_S = 86_400.0
+MOST_S = 3650 * DAY_S
 PROGRAM = "controller"
 
 
@@ -64,6 +66,15 @@ class ControllerConfig(ServerConfig):
     probing: ProbingPolicy = field(default_factory=ProbingPolicy)
     max_model_bytes: int = setting(whole_number(1, 2**31), 1024 * MIB, "largest artifact")
     max_dataset_bytes: int = setting(whole_number(1, 2**31), 256 * MIB, "largest dataset file")
+    keep_runs_s: float = setting(
+        seconds(60, MOST_S), 7 * DAY_S, "how long a run and its results stay after its deadline"
+    )
+    keep_events_s: float = setting(
+        seconds(60, MOST_S), 30 * DAY_S, "how long the events of deployments stay"
+    )
+    keep_terminated_s: float = setting(
+        seconds(60, MOST_S), DAY_S, "how long the record of a terminated deployment stays"
+    )
     max_runs: int = setting(whole_number(1, 64), 2, "runs that are carried out at once")
 
 

@@ -7,18 +7,32 @@ import binascii
 import hashlib
 import re
 import secrets
+from collections.abc import Mapping
+from typing import Protocol
 
 from google.protobuf.message import Message
 
+from trillium.controller.v1 import record_pb2
 from trillium.errors import InvalidRequest
 
 _ID = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?\Z")
 _TOKEN = re.compile(r"[A-Za-z0-9._-]*\Z")
 
+_MOST_UNREADABLE = 100
+
 DEPLOYMENTS = "deployments/"
 RUNS = "runs/"
 LONGEST_DEPLOYMENT_ID = 40
 LONGEST_RUN_ID = 32
+
+
+class Unreadable(Protocol):
+    """Records of one kind."""
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """The reasons by id."""
+        ...
 
 
 def checked_id(text: str, field: str, most: int) -> str:
@@ -56,6 +70,16 @@ def made_up_id(letter: str, request_id: str) -> str:
     if not request_id:
         return letter + secrets.token_hex(8)
     return letter + hashlib.sha256(request_id.encode()).hexdigest()[:16]
+
+
+def unreadable(records: Unreadable, prefix: str, token: str) -> list[record_pb2.UnreadableRecord]:
+    """The records that cannot be read, for the page of `token`: the first one has them."""
+    if token:
+        return []
+    return [
+        record_pb2.UnreadableRecord(name=prefix + id, detail=reason)
+        for id, reason in sorted(records.unreadable.items())[:_MOST_UNREADABLE]
+    ]
 
 
 def page_size(asked: int, default: int, most: int) -> int:

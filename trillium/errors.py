@@ -25,6 +25,7 @@
     ├── InUse                 FAILED_PRECONDITION  IN_USE              names what uses it
     ├── DeploymentFailed      FAILED_PRECONDITION  DEPLOYMENT_FAILED   a predictor failed for good
     ├── Superseded            ABORTED              SUPERSEDED          another verb came later
+    ├── RecordUnreadable      FAILED_PRECONDITION  RECORD_UNREADABLE   a person must look at it
     ├── StoreDown             UNAVAILABLE          STORE_UNAVAILABLE   the store does not answer
     ├── Overloaded            RESOURCE_EXHAUSTED   OVERLOADED          try again after a while
     ├── DeadlineExceeded      DEADLINE_EXCEEDED    DEADLINE_EXCEEDED   the time was up
@@ -262,6 +263,13 @@ class Superseded(TrilliumError):
 
     code = Code.ABORTED
     reason = "SUPERSEDED"
+
+
+class RecordUnreadable(TrilliumError):
+    """The controller cannot read the record: it is damaged, or a newer version wrote it."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "RECORD_UNREADABLE"
 
 
 class StoreDown(TrilliumError):

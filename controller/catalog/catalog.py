@@ -74,23 +74,23 @@ class Catalog:
         self._clock = clock
         self._trial = trial
         self._limits = limits
-        self._models = Shelf(store, Kind.MODEL, model_of, model_body)
-        self._datasets = Shelf(store, Kind.DATASET, dataset_of, dataset_body)
+        self.model_records = Shelf(store, Kind.MODEL, model_of, model_body)
+        self.dataset_records = Shelf(store, Kind.DATASET, dataset_of, dataset_body)
 
     async def models(self, *, after: str = "", limit: int = 1000) -> Sequence[RegisteredModel]:
         """At most `limit` (1 to 1000) models whose names come after `after`, in their order."""
-        return [stored.value for stored in await self._models.page(after=after, limit=limit)]
+        return [stored.value for stored in await self.model_records.page(after=after, limit=limit)]
 
     async def every_model(self) -> AsyncIterator[RegisteredModel]:
         """All models in the order of their names, a page at a time."""
-        async for stored in self._models.all():
+        async for stored in self.model_records.all():
             yield stored.value
 
     async def model(self, name: str) -> RegisteredModel:
         """The model of that name. Raises ModelNotFound, which lists the models."""
-        model = await self._models.get(name)
+        model = await self.model_records.get(name)
         if model is None:
-            there = await self._models.names()
+            there = await self.model_records.names()
             raise ModelNotFound(f"no model {name[:140]!r}; there: {there}")
         return model.value
 
@@ -124,7 +124,7 @@ class Catalog:
         """
         _check_name(name)
         digest = await _sha256(artifact)
-        before = await self._models.get(name)
+        before = await self.model_records.get(name)
         if before is not None:
             newest = before.value.versions[-1]
             if (newest.digest, newest.declared) == (digest, declared):
@@ -133,18 +133,20 @@ class Catalog:
         described = await self._trial.describe(name, artifact, digest, declared)
         fresh = self._fresh_version(artifact, digest, described, declared)
         await self._store.put_blob(digest, artifact)
-        after = await self._models.change(name, _with_model(name, fresh, described, declared))
+        after = await self.model_records.change(name, _with_model(name, fresh, described, declared))
         return after.value, after.value.versions[-1].version
 
     async def datasets(self, *, after: str = "", limit: int = 1000) -> Sequence[RegisteredDataset]:
         """At most `limit` (1 to 1000) datasets whose names come after `after`, in their order."""
-        return [stored.value for stored in await self._datasets.page(after=after, limit=limit)]
+        return [
+            stored.value for stored in await self.dataset_records.page(after=after, limit=limit)
+        ]
 
     async def dataset(self, name: str) -> RegisteredDataset:
         """The dataset of that name. Raises DatasetNotFound, which lists the datasets."""
-        dataset = await self._datasets.get(name)
+        dataset = await self.dataset_records.get(name)
         if dataset is None:
-            there = await self._datasets.names()
+            there = await self.dataset_records.names()
             raise DatasetNotFound(f"no dataset {name[:140]!r}; there: {there}")
         return dataset.value
 
@@ -178,7 +180,7 @@ class Catalog:
         """
         _check_name(name)
         digest = await _sha256(content)
-        before = await self._datasets.get(name)
+        before = await self.dataset_records.get(name)
         if before is not None:
             newest = before.value.versions[-1]
             same = newest.digest == digest and newest.layout == layout
@@ -203,7 +205,7 @@ class Catalog:
             first_missing=dataset.first_missing,
         )
         await self._store.put_blob(digest, content)
-        after = await self._datasets.change(name, _with_dataset(name, fresh))
+        after = await self.dataset_records.change(name, _with_dataset(name, fresh))
         return after.value, after.value.versions[-1].version
 
     async def remove_model(self, name: str, version: int = 0) -> None:
@@ -211,37 +213,37 @@ class Catalog:
         to the collector of blobs. The only version is removed with the model. Raises ModelNotFound.
         """
         while True:
-            stored = await self._models.get(name)
+            stored = await self.model_records.get(name)
             if stored is None:
                 raise ModelNotFound(f"no model {name[:140]!r}")
             left = tuple(each for each in stored.value.versions if version not in (0, each.version))
             if left == stored.value.versions:
                 raise ModelNotFound(f"model {name!r} has no version {version}")
             if not left:
-                if await self._models.delete(name, stored.rev):
+                if await self.model_records.delete(name, stored.rev):
                     return
                 continue
             last = max(stored.value.last_version, stored.value.versions[-1].version)
             kept = replace(stored.value, versions=left, last_version=last)
-            if await self._models.put(name, kept, stored.rev) is not None:
+            if await self.model_records.put(name, kept, stored.rev) is not None:
                 return
 
     async def remove_dataset(self, name: str) -> None:
         """Remove a dataset; its files are left to the collector of blobs. Raises
         DatasetNotFound."""
         while True:
-            stored = await self._datasets.get(name)
+            stored = await self.dataset_records.get(name)
             if stored is None:
                 raise DatasetNotFound(f"no dataset {name[:140]!r}")
-            if await self._datasets.delete(name, stored.rev):
+            if await self.dataset_records.delete(name, stored.rev):
                 return
 
     async def blobs_in_use(self) -> Counter[str]:
         """The digest of every artifact and file, with the number of versions that name it."""
         used: Counter[str] = Counter()
-        async for model in self._models.all():
+        async for model in self.model_records.all():
             used.update(each.digest for each in model.value.versions)
-        async for dataset in self._datasets.all():
+        async for dataset in self.dataset_records.all():
             used.update(each.digest for each in dataset.value.versions)
         return used
 

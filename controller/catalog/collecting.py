@@ -56,7 +56,11 @@ class BlobCollector:
         while page := await self._store.blobs(after=after):
             found.update(page)
             after = list(page)[-1]
-        named = await self._catalog.blobs_in_use()
+        named = set(await self._catalog.blobs_in_use())
+        if self._catalog.model_records.unreadable or self._catalog.dataset_records.unreadable:
+            # Nobody knows what those name.
+            log.warning("artifacts and files are not freed: a record cannot be read")
+            named |= found.keys()
         until = self._clock.now() + GRACE
         unnamed = [digest for digest in found if digest not in named]
         for digest in unnamed:

@@ -14,7 +14,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from trillium.errors import DatasetNotFound, InvalidRequest, ModelNotFound, ModelRejected
+from trillium.errors import (
+    DatasetNotFound,
+    InvalidRequest,
+    ModelNotFound,
+    ModelRejected,
+    RecordUnreadable,
+)
 from trillium.model.declared import DeclaredFacts, next_to
 from trillium.rpc.uploads import is_name
 
@@ -71,7 +77,9 @@ async def _registered(catalog: Catalog, path: Path) -> str:
         if any((version.digest, version.declared) == (digest, declared) for version in known):
             return ""
         _, version = await catalog.register_model(path.stem, artifact, declared)
-    except (Unregistrable, ModelRejected, InvalidRequest, TrialFailed) as error:
+    except (
+        Unregistrable, ModelRejected, InvalidRequest, TrialFailed, RecordUnreadable
+    ) as error:  # fmt: skip
         # What ships is a convenience: a controller starts without it, too.
         return str(error)
     log.info("model registered", extra={"model": path.stem, "version": version})
@@ -82,7 +90,11 @@ async def _seed_iris(catalog: Catalog) -> None:
     file = resources.files(__package__).joinpath("data", "iris.csv")
     content = await asyncio.to_thread(file.read_bytes)
     digest = hashlib.sha256(content).hexdigest()
-    known = await _versions(catalog.dataset(IRIS))
+    try:
+        known = await _versions(catalog.dataset(IRIS))
+    except RecordUnreadable as error:
+        log.warning("dataset not registered", extra={"dataset": IRIS, "detail": error.message})
+        return
     if all(version.digest != digest for version in known):
         await catalog.register_dataset(IRIS, content, Format.CSV)
         log.info("dataset registered", extra={"dataset": IRIS})

@@ -101,7 +101,11 @@ class CatalogServicer:
         last = models[-1].name if models else ""
         more = last and await self._catalog.models(after=last, limit=1)
         token = names.page_token(last) if more else ""
-        return pb.ListModelsResponse(models=models, next_page_token=token)
+        return pb.ListModelsResponse(
+            models=models,
+            next_page_token=token,
+            unreadable=names.unreadable(self._catalog.model_records, "", request.page_token),
+        )
 
     async def _list_refused(
         self, request: pb.ListRefusedModelsRequest, call: Call
@@ -119,7 +123,11 @@ class CatalogServicer:
         last = datasets[-1].name if datasets else ""
         more = last and await self._catalog.datasets(after=last, limit=1)
         token = names.page_token(last) if more else ""
-        return pb.ListDatasetsResponse(datasets=datasets, next_page_token=token)
+        return pb.ListDatasetsResponse(
+            datasets=datasets,
+            next_page_token=token,
+            unreadable=names.unreadable(self._catalog.dataset_records, "", request.page_token),
+        )
 
     async def _register_model(
         self, parts: AsyncIterator[pb.RegisterModelRequest], call: Call

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from trillium.errors import RecordUnreadable
 from trillium.server.tasks import Supervisor, is_asked_to_end
 from trillium.waking import first_of
 
@@ -196,7 +197,11 @@ class Reconciler:
     async def _act(self, id: str, index: int, kick: asyncio.Event) -> Rest | None:
         """Read, look, and take one action; returns the pause before the next one, if there is
         one."""
-        stored = await self._ports.deployments.get(id)
+        try:
+            stored = await self._ports.deployments.get(id)
+        except RecordUnreadable:
+            # Its containers are left as they are: who could read it might want them.
+            stored = None
         if stored is None or index >= len(stored.value.instances):
             self._settle((id, index))
             self._effects.forget((id, index))

@@ -7,7 +7,7 @@ the history afterwards, by its number, so that it is there once however often th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from trillium.clock import Clock
@@ -19,20 +19,30 @@ from .bodies import event_body, event_of, from_body, to_body
 from .document import Deployment, Event, Instance, State
 from .verbs import Command, apply
 
-HISTORY_KEPT = timedelta(days=30)
-KEPT_AFTER_END = timedelta(days=1)
-"""How long the record of a terminated deployment stays."""
 KEPT_AFTER_RUN = timedelta(hours=1)
-"""The same for one that was made for a run: until nothing that was asked of the runtime for it can
-still be carried out."""
+"""How long the record of a deployment that was made for a run stays at most, once it is terminated:
+until nothing that was asked of the runtime for it can still be carried out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long what is over stays."""
+
+    events: timedelta = timedelta(days=30)
+    terminated: timedelta = timedelta(days=1)
+    """The record of a terminated deployment."""
+
+
+_USUAL_RETENTION = Retention()
 
 
 class Deployments(Records[Deployment]):
     """The deployments of one store."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        super().__init__(store, Kind.DEPLOYMENT, from_body, to_body, expires=_expires)
+    def __init__(self, store: Store, clock: Clock, retention: Retention = _USUAL_RETENTION) -> None:
+        super().__init__(store, Kind.DEPLOYMENT, from_body, to_body, expires=self._end_of)
         self._clock = clock
+        self._retention = retention
 
     async def apply(self, command: Command) -> Stored[Deployment]:
         """Write what a caller wants. Raises what `verbs.apply` raises."""
@@ -90,14 +100,14 @@ class Deployments(Records[Deployment]):
                 _history_of(deployment),
                 event.number,
                 event_body(event),
-                expires=event.time + HISTORY_KEPT,
+                expires=event.time + self._retention.events,
             )
 
-
-def _expires(deployment: Deployment) -> datetime | None:
-    if deployment.state is not State.TERMINATED or deployment.updated is None:
-        return None
-    return deployment.updated + (KEPT_AFTER_RUN if deployment.run else KEPT_AFTER_END)
+    def _end_of(self, deployment: Deployment) -> datetime | None:
+        if deployment.state is not State.TERMINATED or deployment.updated is None:
+            return None
+        kept = self._retention.terminated
+        return deployment.updated + (min(kept, KEPT_AFTER_RUN) if deployment.run else kept)
 
 
 def _history_of(deployment: Deployment) -> str:

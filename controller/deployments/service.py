@@ -15,6 +15,7 @@ from trillium.errors import (
     DeploymentNotFound,
     Draining,
     InvalidRequest,
+    RecordUnreadable,
     Superseded,
 )
 from trillium.rpc.call import Call
@@ -212,7 +213,11 @@ class ControllerServicer:
         )
         token = names.page_token(page[size - 1].id) if len(page) > size else ""
         messages = [self._message(stored) for stored in page[:size]]
-        return pb.ListDeploymentsResponse(deployments=messages, next_page_token=token)
+        return pb.ListDeploymentsResponse(
+            deployments=messages,
+            next_page_token=token,
+            unreadable=names.unreadable(self._deployments, names.DEPLOYMENTS, request.page_token),
+        )
 
     async def _watch(
         self, request: pb.WatchDeploymentsRequest, call: Call
@@ -236,7 +241,10 @@ class ControllerServicer:
                 ids |= {name.removeprefix(names.DEPLOYMENTS) for name in known} - there.keys()
             for id in sorted(ids):
                 name = names.DEPLOYMENTS + id
-                stored = await self._deployments.get(id)
+                try:
+                    stored = await self._deployments.get(id)
+                except RecordUnreadable:
+                    continue
                 if stored is not None and known.get(name) != stored.rev:
                     known[name] = stored.rev
                     yield pb.WatchDeploymentsResponse(deployment=self._message(stored))

@@ -82,7 +82,11 @@ class RunServicer:
         more = len(page) == size
         token = names.page_token(page[-1].id) if more else ""
         messages = [run_message(stored.value) for stored in page]
-        return pb.ListRunsResponse(runs=messages, next_page_token=token)
+        return pb.ListRunsResponse(
+            runs=messages,
+            next_page_token=token,
+            unreadable=names.unreadable(self._runs, names.RUNS, request.page_token),
+        )
 
     async def _watch(
         self, request: pb.WatchRunRequest, call: Call

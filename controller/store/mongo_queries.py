@@ -181,6 +181,8 @@ def _fields(checked: codec.CheckedBody, expires: datetime | None) -> Document:
 
 
 def _record(found: Document) -> Record:
+    if not isinstance(found.get("body"), dict):
+        return Record(found["_id"], found["rev"], {}, "it has no body")
     return Record(found["_id"], found["rev"], _body(found))
 
 

@@ -73,6 +73,8 @@ class Record:
     rev: int
     """1 when created, and one more with each change."""
     body: Body
+    damage: str = ""
+    """Why the body cannot be decoded, for a person; it is empty then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +13,12 @@ from enum import Enum
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
-from trillium.errors import Superseded
+from trillium.errors import RecordUnreadable, Superseded
 from trillium.waking import Bell
 
 from .port import AlreadyThere, Body, Kind, Record, Store
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -55,12 +59,27 @@ class Records(Generic[T]):
         self._expires = expires
         self._changed = Bell()
         self._recent: OrderedDict[str, Stored[T]] = OrderedDict()
+        self._set_aside: dict[str, tuple[int, str]] = {}
+        """Revision and reason of each record that could not be read."""
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """The ids of records that could not be read when they were last looked at, with the
+        reasons. They are left out of lists, and nothing is done for them."""
+        return {id: reason for id, (_, reason) in self._set_aside.items()}
+
+    def is_set_aside(self, id: str, rev: int) -> bool:
+        """Whether that revision is known to be unreadable."""
+        return self._set_aside.get(id, (0, ""))[0] == rev
+
     async def get(self, id: str) -> Stored[T] | None:
-        """The value of that id; None if there is none."""
+        """The value of that id; None if there is none. Raises RecordUnreadable."""
         record = await self._store.get(self._kind, id)
-        return None if record is None else self._noted(self._stored(record))
+        if record is None:
+            self._set_aside.pop(id, None)
+            return None
+        return self._noted(self._stored(record))
 
     def recent(self, id: str) -> Stored[T] | None:
         """A value that was written or read here lately, for a write in its place: another one may
@@ -78,27 +97,30 @@ class Records(Generic[T]):
     ) -> Sequence[Stored[T]]:
         """At most `limit` (1 to 1000) values whose ids come after `after`, in the order of the
         ids; only those in one of `states`, and of `model`, if that is given."""
-        where: dict[str, Sequence[str]] = {}
-        if states:
-            where["state"] = [state.value for state in states]
-        if model:
-            where["model"] = [model]
-        records = await self._store.list(self._kind, where=where, after=after, limit=limit)
-        return [self._stored(record) for record in records]
+        where = _where(states, model)
+        found: list[Stored[T]] = []
+        while True:
+            room = limit - len(found)
+            records = await self._store.list(self._kind, where=where, after=after, limit=room)
+            found += self._readable(records)
+            if len(records) < room or len(found) == limit:
+                return found
+            after = records[-1].id
 
     async def all(
         self, *, states: Sequence[Enum] = (), model: str = ""
     ) -> AsyncIterator[Stored[T]]:
         """Every value, in the order of the ids, a page at a time; filtered as in `page`."""
+        where = _where(states, model)
         after = ""
-        while page := await self.page(after=after, states=states, model=model):
-            for stored in page:
+        while records := await self._store.list(self._kind, where=where, after=after):
+            for stored in self._readable(records):
                 yield stored
-            after = page[-1].id
+            after = records[-1].id
 
     async def revisions(self, *, states: Sequence[Enum] = ()) -> dict[str, int]:
         """The revisions of every value in one of `states`, by id."""
-        where = {"state": [state.value for state in states]} if states else None
+        where = _where(states, "")
         found: dict[str, int] = {}
         after = ""
         while page := await self._store.revisions(self._kind, where=where, after=after):
@@ -170,8 +192,40 @@ class Records(Generic[T]):
             self._recent.pop(stored.id, None)
         return stored
 
+    def _readable(self, records: Sequence[Record]) -> list[Stored[T]]:
+        found = []
+        for record in records:
+            with contextlib.suppress(RecordUnreadable):
+                found.append(self._stored(record))
+        return found
+
     def _stored(self, record: Record) -> Stored[T]:
-        return Stored(record.id, self._read(record.id, record.body), record.rev)
+        reason = record.damage
+        if not reason:
+            try:
+                value = self._read(record.id, record.body)
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+                reason = f"{type(error).__name__}: {error}"
+            else:
+                self._set_aside.pop(record.id, None)
+                return Stored(record.id, value, record.rev)
+        what = f"{self._kind.value[:-1]} {record.id!r}"
+        if not self.is_set_aside(record.id, record.rev):
+            self._set_aside[record.id] = record.rev, reason
+            log.error("record set aside", extra={"record": what, "detail": reason})
+        raise RecordUnreadable(
+            f"the record of {what} cannot be read ({reason}); it is damaged, or a newer version of "
+            "Trillium wrote it"
+        )
+
+
+def _where(states: Sequence[Enum], model: str) -> dict[str, Sequence[str]]:
+    where: dict[str, Sequence[str]] = {}
+    if states:
+        where["state"] = [state.value for state in states]
+    if model:
+        where["model"] = [model]
+    return where
 
 
 class Followed(Generic[T]):
@@ -199,13 +253,21 @@ class Followed(Generic[T]):
         """
         there = await self._records.revisions(states=self._states)
         values = self._values
-        stale = {id: rev for id, rev in there.items() if id not in values or values[id].rev != rev}
+        stale = {
+            id: rev
+            for id, rev in there.items()
+            if (id not in values or values[id].rev != rev)
+            and not self._records.is_set_aside(id, rev)
+        }
         fresh: dict[str, Stored[T]] = {}
         if len(stale) > _FEW:
             fresh = {each.id: each async for each in self._records.all(states=self._states)}
         else:
             for id, rev in stale.items():
-                stored = await self._records.get_revision(id, rev)
+                try:
+                    stored = await self._records.get_revision(id, rev)
+                except RecordUnreadable:
+                    continue
                 if stored is not None:
                     fresh[id] = stored
         kept = {id: stored for id, stored in values.items() if id in there}

@@ -227,4 +227,7 @@ def _key(value: Scalar) -> str:
 
 def _record(row: tuple[str, int, str]) -> Record:
     id, rev, text = row
-    return Record(id, rev, codec.from_json(text))
+    try:
+        return Record(id, rev, codec.from_json(text))
+    except ValueError as error:
+        return Record(id, rev, {}, f"its text is no body: {error}")

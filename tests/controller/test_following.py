@@ -14,7 +14,7 @@ import pytest
 
 from controller.deployments import reconciler, repository
 from controller.deployments.document import LIVE, Deployment, Instance, InstancePhase, Spec, Target
-from controller.deployments.repository import Deployments
+from controller.deployments.repository import Deployments, Retention
 from controller.store.port import Kind, Record, Scalar
 from controller.store.records import Followed, Stored
 from controller.store.sqlite import SqliteStore
@@ -112,8 +112,13 @@ async def test_a_terminated_deployment_goes_at_its_time_and_a_runs_sooner(tmp_pa
     assert await records.put("live", replace(deployment("live"), updated=now), 0)
     clock.move((repository.KEPT_AFTER_RUN + timedelta(minutes=1)).total_seconds())
     assert [each.id async for each in records.all()] == ["live", "mine"]
-    clock.move(repository.KEPT_AFTER_END.total_seconds())
+    clock.move(Retention().terminated.total_seconds())
     assert [each.id async for each in records.all()] == ["live"]
+    shorter = Deployments(store, clock, Retention(terminated=timedelta(minutes=5)))
+    ended = replace(deployment("brief", ended=True), updated=clock.now().replace(microsecond=0))
+    assert await shorter.put("brief", ended, 0)
+    clock.move(301)
+    assert [each.id async for each in shorter.all()] == ["live"]
     await store.close()
 
 
@@ -123,7 +128,7 @@ async def test_one_that_begins_anew_stays(tmp_path: Path) -> None:
         await up.create("d1")
         await up.terminate("d1")
         await up.create("d1")
-        clock.move(2 * repository.KEPT_AFTER_END.total_seconds())
+        clock.move(2 * Retention().terminated.total_seconds())
         assert await up.all_ids() == ["d1"]
 
 

@@ -127,6 +127,7 @@ _PLAIN: dict[str, type[errors.TrilliumError]] = {
         errors.InUse,
         errors.DeploymentFailed,
         errors.Superseded,
+        errors.RecordUnreadable,
         errors.StoreDown,
         errors.DeadlineExceeded,
         errors.Cancelled,

@@ -23,65 +23,66 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from trillium.controller.v1 import record_pb2 as trillium_dot_controller_dot_v1_dot_record__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,trillium/controller/v1/catalog_service.proto\x12\x16trillium.controller.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"9\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\"*\n\x13\x44\x65leteModelResponse\x12\x13\n\x0b\x66reed_bytes\x18\x01 \x01(\x04\"Q\n\x19\x44\x65leteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"1\n\x1a\x44\x65leteModelVersionResponse\x12\x13\n\x0b\x66reed_bytes\x18\x01 \x01(\x04\";\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\",\n\x15\x44\x65leteDatasetResponse\x12\x13\n\x0b\x66reed_bytes\x18\x01 \x01(\x04\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x12ListModelsResponse\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x1d.trillium.controller.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1a\n\x18ListRefusedModelsRequest\"Q\n\x19ListRefusedModelsResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32$.trillium.controller.v1.RefusedModel\",\n\x0cRefusedModel\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"t\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x65nsemble\x18\x02 \x01(\t\x12\x13\n\x0b\x63lass_label\x18\x03 \x01(\t\x12\x36\n\x08versions\x18\x04 \x03(\x0b\x32$.trillium.controller.v1.ModelVersion\"\xcb\x01\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x15\n\rfeature_count\x18\x04 \x01(\r\x12\x15\n\rfeature_names\x18\x05 \x03(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rtakes_missing\x18\x07 \x01(\x08\x12\x10\n\x08inferred\x18\x08 \x01(\t\"n\n\x14RegisterModelRequest\x12=\n\x06header\x18\x01 \x01(\x0b\x32+.trillium.controller.v1.RegisterModelHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\xa9\x02\n\x13RegisterModelHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x13\n\x0b\x63lass_label\x18\x04 \x01(\t\x12\x1c\n\x0fpositive_column\x18\x05 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x0boutput_name\x18\x06 \x01(\t\x12\x10\n\x08\x65nsemble\x18\x07 \x01(\t\x12\x1d\n\x15\x65nsemble_class_labels\x18\x08 \x03(\t\x12\x15\n\rfeature_names\x18\t \x03(\t\x12\x0e\n\x06sample\x18\n \x03(\x02\x12\x1a\n\rtakes_missing\x18\x0b \x01(\x08H\x01\x88\x01\x01\x42\x12\n\x10_positive_columnB\x10\n\x0e_takes_missing\"V\n\x15RegisterModelResponse\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x1d.trillium.controller.v1.Model\x12\x0f\n\x07version\x18\x02 \x01(\r\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"b\n\x14ListDatasetsResponse\x12\x31\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x1f.trillium.controller.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Q\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x38\n\x08versions\x18\x02 \x03(\x0b\x32&.trillium.controller.v1.DatasetVersion\"\xf9\x01\n\x0e\x44\x61tasetVersion\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x11\n\trow_count\x18\x03 \x01(\x04\x12\x15\n\rfeature_names\x18\x04 \x03(\t\x12\x10\n\x08labelled\x18\x05 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x06layout\x18\x07 \x01(\x0b\x32#.trillium.controller.v1.TableLayout\x12\r\n\x05notes\x18\x08 \x03(\t\x12\x15\n\rfirst_missing\x18\t \x01(\t\"r\n\x16RegisterDatasetRequest\x12?\n\x06header\x18\x01 \x01(\x0b\x32-.trillium.controller.v1.RegisterDatasetHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\xb5\x01\n\x15RegisterDatasetHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x35\n\x06\x66ormat\x18\x04 \x01(\x0e\x32%.trillium.controller.v1.DatasetFormat\x12\x33\n\x06layout\x18\x05 \x01(\x0b\x32#.trillium.controller.v1.TableLayout\"\x85\x01\n\x0bTableLayout\x12\x14\n\x0clabel_column\x18\x01 \x01(\t\x12\x14\n\x0c\x64rop_columns\x18\x02 \x03(\t\x12\x11\n\tdelimiter\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x65\x63imal\x18\x04 \x01(\t\x12\x17\n\nhas_header\x18\x05 \x01(\x08H\x00\x88\x01\x01\x42\r\n\x0b_has_header\"\\\n\x17RegisterDatasetResponse\x12\x30\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1f.trillium.controller.v1.Dataset\x12\x0f\n\x07version\x18\x02 \x01(\r*{\n\rDatasetFormat\x12\x1e\n\x1a\x44\x41TASET_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44\x41TASET_FORMAT_CSV\x10\x01\x12\x16\n\x12\x44\x41TASET_FORMAT_NPY\x10\x02\x12\x1a\n\x16\x44\x41TASET_FORMAT_PARQUET\x10\x03\x32\x93\x07\n\x0e\x43\x61talogService\x12\x63\n\nListModels\x12).trillium.controller.v1.ListModelsRequest\x1a*.trillium.controller.v1.ListModelsResponse\x12n\n\rRegisterModel\x12,.trillium.controller.v1.RegisterModelRequest\x1a-.trillium.controller.v1.RegisterModelResponse(\x01\x12\x66\n\x0b\x44\x65leteModel\x12*.trillium.controller.v1.DeleteModelRequest\x1a+.trillium.controller.v1.DeleteModelResponse\x12{\n\x12\x44\x65leteModelVersion\x12\x31.trillium.controller.v1.DeleteModelVersionRequest\x1a\x32.trillium.controller.v1.DeleteModelVersionResponse\x12x\n\x11ListRefusedModels\x12\x30.trillium.controller.v1.ListRefusedModelsRequest\x1a\x31.trillium.controller.v1.ListRefusedModelsResponse\x12i\n\x0cListDatasets\x12+.trillium.controller.v1.ListDatasetsRequest\x1a,.trillium.controller.v1.ListDatasetsResponse\x12t\n\x0fRegisterDataset\x12..trillium.controller.v1.RegisterDatasetRequest\x1a/.trillium.controller.v1.RegisterDatasetResponse(\x01\x12l\n\rDeleteDataset\x12,.trillium.controller.v1.DeleteDatasetRequest\x1a-.trillium.controller.v1.DeleteDatasetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,trillium/controller/v1/catalog_service.proto\x12\x16trillium.controller.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#trillium/controller/v1/record.proto\"9\n\x12\x44\x65leteModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\"*\n\x13\x44\x65leteModelResponse\x12\x13\n\x0b\x66reed_bytes\x18\x01 \x01(\x04\"Q\n\x19\x44\x65leteModelVersionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"1\n\x1a\x44\x65leteModelVersionResponse\x12\x13\n\x0b\x66reed_bytes\x18\x01 \x01(\x04\";\n\x14\x44\x65leteDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\",\n\x15\x44\x65leteDatasetResponse\x12\x13\n\x0b\x66reed_bytes\x18\x01 \x01(\x04\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"\x9a\x01\n\x12ListModelsResponse\x12-\n\x06models\x18\x01 \x03(\x0b\x32\x1d.trillium.controller.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12<\n\nunreadable\x18\x03 \x03(\x0b\x32(.trillium.controller.v1.UnreadableRecord\"\x1a\n\x18ListRefusedModelsRequest\"Q\n\x19ListRefusedModelsResponse\x12\x34\n\x06models\x18\x01 \x03(\x0b\x32$.trillium.controller.v1.RefusedModel\",\n\x0cRefusedModel\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"t\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x65nsemble\x18\x02 \x01(\t\x12\x13\n\x0b\x63lass_label\x18\x03 \x01(\t\x12\x36\n\x08versions\x18\x04 \x03(\x0b\x32$.trillium.controller.v1.ModelVersion\"\xcb\x01\n\x0cModelVersion\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x15\n\rfeature_count\x18\x04 \x01(\r\x12\x15\n\rfeature_names\x18\x05 \x03(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rtakes_missing\x18\x07 \x01(\x08\x12\x10\n\x08inferred\x18\x08 \x01(\t\"n\n\x14RegisterModelRequest\x12=\n\x06header\x18\x01 \x01(\x0b\x32+.trillium.controller.v1.RegisterModelHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\xa9\x02\n\x13RegisterModelHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x13\n\x0b\x63lass_label\x18\x04 \x01(\t\x12\x1c\n\x0fpositive_column\x18\x05 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x0boutput_name\x18\x06 \x01(\t\x12\x10\n\x08\x65nsemble\x18\x07 \x01(\t\x12\x1d\n\x15\x65nsemble_class_labels\x18\x08 \x03(\t\x12\x15\n\rfeature_names\x18\t \x03(\t\x12\x0e\n\x06sample\x18\n \x03(\x02\x12\x1a\n\rtakes_missing\x18\x0b \x01(\x08H\x01\x88\x01\x01\x42\x12\n\x10_positive_columnB\x10\n\x0e_takes_missing\"V\n\x15RegisterModelResponse\x12,\n\x05model\x18\x01 \x01(\x0b\x32\x1d.trillium.controller.v1.Model\x12\x0f\n\x07version\x18\x02 \x01(\r\"<\n\x13ListDatasetsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xa0\x01\n\x14ListDatasetsResponse\x12\x31\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x1f.trillium.controller.v1.Dataset\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12<\n\nunreadable\x18\x03 \x03(\x0b\x32(.trillium.controller.v1.UnreadableRecord\"Q\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x38\n\x08versions\x18\x02 \x03(\x0b\x32&.trillium.controller.v1.DatasetVersion\"\xf9\x01\n\x0e\x44\x61tasetVersion\x12\x0f\n\x07version\x18\x01 \x01(\r\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x11\n\trow_count\x18\x03 \x01(\x04\x12\x15\n\rfeature_names\x18\x04 \x03(\t\x12\x10\n\x08labelled\x18\x05 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x06layout\x18\x07 \x01(\x0b\x32#.trillium.controller.v1.TableLayout\x12\r\n\x05notes\x18\x08 \x03(\t\x12\x15\n\rfirst_missing\x18\t \x01(\t\"r\n\x16RegisterDatasetRequest\x12?\n\x06header\x18\x01 \x01(\x0b\x32-.trillium.controller.v1.RegisterDatasetHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"\xb5\x01\n\x15RegisterDatasetHeader\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x35\n\x06\x66ormat\x18\x04 \x01(\x0e\x32%.trillium.controller.v1.DatasetFormat\x12\x33\n\x06layout\x18\x05 \x01(\x0b\x32#.trillium.controller.v1.TableLayout\"\x85\x01\n\x0bTableLayout\x12\x14\n\x0clabel_column\x18\x01 \x01(\t\x12\x14\n\x0c\x64rop_columns\x18\x02 \x03(\t\x12\x11\n\tdelimiter\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x65\x63imal\x18\x04 \x01(\t\x12\x17\n\nhas_header\x18\x05 \x01(\x08H\x00\x88\x01\x01\x42\r\n\x0b_has_header\"\\\n\x17RegisterDatasetResponse\x12\x30\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x1f.trillium.controller.v1.Dataset\x12\x0f\n\x07version\x18\x02 \x01(\r*{\n\rDatasetFormat\x12\x1e\n\x1a\x44\x41TASET_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44\x41TASET_FORMAT_CSV\x10\x01\x12\x16\n\x12\x44\x41TASET_FORMAT_NPY\x10\x02\x12\x1a\n\x16\x44\x41TASET_FORMAT_PARQUET\x10\x03\x32\x93\x07\n\x0e\x43\x61talogService\x12\x63\n\nListModels\x12).trillium.controller.v1.ListModelsRequest\x1a*.trillium.controller.v1.ListModelsResponse\x12n\n\rRegisterModel\x12,.trillium.controller.v1.RegisterModelRequest\x1a-.trillium.controller.v1.RegisterModelResponse(\x01\x12\x66\n\x0b\x44\x65leteModel\x12*.trillium.controller.v1.DeleteModelRequest\x1a+.trillium.controller.v1.DeleteModelResponse\x12{\n\x12\x44\x65leteModelVersion\x12\x31.trillium.controller.v1.DeleteModelVersionRequest\x1a\x32.trillium.controller.v1.DeleteModelVersionResponse\x12x\n\x11ListRefusedModels\x12\x30.trillium.controller.v1.ListRefusedModelsRequest\x1a\x31.trillium.controller.v1.ListRefusedModelsResponse\x12i\n\x0cListDatasets\x12+.trillium.controller.v1.ListDatasetsRequest\x1a,.trillium.controller.v1.ListDatasetsResponse\x12t\n\x0fRegisterDataset\x12..trillium.controller.v1.RegisterDatasetRequest\x1a/.trillium.controller.v1.RegisterDatasetResponse(\x01\x12l\n\rDeleteDataset\x12,.trillium.controller.v1.DeleteDatasetRequest\x1a-.trillium.controller.v1.DeleteDatasetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trillium.controller.v1.catalog_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATASETFORMAT']._serialized_start=2611
-  _globals['_DATASETFORMAT']._serialized_end=2734
-  _globals['_DELETEMODELREQUEST']._serialized_start=105
-  _globals['_DELETEMODELREQUEST']._serialized_end=162
-  _globals['_DELETEMODELRESPONSE']._serialized_start=164
-  _globals['_DELETEMODELRESPONSE']._serialized_end=206
-  _globals['_DELETEMODELVERSIONREQUEST']._serialized_start=208
-  _globals['_DELETEMODELVERSIONREQUEST']._serialized_end=289
-  _globals['_DELETEMODELVERSIONRESPONSE']._serialized_start=291
-  _globals['_DELETEMODELVERSIONRESPONSE']._serialized_end=340
-  _globals['_DELETEDATASETREQUEST']._serialized_start=342
-  _globals['_DELETEDATASETREQUEST']._serialized_end=401
-  _globals['_DELETEDATASETRESPONSE']._serialized_start=403
-  _globals['_DELETEDATASETRESPONSE']._serialized_end=447
-  _globals['_LISTMODELSREQUEST']._serialized_start=449
-  _globals['_LISTMODELSREQUEST']._serialized_end=507
-  _globals['_LISTMODELSRESPONSE']._serialized_start=509
-  _globals['_LISTMODELSRESPONSE']._serialized_end=601
-  _globals['_LISTREFUSEDMODELSREQUEST']._serialized_start=603
-  _globals['_LISTREFUSEDMODELSREQUEST']._serialized_end=629
-  _globals['_LISTREFUSEDMODELSRESPONSE']._serialized_start=631
-  _globals['_LISTREFUSEDMODELSRESPONSE']._serialized_end=712
-  _globals['_REFUSEDMODEL']._serialized_start=714
-  _globals['_REFUSEDMODEL']._serialized_end=758
-  _globals['_MODEL']._serialized_start=760
-  _globals['_MODEL']._serialized_end=876
-  _globals['_MODELVERSION']._serialized_start=879
-  _globals['_MODELVERSION']._serialized_end=1082
-  _globals['_REGISTERMODELREQUEST']._serialized_start=1084
-  _globals['_REGISTERMODELREQUEST']._serialized_end=1194
-  _globals['_REGISTERMODELHEADER']._serialized_start=1197
-  _globals['_REGISTERMODELHEADER']._serialized_end=1494
-  _globals['_REGISTERMODELRESPONSE']._serialized_start=1496
-  _globals['_REGISTERMODELRESPONSE']._serialized_end=1582
-  _globals['_LISTDATASETSREQUEST']._serialized_start=1584
-  _globals['_LISTDATASETSREQUEST']._serialized_end=1644
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=1646
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=1744
-  _globals['_DATASET']._serialized_start=1746
-  _globals['_DATASET']._serialized_end=1827
-  _globals['_DATASETVERSION']._serialized_start=1830
-  _globals['_DATASETVERSION']._serialized_end=2079
-  _globals['_REGISTERDATASETREQUEST']._serialized_start=2081
-  _globals['_REGISTERDATASETREQUEST']._serialized_end=2195
-  _globals['_REGISTERDATASETHEADER']._serialized_start=2198
-  _globals['_REGISTERDATASETHEADER']._serialized_end=2379
-  _globals['_TABLELAYOUT']._serialized_start=2382
-  _globals['_TABLELAYOUT']._serialized_end=2515
-  _globals['_REGISTERDATASETRESPONSE']._serialized_start=2517
-  _globals['_REGISTERDATASETRESPONSE']._serialized_end=2609
-  _globals['_CATALOGSERVICE']._serialized_start=2737
-  _globals['_CATALOGSERVICE']._serialized_end=3652
+  _globals['_DATASETFORMAT']._serialized_start=2774
+  _globals['_DATASETFORMAT']._serialized_end=2897
+  _globals['_DELETEMODELREQUEST']._serialized_start=142
+  _globals['_DELETEMODELREQUEST']._serialized_end=199
+  _globals['_DELETEMODELRESPONSE']._serialized_start=201
+  _globals['_DELETEMODELRESPONSE']._serialized_end=243
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_start=245
+  _globals['_DELETEMODELVERSIONREQUEST']._serialized_end=326
+  _globals['_DELETEMODELVERSIONRESPONSE']._serialized_start=328
+  _globals['_DELETEMODELVERSIONRESPONSE']._serialized_end=377
+  _globals['_DELETEDATASETREQUEST']._serialized_start=379
+  _globals['_DELETEDATASETREQUEST']._serialized_end=438
+  _globals['_DELETEDATASETRESPONSE']._serialized_start=440
+  _globals['_DELETEDATASETRESPONSE']._serialized_end=484
+  _globals['_LISTMODELSREQUEST']._serialized_start=486
+  _globals['_LISTMODELSREQUEST']._serialized_end=544
+  _globals['_LISTMODELSRESPONSE']._serialized_start=547
+  _globals['_LISTMODELSRESPONSE']._serialized_end=701
+  _globals['_LISTREFUSEDMODELSREQUEST']._serialized_start=703
+  _globals['_LISTREFUSEDMODELSREQUEST']._serialized_end=729
+  _globals['_LISTREFUSEDMODELSRESPONSE']._serialized_start=731
+  _globals['_LISTREFUSEDMODELSRESPONSE']._serialized_end=812
+  _globals['_REFUSEDMODEL']._serialized_start=814
+  _globals['_REFUSEDMODEL']._serialized_end=858
+  _globals['_MODEL']._serialized_start=860
+  _globals['_MODEL']._serialized_end=976
+  _globals['_MODELVERSION']._serialized_start=979
+  _globals['_MODELVERSION']._serialized_end=1182
+  _globals['_REGISTERMODELREQUEST']._serialized_start=1184
+  _globals['_REGISTERMODELREQUEST']._serialized_end=1294
+  _globals['_REGISTERMODELHEADER']._serialized_start=1297
+  _globals['_REGISTERMODELHEADER']._serialized_end=1594
+  _globals['_REGISTERMODELRESPONSE']._serialized_start=1596
+  _globals['_REGISTERMODELRESPONSE']._serialized_end=1682
+  _globals['_LISTDATASETSREQUEST']._serialized_start=1684
+  _globals['_LISTDATASETSREQUEST']._serialized_end=1744
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=1747
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=1907
+  _globals['_DATASET']._serialized_start=1909
+  _globals['_DATASET']._serialized_end=1990
+  _globals['_DATASETVERSION']._serialized_start=1993
+  _globals['_DATASETVERSION']._serialized_end=2242
+  _globals['_REGISTERDATASETREQUEST']._serialized_start=2244
+  _globals['_REGISTERDATASETREQUEST']._serialized_end=2358
+  _globals['_REGISTERDATASETHEADER']._serialized_start=2361
+  _globals['_REGISTERDATASETHEADER']._serialized_end=2542
+  _globals['_TABLELAYOUT']._serialized_start=2545
+  _globals['_TABLELAYOUT']._serialized_end=2678
+  _globals['_REGISTERDATASETRESPONSE']._serialized_start=2680
+  _globals['_REGISTERDATASETRESPONSE']._serialized_end=2772
+  _globals['_CATALOGSERVICE']._serialized_start=2900
+  _globals['_CATALOGSERVICE']._serialized_end=3815
 # @@protoc_insertion_point(module_scope)

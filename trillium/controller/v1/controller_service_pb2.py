@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from trillium.controller.v1 import deployment_pb2 as trillium_dot_controller_dot_v1_dot_deployment__pb2
+from trillium.controller.v1 import record_pb2 as trillium_dot_controller_dot_v1_dot_record__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/trillium/controller/v1/controller_service.proto\x12\x16trillium.controller.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'trillium/controller/v1/deployment.proto\"\xc2\x01\n\x17\x43reateDeploymentRequest\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x15\n\rreplica_count\x18\x04 \x01(\r\x12.\n\x06limits\x18\x05 \x01(\x0b\x32\x1e.trillium.controller.v1.Limits\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0f\n\x07no_wait\x18\x07 \x01(\x08\"\x88\x01\n\x15LoadDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x0f\n\x07no_wait\x18\x05 \x01(\x08\x12\x16\n\x0enewest_version\x18\x06 \x01(\x08\"\x94\x01\n\x17UpdateDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rreplica_count\x18\x02 \x01(\r\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x0f\n\x07no_wait\x18\x05 \x01(\x08\"L\n\x17UnloadDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07no_wait\x18\x03 \x01(\x08\"O\n\x1aTerminateDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07no_wait\x18\x03 \x01(\x08\"$\n\x14GetDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"}\n\x16ListDeploymentsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12-\n\x06states\x18\x03 \x03(\x0e\x32\x1d.trillium.controller.v1.State\x12\r\n\x05model\x18\x04 \x01(\t\"k\n\x17ListDeploymentsResponse\x12\x37\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\".trillium.controller.v1.Deployment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xbc\x01\n\x17WatchDeploymentsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\\\n\x0fknown_revisions\x18\x02 \x03(\x0b\x32\x43.trillium.controller.v1.WatchDeploymentsRequest.KnownRevisionsEntry\x1a\x35\n\x13KnownRevisionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xaf\x01\n\x18WatchDeploymentsResponse\x12\x38\n\ndeployment\x18\x01 \x01(\x0b\x32\".trillium.controller.v1.DeploymentH\x00\x12;\n\x0csnapshot_end\x18\x02 \x01(\x0b\x32#.trillium.controller.v1.SnapshotEndH\x00\x12\x13\n\tforgotten\x18\x03 \x01(\tH\x00\x42\x07\n\x05\x65vent\"\r\n\x0bSnapshotEnd\"R\n\x1bListDeploymentEventsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"p\n\x1cListDeploymentEventsResponse\x12\x37\n\x06\x65vents\x18\x01 \x03(\x0b\x32\'.trillium.controller.v1.DeploymentEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa6\x01\n\x0f\x44\x65ploymentEvent\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\x12\x11\n\x04slot\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x06\x62\x65\x66ore\x18\x05 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x06 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x04\x42\x07\n\x05_slot\"\x14\n\x12ListServersRequest\"F\n\x13ListServersResponse\x12/\n\x07servers\x18\x01 \x03(\x0b\x32\x1e.trillium.controller.v1.Server\"\xb5\x01\n\x06Server\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07runtime\x18\x02 \x01(\t\x12\x11\n\treachable\x18\x03 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x0c\n\x04\x63pus\x18\x05 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x03\x12\x11\n\tcpus_free\x18\x07 \x01(\x01\x12\x19\n\x11memory_bytes_free\x18\x08 \x01(\x03\x12\x17\n\x0f\x63ontainer_count\x18\t \x01(\r2\xde\x08\n\x11\x43ontrollerService\x12g\n\x10\x43reateDeployment\x12/.trillium.controller.v1.CreateDeploymentRequest\x1a\".trillium.controller.v1.Deployment\x12\x63\n\x0eLoadDeployment\x12-.trillium.controller.v1.LoadDeploymentRequest\x1a\".trillium.controller.v1.Deployment\x12g\n\x10UpdateDeployment\x12/.trillium.controller.v1.UpdateDeploymentRequest\x1a\".trillium.controller.v1.Deployment\x12g\n\x10UnloadDeployment\x12/.trillium.controller.v1.UnloadDeploymentRequest\x1a\".trillium.controller.v1.Deployment\x12m\n\x13TerminateDeployment\x12\x32.trillium.controller.v1.TerminateDeploymentRequest\x1a\".trillium.controller.v1.Deployment\x12\x61\n\rGetDeployment\x12,.trillium.controller.v1.GetDeploymentRequest\x1a\".trillium.controller.v1.Deployment\x12r\n\x0fListDeployments\x12..trillium.controller.v1.ListDeploymentsRequest\x1a/.trillium.controller.v1.ListDeploymentsResponse\x12w\n\x10WatchDeployments\x12/.trillium.controller.v1.WatchDeploymentsRequest\x1a\x30.trillium.controller.v1.WatchDeploymentsResponse0\x01\x12\x81\x01\n\x14ListDeploymentEvents\x12\x33.trillium.controller.v1.ListDeploymentEventsRequest\x1a\x34.trillium.controller.v1.ListDeploymentEventsResponse\x12\x66\n\x0bListServers\x12*.trillium.controller.v1.ListServersRequest\x1a+.trillium.controller.v1.ListServersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/trillium/controller/v1/controller_service.proto\x12\x16trillium.controller.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'trillium/controller/v1/deployment.proto\x1a#trillium/controller/v1/record.proto\"\xc2\x01\n\x17\x43reateDeploymentRequest\x12\x15\n\rdeployment_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x15\n\rreplica_count\x18\x04 \x01(\r\x12.\n\x06limits\x18\x05 \x01(\x0b\x32\x1e.trillium.controller.v1.Limits\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0f\n\x07no_wait\x18\x07 \x01(\x08\"\x88\x01\n\x15LoadDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x0f\n\x07no_wait\x18\x05 \x01(\x08\x12\x16\n\x0enewest_version\x18\x06 \x01(\x08\"\x94\x01\n\x17UpdateDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rreplica_count\x18\x02 \x01(\r\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x0f\n\x07no_wait\x18\x05 \x01(\x08\"L\n\x17UnloadDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07no_wait\x18\x03 \x01(\x08\"O\n\x1aTerminateDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07no_wait\x18\x03 \x01(\x08\"$\n\x14GetDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"}\n\x16ListDeploymentsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12-\n\x06states\x18\x03 \x03(\x0e\x32\x1d.trillium.controller.v1.State\x12\r\n\x05model\x18\x04 \x01(\t\"\xa9\x01\n\x17ListDeploymentsResponse\x12\x37\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\".trillium.controller.v1.Deployment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12<\n\nunreadable\x18\x03 \x03(\x0b\x32(.trillium.controller.v1.UnreadableRecord\"\xbc\x01\n\x17WatchDeploymentsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\\\n\x0fknown_revisions\x18\x02 \x03(\x0b\x32\x43.trillium.controller.v1.WatchDeploymentsRequest.KnownRevisionsEntry\x1a\x35\n\x13KnownRevisionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xaf\x01\n\x18WatchDeploymentsResponse\x12\x38\n\ndeployment\x18\x01 \x01(\x0b\x32\".trillium.controller.v1.DeploymentH\x00\x12;\n\x0csnapshot_end\x18\x02 \x01(\x0b\x32#.trillium.controller.v1.SnapshotEndH\x00\x12\x13\n\tforgotten\x18\x03 \x01(\tH\x00\x42\x07\n\x05\x65vent\"\r\n\x0bSnapshotEnd\"R\n\x1bListDeploymentEventsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"p\n\x1cListDeploymentEventsResponse\x12\x37\n\x06\x65vents\x18\x01 \x03(\x0b\x32\'.trillium.controller.v1.DeploymentEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa6\x01\n\x0f\x44\x65ploymentEvent\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\x12\x11\n\x04slot\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x06\x62\x65\x66ore\x18\x05 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x06 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x04\x42\x07\n\x05_slot\"\x14\n\x12ListServersRequest\"F\n\x13ListServersResponse\x12/\n\x07servers\x18\x01 \x03(\x0b\x32\x1e.trillium.controller.v1.Server\"\xb5\x01\n\x06Server\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07runtime\x18\x02 \x01(\t\x12\x11\n\treachable\x18\x03 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x0c\n\x04\x63pus\x18\x05 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x03\x12\x11\n\tcpus_free\x18\x07 \x01(\x01\x12\x19\n\x11memory_bytes_free\x18\x08 \x01(\x03\x12\x17\n\x0f\x63ontainer_count\x18\t \x01(\r2\xde\x08\n\x11\x43ontrollerService\x12g\n\x10\x43reateDeployment\x12/.trillium.controller.v1.CreateDeploymentRequest\x1a\".trillium.controller.v1.Deployment\x12\x63\n\x0eLoadDeployment\x12-.trillium.controller.v1.LoadDeploymentRequest\x1a\".trillium.controller.v1.Deployment\x12g\n\x10UpdateDeployment\x12/.trillium.controller.v1.UpdateDeploymentRequest\x1a\".trillium.controller.v1.Deployment\x12g\n\x10UnloadDeployment\x12/.trillium.controller.v1.UnloadDeploymentRequest\x1a\".trillium.controller.v1.Deployment\x12m\n\x13TerminateDeployment\x12\x32.trillium.controller.v1.TerminateDeploymentRequest\x1a\".trillium.controller.v1.Deployment\x12\x61\n\rGetDeployment\x12,.trillium.controller.v1.GetDeploymentRequest\x1a\".trillium.controller.v1.Deployment\x12r\n\x0fListDeployments\x12..trillium.controller.v1.ListDeploymentsRequest\x1a/.trillium.controller.v1.ListDeploymentsResponse\x12w\n\x10WatchDeployments\x12/.trillium.controller.v1.WatchDeploymentsRequest\x1a\x30.trillium.controller.v1.WatchDeploymentsResponse0\x01\x12\x81\x01\n\x14ListDeploymentEvents\x12\x33.trillium.controller.v1.ListDeploymentEventsRequest\x1a\x34.trillium.controller.v1.ListDeploymentEventsResponse\x12\x66\n\x0bListServers\x12*.trillium.controller.v1.ListServersRequest\x1a+.trillium.controller.v1.ListServersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,42 +37,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WATCHDEPLOYMENTSREQUEST_KNOWNREVISIONSENTRY']._loaded_options = None
   _globals['_WATCHDEPLOYMENTSREQUEST_KNOWNREVISIONSENTRY']._serialized_options = b'8\001'
-  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_start=184
-  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_end=378
-  _globals['_LOADDEPLOYMENTREQUEST']._serialized_start=381
-  _globals['_LOADDEPLOYMENTREQUEST']._serialized_end=517
-  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_start=520
-  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_end=668
-  _globals['_UNLOADDEPLOYMENTREQUEST']._serialized_start=670
-  _globals['_UNLOADDEPLOYMENTREQUEST']._serialized_end=746
-  _globals['_TERMINATEDEPLOYMENTREQUEST']._serialized_start=748
-  _globals['_TERMINATEDEPLOYMENTREQUEST']._serialized_end=827
-  _globals['_GETDEPLOYMENTREQUEST']._serialized_start=829
-  _globals['_GETDEPLOYMENTREQUEST']._serialized_end=865
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=867
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=992
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=994
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=1101
-  _globals['_WATCHDEPLOYMENTSREQUEST']._serialized_start=1104
-  _globals['_WATCHDEPLOYMENTSREQUEST']._serialized_end=1292
-  _globals['_WATCHDEPLOYMENTSREQUEST_KNOWNREVISIONSENTRY']._serialized_start=1239
-  _globals['_WATCHDEPLOYMENTSREQUEST_KNOWNREVISIONSENTRY']._serialized_end=1292
-  _globals['_WATCHDEPLOYMENTSRESPONSE']._serialized_start=1295
-  _globals['_WATCHDEPLOYMENTSRESPONSE']._serialized_end=1470
-  _globals['_SNAPSHOTEND']._serialized_start=1472
-  _globals['_SNAPSHOTEND']._serialized_end=1485
-  _globals['_LISTDEPLOYMENTEVENTSREQUEST']._serialized_start=1487
-  _globals['_LISTDEPLOYMENTEVENTSREQUEST']._serialized_end=1569
-  _globals['_LISTDEPLOYMENTEVENTSRESPONSE']._serialized_start=1571
-  _globals['_LISTDEPLOYMENTEVENTSRESPONSE']._serialized_end=1683
-  _globals['_DEPLOYMENTEVENT']._serialized_start=1686
-  _globals['_DEPLOYMENTEVENT']._serialized_end=1852
-  _globals['_LISTSERVERSREQUEST']._serialized_start=1854
-  _globals['_LISTSERVERSREQUEST']._serialized_end=1874
-  _globals['_LISTSERVERSRESPONSE']._serialized_start=1876
-  _globals['_LISTSERVERSRESPONSE']._serialized_end=1946
-  _globals['_SERVER']._serialized_start=1949
-  _globals['_SERVER']._serialized_end=2130
-  _globals['_CONTROLLERSERVICE']._serialized_start=2133
-  _globals['_CONTROLLERSERVICE']._serialized_end=3251
+  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_start=221
+  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_end=415
+  _globals['_LOADDEPLOYMENTREQUEST']._serialized_start=418
+  _globals['_LOADDEPLOYMENTREQUEST']._serialized_end=554
+  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_start=557
+  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_end=705
+  _globals['_UNLOADDEPLOYMENTREQUEST']._serialized_start=707
+  _globals['_UNLOADDEPLOYMENTREQUEST']._serialized_end=783
+  _globals['_TERMINATEDEPLOYMENTREQUEST']._serialized_start=785
+  _globals['_TERMINATEDEPLOYMENTREQUEST']._serialized_end=864
+  _globals['_GETDEPLOYMENTREQUEST']._serialized_start=866
+  _globals['_GETDEPLOYMENTREQUEST']._serialized_end=902
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=904
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=1029
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=1032
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=1201
+  _globals['_WATCHDEPLOYMENTSREQUEST']._serialized_start=1204
+  _globals['_WATCHDEPLOYMENTSREQUEST']._serialized_end=1392
+  _globals['_WATCHDEPLOYMENTSREQUEST_KNOWNREVISIONSENTRY']._serialized_start=1339
+  _globals['_WATCHDEPLOYMENTSREQUEST_KNOWNREVISIONSENTRY']._serialized_end=1392
+  _globals['_WATCHDEPLOYMENTSRESPONSE']._serialized_start=1395
+  _globals['_WATCHDEPLOYMENTSRESPONSE']._serialized_end=1570
+  _globals['_SNAPSHOTEND']._serialized_start=1572
+  _globals['_SNAPSHOTEND']._serialized_end=1585
+  _globals['_LISTDEPLOYMENTEVENTSREQUEST']._serialized_start=1587
+  _globals['_LISTDEPLOYMENTEVENTSREQUEST']._serialized_end=1669
+  _globals['_LISTDEPLOYMENTEVENTSRESPONSE']._serialized_start=1671
+  _globals['_LISTDEPLOYMENTEVENTSRESPONSE']._serialized_end=1783
+  _globals['_DEPLOYMENTEVENT']._serialized_start=1786
+  _globals['_DEPLOYMENTEVENT']._serialized_end=1952
+  _globals['_LISTSERVERSREQUEST']._serialized_start=1954
+  _globals['_LISTSERVERSREQUEST']._serialized_end=1974
+  _globals['_LISTSERVERSRESPONSE']._serialized_start=1976
+  _globals['_LISTSERVERSRESPONSE']._serialized_end=2046
+  _globals['_SERVER']._serialized_start=2049
+  _globals['_SERVER']._serialized_end=2230
+  _globals['_CONTROLLERSERVICE']._serialized_start=2233
+  _globals['_CONTROLLERSERVICE']._serialized_end=3351
 # @@protoc_insertion_point(module_scope)

@@ -24,49 +24,50 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from trillium.controller.v1 import record_pb2 as trillium_dot_controller_dot_v1_dot_record__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(trillium/controller/v1/run_service.proto\x12\x16trillium.controller.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x84\x04\n\x03Run\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x0f\n\x07\x64\x61taset\x18\x04 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x05 \x01(\r\x12\x12\n\ndeployment\x18\x06 \x01(\t\x12\x11\n\ttemporary\x18\x07 \x01(\x08\x12/\n\x05state\x18\x08 \x01(\x0e\x32 .trillium.controller.v1.RunState\x12\x0e\n\x06\x64\x65tail\x18\t \x01(\t\x12\x11\n\trows_done\x18\n \x01(\x04\x12\x12\n\nrows_total\x18\x0b \x01(\x04\x12\x36\n\nevaluation\x18\x0c \x01(\x0b\x32\".trillium.controller.v1.Evaluation\x12\x15\n\rattempt_count\x18\r \x01(\r\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rdeadline_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"A\n\nEvaluation\x12\x10\n\x08\x61\x63\x63uracy\x18\x01 \x01(\x01\x12\x0e\n\x06labels\x18\x02 \x03(\t\x12\x11\n\tconfusion\x18\x03 \x03(\x04\"\xd7\x01\n\x10\x43reateRunRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\r\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x04 \x01(\r\x12\x12\n\ndeployment\x18\x05 \x01(\t\x12\x0e\n\x06run_id\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x0f\n\x07no_wait\x18\x08 \x01(\x08\x12*\n\x07timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"\x1d\n\rGetRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"y\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x30\n\x06states\x18\x03 \x03(\x0e\x32 .trillium.controller.v1.RunState\x12\r\n\x05model\x18\x04 \x01(\t\"V\n\x10ListRunsResponse\x12)\n\x04runs\x18\x01 \x03(\x0b\x32\x1b.trillium.controller.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fWatchRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x10WatchRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.trillium.controller.v1.Run\" \n\x10\x43\x61ncelRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"H\n\x12ListResultsRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"_\n\x13ListResultsResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.trillium.controller.v1.Result\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"9\n\x06Result\x12\x0b\n\x03row\x18\x01 \x01(\x04\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\x12\r\n\x05label\x18\x03 \x01(\t\"6\n\x14StreamResultsRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x11\n\tfirst_row\x18\x02 \x01(\x04\"H\n\x15StreamResultsResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.trillium.controller.v1.Result\"7\n\x10\x44\x65leteRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\")\n\x11\x44\x65leteRunResponse\x12\x14\n\x0c\x64\x65leted_rows\x18\x01 \x01(\x04*\xe6\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x17\n\x13RUN_STATE_PREPARING\x10\x02\x12\x15\n\x11RUN_STATE_RUNNING\x10\x03\x12\x18\n\x14RUN_STATE_COLLECTING\x10\x04\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x05\x12\x14\n\x10RUN_STATE_FAILED\x10\x06\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x07\x12\x17\n\x13RUN_STATE_TIMED_OUT\x10\x08\x32\xfc\x05\n\nRunService\x12R\n\tCreateRun\x12(.trillium.controller.v1.CreateRunRequest\x1a\x1b.trillium.controller.v1.Run\x12L\n\x06GetRun\x12%.trillium.controller.v1.GetRunRequest\x1a\x1b.trillium.controller.v1.Run\x12]\n\x08ListRuns\x12\'.trillium.controller.v1.ListRunsRequest\x1a(.trillium.controller.v1.ListRunsResponse\x12_\n\x08WatchRun\x12\'.trillium.controller.v1.WatchRunRequest\x1a(.trillium.controller.v1.WatchRunResponse0\x01\x12R\n\tCancelRun\x12(.trillium.controller.v1.CancelRunRequest\x1a\x1b.trillium.controller.v1.Run\x12`\n\tDeleteRun\x12(.trillium.controller.v1.DeleteRunRequest\x1a).trillium.controller.v1.DeleteRunResponse\x12\x66\n\x0bListResults\x12*.trillium.controller.v1.ListResultsRequest\x1a+.trillium.controller.v1.ListResultsResponse\x12n\n\rStreamResults\x12,.trillium.controller.v1.StreamResultsRequest\x1a-.trillium.controller.v1.StreamResultsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(trillium/controller/v1/run_service.proto\x12\x16trillium.controller.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#trillium/controller/v1/record.proto\"\x84\x04\n\x03Run\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x0f\n\x07\x64\x61taset\x18\x04 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x05 \x01(\r\x12\x12\n\ndeployment\x18\x06 \x01(\t\x12\x11\n\ttemporary\x18\x07 \x01(\x08\x12/\n\x05state\x18\x08 \x01(\x0e\x32 .trillium.controller.v1.RunState\x12\x0e\n\x06\x64\x65tail\x18\t \x01(\t\x12\x11\n\trows_done\x18\n \x01(\x04\x12\x12\n\nrows_total\x18\x0b \x01(\x04\x12\x36\n\nevaluation\x18\x0c \x01(\x0b\x32\".trillium.controller.v1.Evaluation\x12\x15\n\rattempt_count\x18\r \x01(\r\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rdeadline_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"A\n\nEvaluation\x12\x10\n\x08\x61\x63\x63uracy\x18\x01 \x01(\x01\x12\x0e\n\x06labels\x18\x02 \x03(\t\x12\x11\n\tconfusion\x18\x03 \x03(\x04\"\xd7\x01\n\x10\x43reateRunRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\r\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x04 \x01(\r\x12\x12\n\ndeployment\x18\x05 \x01(\t\x12\x0e\n\x06run_id\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x0f\n\x07no_wait\x18\x08 \x01(\x08\x12*\n\x07timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\"\x1d\n\rGetRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"y\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x30\n\x06states\x18\x03 \x03(\x0e\x32 .trillium.controller.v1.RunState\x12\r\n\x05model\x18\x04 \x01(\t\"\x94\x01\n\x10ListRunsResponse\x12)\n\x04runs\x18\x01 \x03(\x0b\x32\x1b.trillium.controller.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12<\n\nunreadable\x18\x03 \x03(\x0b\x32(.trillium.controller.v1.UnreadableRecord\"\x1f\n\x0fWatchRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x10WatchRunResponse\x12(\n\x03run\x18\x01 \x01(\x0b\x32\x1b.trillium.controller.v1.Run\" \n\x10\x43\x61ncelRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"H\n\x12ListResultsRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"_\n\x13ListResultsResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.trillium.controller.v1.Result\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"9\n\x06Result\x12\x0b\n\x03row\x18\x01 \x01(\x04\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\x12\r\n\x05label\x18\x03 \x01(\t\"6\n\x14StreamResultsRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x11\n\tfirst_row\x18\x02 \x01(\x04\"H\n\x15StreamResultsResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.trillium.controller.v1.Result\"7\n\x10\x44\x65leteRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\")\n\x11\x44\x65leteRunResponse\x12\x14\n\x0c\x64\x65leted_rows\x18\x01 \x01(\x04*\xe6\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x17\n\x13RUN_STATE_PREPARING\x10\x02\x12\x15\n\x11RUN_STATE_RUNNING\x10\x03\x12\x18\n\x14RUN_STATE_COLLECTING\x10\x04\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x05\x12\x14\n\x10RUN_STATE_FAILED\x10\x06\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x07\x12\x17\n\x13RUN_STATE_TIMED_OUT\x10\x08\x32\xfc\x05\n\nRunService\x12R\n\tCreateRun\x12(.trillium.controller.v1.CreateRunRequest\x1a\x1b.trillium.controller.v1.Run\x12L\n\x06GetRun\x12%.trillium.controller.v1.GetRunRequest\x1a\x1b.trillium.controller.v1.Run\x12]\n\x08ListRuns\x12\'.trillium.controller.v1.ListRunsRequest\x1a(.trillium.controller.v1.ListRunsResponse\x12_\n\x08WatchRun\x12\'.trillium.controller.v1.WatchRunRequest\x1a(.trillium.controller.v1.WatchRunResponse0\x01\x12R\n\tCancelRun\x12(.trillium.controller.v1.CancelRunRequest\x1a\x1b.trillium.controller.v1.Run\x12`\n\tDeleteRun\x12(.trillium.controller.v1.DeleteRunRequest\x1a).trillium.controller.v1.DeleteRunResponse\x12\x66\n\x0bListResults\x12*.trillium.controller.v1.ListResultsRequest\x1a+.trillium.controller.v1.ListResultsResponse\x12n\n\rStreamResults\x12,.trillium.controller.v1.StreamResultsRequest\x1a-.trillium.controller.v1.StreamResultsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trillium.controller.v1.run_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNSTATE']._serialized_start=1769
-  _globals['_RUNSTATE']._serialized_end=1999
-  _globals['_RUN']._serialized_start=134
-  _globals['_RUN']._serialized_end=650
-  _globals['_EVALUATION']._serialized_start=652
-  _globals['_EVALUATION']._serialized_end=717
-  _globals['_CREATERUNREQUEST']._serialized_start=720
-  _globals['_CREATERUNREQUEST']._serialized_end=935
-  _globals['_GETRUNREQUEST']._serialized_start=937
-  _globals['_GETRUNREQUEST']._serialized_end=966
-  _globals['_LISTRUNSREQUEST']._serialized_start=968
-  _globals['_LISTRUNSREQUEST']._serialized_end=1089
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1091
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1177
-  _globals['_WATCHRUNREQUEST']._serialized_start=1179
-  _globals['_WATCHRUNREQUEST']._serialized_end=1210
-  _globals['_WATCHRUNRESPONSE']._serialized_start=1212
-  _globals['_WATCHRUNRESPONSE']._serialized_end=1272
-  _globals['_CANCELRUNREQUEST']._serialized_start=1274
-  _globals['_CANCELRUNREQUEST']._serialized_end=1306
-  _globals['_LISTRESULTSREQUEST']._serialized_start=1308
-  _globals['_LISTRESULTSREQUEST']._serialized_end=1380
-  _globals['_LISTRESULTSRESPONSE']._serialized_start=1382
-  _globals['_LISTRESULTSRESPONSE']._serialized_end=1477
-  _globals['_RESULT']._serialized_start=1479
-  _globals['_RESULT']._serialized_end=1536
-  _globals['_STREAMRESULTSREQUEST']._serialized_start=1538
-  _globals['_STREAMRESULTSREQUEST']._serialized_end=1592
-  _globals['_STREAMRESULTSRESPONSE']._serialized_start=1594
-  _globals['_STREAMRESULTSRESPONSE']._serialized_end=1666
-  _globals['_DELETERUNREQUEST']._serialized_start=1668
-  _globals['_DELETERUNREQUEST']._serialized_end=1723
-  _globals['_DELETERUNRESPONSE']._serialized_start=1725
-  _globals['_DELETERUNRESPONSE']._serialized_end=1766
-  _globals['_RUNSERVICE']._serialized_start=2002
-  _globals['_RUNSERVICE']._serialized_end=2766
+  _globals['_RUNSTATE']._serialized_start=1869
+  _globals['_RUNSTATE']._serialized_end=2099
+  _globals['_RUN']._serialized_start=171
+  _globals['_RUN']._serialized_end=687
+  _globals['_EVALUATION']._serialized_start=689
+  _globals['_EVALUATION']._serialized_end=754
+  _globals['_CREATERUNREQUEST']._serialized_start=757
+  _globals['_CREATERUNREQUEST']._serialized_end=972
+  _globals['_GETRUNREQUEST']._serialized_start=974
+  _globals['_GETRUNREQUEST']._serialized_end=1003
+  _globals['_LISTRUNSREQUEST']._serialized_start=1005
+  _globals['_LISTRUNSREQUEST']._serialized_end=1126
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1129
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1277
+  _globals['_WATCHRUNREQUEST']._serialized_start=1279
+  _globals['_WATCHRUNREQUEST']._serialized_end=1310
+  _globals['_WATCHRUNRESPONSE']._serialized_start=1312
+  _globals['_WATCHRUNRESPONSE']._serialized_end=1372
+  _globals['_CANCELRUNREQUEST']._serialized_start=1374
+  _globals['_CANCELRUNREQUEST']._serialized_end=1406
+  _globals['_LISTRESULTSREQUEST']._serialized_start=1408
+  _globals['_LISTRESULTSREQUEST']._serialized_end=1480
+  _globals['_LISTRESULTSRESPONSE']._serialized_start=1482
+  _globals['_LISTRESULTSRESPONSE']._serialized_end=1577
+  _globals['_RESULT']._serialized_start=1579
+  _globals['_RESULT']._serialized_end=1636
+  _globals['_STREAMRESULTSREQUEST']._serialized_start=1638
+  _globals['_STREAMRESULTSREQUEST']._serialized_end=1692
+  _globals['_STREAMRESULTSRESPONSE']._serialized_start=1694
+  _globals['_STREAMRESULTSRESPONSE']._serialized_end=1766
+  _globals['_DELETERUNREQUEST']._serialized_start=1768
+  _globals['_DELETERUNREQUEST']._serialized_end=1823
+  _globals['_DELETERUNRESPONSE']._serialized_start=1825
+  _globals['_DELETERUNRESPONSE']._serialized_end=1866
+  _globals['_RUNSERVICE']._serialized_start=2102
+  _globals['_RUNSERVICE']._serialized_end=2866
 # @@protoc_insertion_point(module_scope)
