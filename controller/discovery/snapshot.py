@@ -228,12 +228,24 @@ class Discovery:
                 self._endpoints[id] = endpoints_of(stored.value) if stored else []
                 if not self._endpoints[id]:
                     del self._endpoints[id]
-            endpoints = sorted(chain.from_iterable(self._endpoints.values()))
+            known = chain.from_iterable(self._endpoints.values())
+            endpoints = sorted({*known, *self._of_unreadable(record)})
             await self._confirmations()  # So that a silence begins before anybody asks.
             written = await self._write(record, endpoints)
             if written is not None:
                 self._publish(written)
                 return
+
+    def _of_unreadable(self, record: Record | None) -> list[PublishedEndpoint]:
+        """What was published of deployments whose records cannot be read: that goes on."""
+        aside = self._deployments.unreadable
+        if record is None or not aside:
+            return []
+        return [
+            PublishedEndpoint(**each)
+            for each in record.body["endpoints"]
+            if each["deployment"] in aside and each["deployment"] not in self._endpoints
+        ]
 
     async def _write(
         self, record: Record | None, endpoints: list[PublishedEndpoint]

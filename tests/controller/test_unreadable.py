@@ -15,6 +15,9 @@ import pytest
 from controller.catalog.catalog import Catalog
 from controller.catalog.collecting import BlobCollector
 from controller.catalog.trial import Trial
+from controller.deployments.repository import Deployments
+from controller.discovery.snapshot import Discovery
+from controller.store.port import Kind
 from controller.store.sqlite import SqliteStore
 from tests.artifacts import renamed_opset
 from tests.controller.run_fakes import InProcessRuntime, MovableClock
@@ -127,6 +130,29 @@ async def test_what_becomes_unreadable_goes_on_as_it_was(up: Serving, tmp_path: 
         # Its predictor serves, and is told of still.
         await watcher.until("d1", "d2", "d3")
     assert len(await up.containers_of("d1")) == 1
+
+
+async def test_what_was_published_of_it_stays_published_after_a_restart(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.db")
+    await store.open()
+    endpoints = [
+        {
+            "ensemble": "e", "class_position": 0, "class_label": id, "address": f"{id}:1",
+            "digest": "x", "deployment": id,
+        }
+        for id in ("d1", "d2")
+    ]  # fmt: skip
+    await store.create(
+        Kind.SNAPSHOT, "endpoints", {"revision": 7, "endpoints": endpoints, "gone": {}}
+    )
+    await store.create(Kind.DEPLOYMENT, "d1", {"state": "loaded", "model": "m"})
+    clock = MovableClock()
+    discovery = Discovery(store, Deployments(store, clock), clock)
+    async with discovery.running():
+        await eventually(lambda: discovery.snapshot.revision == 8)
+    # There is no other deployment.
+    assert [each.deployment for each in discovery.snapshot.endpoints] == ["d1"]
+    await store.close()
 
 
 async def test_runs_models_and_datasets_are_set_aside(tmp_path: Path) -> None:
