@@ -75,6 +75,7 @@ class Reconciler:
             tasks.keep("watch of the runtime", self._follow_runtime)
             tasks.keep("watch of the deployments", self._ports.deployments.follow)
             tasks.keep("prober", self._probes.run)
+            tasks.start("end of old records", self._ports.deployments.forget_overdue(), StoreError)
             yield
 
     async def first_look(self, within_s: float) -> None:

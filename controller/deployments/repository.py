@@ -86,6 +86,13 @@ class Deployments(Records[Deployment]):
         entries = await self._store.read(Log.EVENT, owner, after=after, limit=limit)
         return [event_of(entry.body) for entry in entries]
 
+    async def forget_overdue(self) -> None:
+        """Delete what ended long ago: releases before 0.2 gave such records no time to go."""
+        async for stored in self.all(states=[State.TERMINATED]):
+            until = self._end_of(stored.value)
+            if until is not None and until < self._clock.now():
+                await self.delete(stored.id, stored.rev)
+
     async def put(self, id: str, value: Deployment, rev: int) -> Stored[Deployment] | None:
         """As of every record; the events before the newest one go to the history first."""
         announced = value.unannounced[:-1]

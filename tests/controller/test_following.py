@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from controller.deployments import reconciler, repository
+from controller.deployments.bodies import to_body
 from controller.deployments.document import LIVE, Deployment, Instance, InstancePhase, Spec, Target
 from controller.deployments.repository import Deployments, Retention
 from controller.store.port import Kind, Record, Scalar
@@ -120,6 +121,22 @@ async def test_a_terminated_deployment_goes_at_its_time_and_a_runs_sooner(tmp_pa
     clock.move(301)
     assert [each.id async for each in shorter.all()] == ["live"]
     await store.close()
+
+
+async def test_what_an_older_release_left_without_a_time_goes(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.db")
+    await store.open()
+    long_ago = datetime.now(UTC).replace(microsecond=0) - timedelta(days=2)
+    for id, updated in (("old", long_ago), ("new", datetime.now(UTC).replace(microsecond=0))):
+        ended = replace(deployment(id, ended=True), updated=updated)
+        await store.create(Kind.DEPLOYMENT, id, to_body(ended))
+    await store.close()
+    async with serving_flowers(tmp_path, runtime=InProcessRuntime()) as up:
+
+        async def is_gone() -> bool:
+            return await up.all_ids() == ["new"]
+
+        await eventually(is_gone)
 
 
 async def test_one_that_begins_anew_stays(tmp_path: Path) -> None:
