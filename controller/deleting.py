@@ -13,7 +13,7 @@ from trillium.errors import InUse
 from .catalog.catalog import Catalog
 from .catalog.registered import DatasetVersion, ModelVersion
 from .deployments.document import LIVE as LIVE_DEPLOYMENTS
-from .deployments.document import Deployment
+from .deployments.document import Deployment, Target
 from .deployments.repository import Deployments
 from .runs.repository import Runs
 from .runs.run import LIVE as LIVE_RUNS
@@ -81,7 +81,10 @@ class Deleting:
 
 
 def _uses(deployment: Deployment, versions: Iterable[ModelVersion]) -> bool:
-    """Whether a deployment is to have one of the versions, or has it still."""
+    """Whether a deployment is to have one of the versions, or has it still. One that is being
+    terminated needs no artifact any more."""
+    if deployment.spec.target is Target.ABSENT:
+        return False
     digests = {each.digest for each in versions}
     spec = deployment.spec
     if spec.version in {each.version for each in versions} or spec.digest in digests:

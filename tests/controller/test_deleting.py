@@ -98,8 +98,21 @@ async def test_a_model_in_use_is_named_with_its_users_and_stays(world: World) ->
     assert (refused.code, refused.reason) == ("FAILED_PRECONDITION", "IN_USE")
     assert "deployment 'd1', deployment 'd2'" in refused.message
     assert (await failed(world.delete_model(validate_only=True))).reason == "IN_USE"
-    await asyncio.gather(up.terminate("d1"), up.terminate("d2"))
+    # One that is being terminated needs its model no more, however long that takes.
+    removing = asyncio.Event()
+    remove = world.runtime.remove
+
+    async def remove_late(container_id: str, *, grace_s: float = 10.0) -> None:
+        await removing.wait()
+        await remove(container_id, grace_s=grace_s)
+
+    world.runtime.remove = remove_late  # type: ignore[method-assign]
+    ending = [asyncio.ensure_future(up.terminate(id)) for id in ("d1", "d2")]
+    terminating = deployment_pb.STATE_TERMINATING
+    await asyncio.gather(*(up.becomes(id, terminating) for id in ("d1", "d2")))
     assert await world.delete_model(validate_only=True) == len(FIRST)
+    removing.set()
+    await asyncio.gather(*ending)
     assert await world.versions() == [1]
     assert await world.delete_model() == len(FIRST)
     assert (await failed(up.create("d3"))).reason == "MODEL_NOT_FOUND"
