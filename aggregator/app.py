@@ -18,7 +18,8 @@ from trillium.server.process import StartFailed
 
 from .config import AggregatorConfig
 from .ensemble import Ensemble, ServingLimits
-from .inference import EnsembleModels
+from .ensembles import ServedEnsembles
+from .inference import ServedModels
 from .lanes.fanout import Fanout
 from .plans.names import Names, Resolver
 from .plans.resolving import SystemResolver, host_name_of
@@ -33,10 +34,15 @@ class RunningAggregator:
 
     address: str
     """Where it listens, with the port that was really taken."""
-    roster: Roster
-    fanout: Fanout
+    ensembles: ServedEnsembles
     front: Front
     health: Health
+
+    @property
+    def roster(self) -> Roster:
+        """That of the only ensemble."""
+        (only,) = self.ensembles.all()
+        return only.roster
 
 
 @asynccontextmanager
@@ -55,38 +61,51 @@ async def running_aggregator(
     clock = clock or SystemClock()
     health = Health((AGGREGATOR_SERVICE, oip.INFERENCE_SERVICE))
 
-    def roster_changed() -> None:
-        health.set_serving(roster.all_ready())
-        names.roster_changed()
-
-    roster = Roster(
-        config.predictors,
-        clock=clock,
-        names=[each for each in config.predictors if host_name_of(each.address) is not None],
-        ensemble=config.ensemble,
-        follows=config.controller is not None,
-        on_change=roster_changed,
-    )
-    fanout = Fanout(
-        roster,
-        open_channel=open_channel,
-        clock=clock,
-        max_queued_rows=config.max_queued_rows,
-        hedge_share=config.hedge_share,
-        max_batch_rows=config.max_batch_rows,
-        max_batch_bytes=config.max_message_bytes,
-    )
-    names = Names(
-        roster,
-        fanout,
-        resolver or SystemResolver(),
-        interval_s=config.resolve_interval_s,
-    )
     serving = ServingLimits(config.max_rows, config.max_message_bytes, config.default_timeout_s)
-    ensemble = Ensemble(roster, fanout, clock=clock, limits=serving)
-    servicer = AggregatorServicer(ensemble)
+    is_sole = bool(config.predictors) or config.controller is None
+
+    names: Names | None = None
+
+    def changed() -> None:
+        health.set_serving(ensembles.is_ready, "", AGGREGATOR_SERVICE, oip.INFERENCE_SERVICE)
+        for each in ensembles.all():
+            if each.name:
+                health.set_serving(each.roster.all_ready(), f"ensembles/{each.name}")
+        if names is not None:
+            names.roster_changed()
+
+    def made(name: str) -> Ensemble:
+        roster = Roster(
+            config.predictors,
+            clock=clock,
+            names=[each for each in config.predictors if host_name_of(each.address) is not None],
+            ensemble=name,
+            follows=config.controller is not None,
+            on_change=changed,
+        )
+        fanout = Fanout(
+            roster,
+            open_channel=open_channel,
+            clock=clock,
+            max_queued_rows=config.max_queued_rows,
+            hedge_share=config.hedge_share,
+            max_batch_rows=config.max_batch_rows,
+            max_batch_bytes=config.max_message_bytes,
+        )
+        nonlocal names
+        if roster.names:
+            names = Names(
+                roster,
+                fanout,
+                resolver or SystemResolver(),
+                interval_s=config.resolve_interval_s,
+            )
+        return Ensemble(roster, fanout, clock=clock, limits=serving, name=name)
+
+    ensembles = ServedEnsembles(made, is_sole=is_sole, names=config.ensemble)
+    servicer = AggregatorServicer(ensembles)
     inference = oip.InferenceServicer(
-        EnsembleModels(ensemble),
+        ServedModels(ensembles),
         server_name="trillium-aggregator",
         extensions=(oip.CLASSIFICATION, oip.MODEL_CONFIGURATION, oip.STATISTICS),
         is_ready=health.is_serving,
@@ -96,14 +115,15 @@ async def running_aggregator(
     services = (servicer.service(), inference.service(), health.service())
     front = Front(services, (config.listen,), limits, shares_port=config.shares_port == "yes")
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(fanout.running())
-        await stack.enter_async_context(names.running())
+        await stack.enter_async_context(ensembles.running())
+        changed()
+        if names is not None:
+            await stack.enter_async_context(names.running())
         if config.controller is not None:
             watcher = Watcher(
                 config.controller,
-                roster,
-                fanout,
-                ensemble=config.ensemble,
+                ensembles.follow,
+                ensemble=config.ensemble[0] if len(config.ensemble) == 1 else "",
                 open_channel=open_channel,
             )
             await stack.enter_async_context(watcher.running())
@@ -112,7 +132,7 @@ async def running_aggregator(
         except AddressInUse as error:
             raise StartFailed(f"{error}; choose another --listen or stop what is there") from error
         try:
-            yield RunningAggregator(front.addresses[0], roster, fanout, front, health)
+            yield RunningAggregator(front.addresses[0], ensembles, front, health)
         finally:
             health.end()
             servicer.draining.set()

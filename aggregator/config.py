@@ -76,7 +76,14 @@ class AggregatorConfig(ServerConfig):
         10.0,
         "interval for resolving the host names of predictors again; also done soon after each loss",
     )
-    ensemble: str = setting(nonempty, "", "the ensemble that every model must be of")
+    ensemble: tuple[str, ...] = setting(
+        nonempty,
+        (),
+        "an ensemble to serve; repeat it for several; without any, all that the controller knows; "
+        "every model of a named predictor must be of it",
+        repeatable=True,
+        metavar="NAME",
+    )
     max_rows: int = setting(whole_number(1, 65536), 10_000, "most rows in one request")
     max_message_bytes: int = setting(whole_number(1024, 2**29), 16 * MIB, "largest request message")
     max_bytes_in_flight: int = setting(
@@ -119,6 +126,9 @@ def from_command_line(arguments: Sequence[str], environment: Mapping[str, str]) 
         for each in dict.fromkeys(given)
         if given.count(each) > 1
     ]
+    if given and len(values["ensemble"]) > 1:
+        text = "predictors that are named one by one are one ensemble; name it, or none"
+        problems.append(f"--ensemble={values['ensemble'][1]}: {text}")
     if values["workers"] > 1 and values["listen"].startswith("unix:"):
         text = "workers can share a TCP port only; give host:port or one worker"
         problems.append(f"--listen={values['listen']}: {text}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from trillium.clock import Clock
@@ -14,7 +15,7 @@ from trillium.server.statistics import Statistics
 from .combine import Scores, combine
 from .lanes.fanout import Fanout
 from .plans.agreement import EnsembleMetadata
-from .plans.roster import Roster
+from .plans.roster import Endpoint, Roster
 
 RESERVE_SHARE = 0.05
 RESERVE_MOST_S = 0.05
@@ -36,8 +37,10 @@ class Ensemble:
     """Asks the predictors, and counts what was asked."""
 
     def __init__(
-        self, roster: Roster, fanout: Fanout, *, clock: Clock, limits: ServingLimits
+        self, roster: Roster, fanout: Fanout, *, clock: Clock, limits: ServingLimits, name: str = ""
     ) -> None:
+        """`name` is the one that it is known by until a model declares it."""
+        self._known_as = name
         self.roster = roster
         self.limits = limits
         self._fanout = fanout
@@ -47,7 +50,25 @@ class Ensemble:
     @property
     def name(self) -> str:
         """Its name; empty if that is not known."""
-        return "" if self.roster.metadata is None else self.roster.metadata.ensemble
+        known = self.roster.metadata
+        return self._known_as if known is None else known.ensemble or self._known_as
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep the ways to its predictors up inside the context."""
+        async with self._fanout.running():
+            yield
+
+    @property
+    def queued_rows(self) -> dict[str, int]:
+        """Rows that wait, by class."""
+        return self._fanout.queued_rows
+
+    async def follow(self, places: Mapping[Endpoint, int]) -> None:
+        """Use these predictors from now on, each with the position of its class; returns when none
+        of the others is asked any more, or has been given up."""
+        self.roster.set_watched(places)
+        await self._fanout.follow_roster()
 
     @property
     def class_labels(self) -> tuple[str, ...]:

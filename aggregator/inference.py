@@ -11,12 +11,73 @@ from trillium.rpc.call import Call
 from trillium.server.statistics import Statistics
 
 from .ensemble import Ensemble
+from .ensembles import ServedEnsembles
 from .plans.roster import LinkState
 
 NAMELESS = "ensemble"
 """The name of an ensemble whose models do not declare one."""
 _SHOWN = 12
 _ELSEWHERE = "an aggregator loads no models: ask the controller, or the predictor itself"
+
+
+class ServedModels:
+    """The models of all ensembles."""
+
+    def __init__(self, ensembles: ServedEnsembles) -> None:
+        self._ensembles = ensembles
+
+    def _all(self) -> list[EnsembleModels]:
+        return [EnsembleModels(each) for each in self._ensembles.all()]
+
+    def _having(self, name: str) -> EnsembleModels:
+        """Raises ModelNotFound, and NoMetadata while no ensemble is known."""
+        there = self._all()
+        if not there:
+            self._ensembles.chosen("")
+        for each in there:
+            if each.has(name) or len(there) == 1:
+                return each
+        raise no_model(name, [each for models in there for each in models.names()])
+
+    def find(self, name: str) -> ServedModel:
+        """The model of that name; raises ModelNotFound, NoMetadata."""
+        return self._having(name).find(name)
+
+    def served(self) -> Sequence[ServedModel]:
+        """The ensembles and their classes, once any predictor of theirs was reached."""
+        return [model for models in self._all() for model in models.served()]
+
+    def is_ready(self, name: str) -> bool:
+        """Whether all classes of that model have a predictor that may be asked."""
+        return any(models.is_ready(name) for models in self._all() if models.has(name))
+
+    def listed(self) -> Sequence[Listed]:
+        """Each ensemble, followed by its classes."""
+        return [each for models in self._all() for each in models.listed()]
+
+    def statistics(self, model: ServedModel) -> Statistics:
+        """What was asked of it since the aggregator started."""
+        return self._having(model.name).statistics(model)
+
+    async def score(
+        self, model: ServedModel, block: Block, call: Call, timeout_s: float | None
+    ) -> Probabilities:
+        """The probabilities of the model's classes; as for Predict, all of them or an error."""
+        return await self._having(model.name).score(model, block, call, timeout_s)
+
+    async def load(self, name: str) -> None:
+        """Raises Unsupported."""
+        raise Unsupported(f"cannot load {quoted(name)}: {_ELSEWHERE}")
+
+    async def unload(self, name: str) -> None:
+        """Raises Unsupported."""
+        raise Unsupported(f"cannot unload {quoted(name)}: {_ELSEWHERE}")
+
+
+def no_model(name: str, names: Sequence[str]) -> ModelNotFound:
+    """That none of `names` is the one that was asked for."""
+    there = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return ModelNotFound(f"no model {quoted(name)} here; there are {there}")
 
 
 class EnsembleModels:
@@ -30,9 +91,7 @@ class EnsembleModels:
         feature_count = self._ensemble.metadata.feature_count
         labels = self._labels(name)
         if labels is None:
-            names = list(self._names())
-            there = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-            raise ModelNotFound(f"no model {quoted(name)} here; there are {there}")
+            raise no_model(name, self.names())
         whole = name == self._name
         return ServedModel(
             name=name,
@@ -47,7 +106,7 @@ class EnsembleModels:
     def served(self) -> Sequence[ServedModel]:
         """The ensemble and its classes, once any predictor was reached."""
         try:
-            return [self.find(name) for name in self._names()]
+            return [self.find(name) for name in self.names()]
         except NoMetadata:
             return []
 
@@ -84,13 +143,9 @@ class EnsembleModels:
         scores = await self._ensemble.scores(block, model.class_labels, call, timeout_s)
         return scores.probabilities
 
-    async def load(self, name: str) -> None:
-        """Raises Unsupported."""
-        raise Unsupported(f"cannot load {quoted(name)}: {_ELSEWHERE}")
-
-    async def unload(self, name: str) -> None:
-        """Raises Unsupported."""
-        raise Unsupported(f"cannot unload {quoted(name)}: {_ELSEWHERE}")
+    def has(self, name: str) -> bool:
+        """Whether a model has that name."""
+        return self._labels(name) is not None
 
     @property
     def _name(self) -> str:
@@ -99,7 +154,8 @@ class EnsembleModels:
     def _class_name(self, label: str) -> str:
         return f"{self._name}-{label}"
 
-    def _names(self) -> Sequence[str]:
+    def names(self) -> Sequence[str]:
+        """The ensemble's name, then those of its classes."""
         return [self._name, *map(self._class_name, self._ensemble.class_labels)]
 
     def _labels(self, name: str) -> Sequence[str] | None:

@@ -31,6 +31,7 @@ from trillium.violations import Violations
 
 from .combine import decide
 from .ensemble import Ensemble
+from .ensembles import ServedEnsembles
 from .instances import read_instances, write_classifications, write_predictions
 from .plans.roster import LinkState, RosterEntry
 
@@ -50,10 +51,10 @@ _STATES = {
 
 
 class AggregatorServicer:
-    """Answers for the whole ensemble."""
+    """Answers for all ensembles."""
 
-    def __init__(self, ensemble: Ensemble) -> None:
-        self._ensemble = ensemble
+    def __init__(self, ensembles: ServedEnsembles) -> None:
+        self._ensembles = ensembles
         self.draining = asyncio.Event()
         """Set when the server is about to stop: streams then take no more requests."""
 
@@ -66,6 +67,7 @@ class AggregatorServicer:
                 "Classify": self._classify,
                 "PredictSample": self._predict_sample,
                 "GetMetadata": self._get_metadata,
+                "ListEnsembles": self._list_ensembles,
                 "ListPredictors": self._list_predictors,
                 "PredictStream": self._predict_stream,
             },
@@ -82,17 +84,17 @@ class AggregatorServicer:
         violations: Violations,
     ) -> pb.PredictResponse:
         """Answer `request`, of which `violations` were found already."""
-        violations.check(lambda: self._check_ensemble(request.ensemble))
-        labels = violations.check(lambda: self._chosen(request.class_labels))
-        block = violations.check(lambda: self._rows(request))
+        ensemble = self._ensembles.asked(request.ensemble, violations)
+        labels = violations.check(lambda: _chosen(request.class_labels, ensemble.class_labels))
+        block = violations.check(lambda: _rows(request, ensemble))
         violations.raise_any()
         assert block is not None
         assert labels is not None
-        scores = await self._ensemble.scores(
+        scores = await ensemble.scores(
             block, labels, call, timeout_s, partial=request.allow_partial
         )
         response = pb.PredictResponse(
-            ensemble=self._ensemble.name,
+            ensemble=ensemble.name,
             class_labels=scores.class_labels,
             degraded=bool(scores.failures),
             missing=[missing_class(failure) for failure in scores.failures],
@@ -105,15 +107,15 @@ class AggregatorServicer:
 
     async def _classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyResponse:
         violations = Violations()
-        violations.check(lambda: self._check_ensemble(request.ensemble))
-        block = violations.check(lambda: self._rows(request))
+        ensemble = self._ensembles.asked(request.ensemble, violations)
+        block = violations.check(lambda: _rows(request, ensemble))
         violations.raise_any()
         assert block is not None
-        order = self._ensemble.class_labels
-        scores = await self._ensemble.scores(block, order, call, partial=request.allow_partial)
+        order = ensemble.class_labels
+        scores = await ensemble.scores(block, order, call, partial=request.allow_partial)
         labels = decide(scores, order)
         response = pb.ClassifyResponse(
-            ensemble=self._ensemble.name,
+            ensemble=ensemble.name,
             class_labels=scores.class_labels,
             degraded=bool(scores.failures),
             missing=[missing_class(failure) for failure in scores.failures],
@@ -131,12 +133,13 @@ class AggregatorServicer:
     async def _predict_sample(
         self, request: pb.PredictSampleRequest, call: Call
     ) -> pb.PredictSampleResponse:
-        sample = self._ensemble.metadata.sample
+        ensemble = self._ensembles.chosen(request.ensemble)
+        sample = ensemble.metadata.sample
         if not sample:
             raise NoSample("the models carry no sample row; send one with Predict or Classify")
         block = from_lists([sample], feature_count=None, max_rows=1)
-        order = self._ensemble.class_labels
-        scores = await self._ensemble.scores(block, order, call)
+        order = ensemble.class_labels
+        scores = await ensemble.scores(block, order, call)
         labels = decide(scores, order)
         return pb.PredictSampleResponse(
             features=sample,
@@ -148,9 +151,10 @@ class AggregatorServicer:
     async def _get_metadata(
         self, request: pb.GetMetadataRequest, call: Call
     ) -> pb.GetMetadataResponse:
-        known = self._ensemble.metadata
-        labels = self._ensemble.class_labels
-        limits = self._ensemble.limits
+        ensemble = self._ensembles.chosen(request.ensemble)
+        known = ensemble.metadata
+        labels = ensemble.class_labels
+        limits = ensemble.limits
         return pb.GetMetadataResponse(
             ensemble=known.ensemble,
             class_labels=labels,
@@ -169,8 +173,26 @@ class AggregatorServicer:
     async def _list_predictors(
         self, request: pb.ListPredictorsRequest, call: Call
     ) -> pb.ListPredictorsResponse:
+        name = request.ensemble
+        chosen = (self._ensembles.chosen(name),) if name else self._ensembles.all()
         return pb.ListPredictorsResponse(
-            predictors=[_predictor(entry) for entry in self._ensemble.roster.entries]
+            predictors=[
+                _predictor(entry, ensemble.name)
+                for ensemble in chosen
+                for entry in ensemble.roster.entries
+            ]
+        )
+
+    async def _list_ensembles(
+        self, request: pb.ListEnsemblesRequest, call: Call
+    ) -> pb.ListEnsemblesResponse:
+        return pb.ListEnsemblesResponse(
+            ensembles=[
+                pb.EnsembleSummary(
+                    name=each.name, class_labels=each.class_labels, ready=each.roster.all_ready()
+                )
+                for each in self._ensembles.all()
+            ]
         )
 
     async def _predict_stream(
@@ -192,44 +214,38 @@ class AggregatorServicer:
             async for response in answers:
                 yield response
 
-    def _check_ensemble(self, name: str) -> None:
-        if name and self._ensemble.name and name != self._ensemble.name:
-            text = f"is {quoted(name)}; this aggregator serves {self._ensemble.name!r}"
-            raise InvalidRequest.of("ensemble", text)
 
-    def _chosen(self, asked: Sequence[str]) -> Sequence[str]:
-        """The classes to ask, in metadata order."""
-        known = self._ensemble.class_labels
-        if not asked:
-            return known
-        violations = Violations()
-        violations.extend(_wrong_labels(asked, known))
-        violations.raise_any()
-        chosen = set(asked)
-        return [label for label in known if label in chosen]
+def _chosen(asked: Sequence[str], known: Sequence[str]) -> Sequence[str]:
+    """The classes to ask, in metadata order."""
+    if not asked:
+        return known
+    violations = Violations()
+    violations.extend(_wrong_labels(asked, known))
+    violations.raise_any()
+    chosen = set(asked)
+    return [label for label in known if label in chosen]
 
-    def _rows(self, request: pb.PredictRequest | pb.ClassifyRequest) -> Block:
-        known = self._ensemble.roster.metadata
-        max_rows = self._ensemble.limits.max_rows
-        wanted = None if known is None else known.feature_count
-        # Before any predictor is known, each one checks what it takes.
-        missing = known is None or known.takes_missing
-        packed = request.HasField("matrix")
-        if packed and request.instances:
-            raise InvalidRequest.of("matrix", "cannot be combined with instances; send one")
-        if packed:
-            matrix = request.matrix
-            return from_block(
-                matrix.row_count,
-                matrix.column_count,
-                matrix.data,
-                feature_count=wanted,
-                max_rows=max_rows,
-                takes_missing=missing,
-            )
-        return read_instances(
-            request, feature_count=wanted, max_rows=max_rows, takes_missing=missing
+
+def _rows(request: pb.PredictRequest | pb.ClassifyRequest, ensemble: Ensemble) -> Block:
+    known = ensemble.roster.metadata
+    max_rows = ensemble.limits.max_rows
+    wanted = None if known is None else known.feature_count
+    # Before any predictor is known, each one checks what it takes.
+    missing = known is None or known.takes_missing
+    packed = request.HasField("matrix")
+    if packed and request.instances:
+        raise InvalidRequest.of("matrix", "cannot be combined with instances; send one")
+    if packed:
+        matrix = request.matrix
+        return from_block(
+            matrix.row_count,
+            matrix.column_count,
+            matrix.data,
+            feature_count=wanted,
+            max_rows=max_rows,
+            takes_missing=missing,
         )
+    return read_instances(request, feature_count=wanted, max_rows=max_rows, takes_missing=missing)
 
 
 def _wrong_labels(asked: Sequence[str], known: Sequence[str]) -> Iterator[Violation]:
@@ -260,13 +276,14 @@ def _packed(matrix: Probabilities) -> tensor_pb2.Float32Matrix:
     return tensor_pb2.Float32Matrix(row_count=rows, column_count=columns, data=data)
 
 
-def _predictor(entry: RosterEntry) -> pb.Predictor:
+def _predictor(entry: RosterEntry, ensemble: str) -> pb.Predictor:
     message = pb.Predictor(
         class_label=entry.endpoint.class_label,
         address=entry.endpoint.address,
         state=_STATES[entry.state],
         model_digest="" if entry.described is None else entry.described.digest,
         detail=entry.detail,
+        ensemble=ensemble,
     )
     message.state_time.FromDatetime(entry.since)
     return message

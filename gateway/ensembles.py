@@ -1,4 +1,4 @@
-"""The ensemble and its scores: `/v1/ensembles/...`."""
+"""The ensembles and their scores: `/v1/ensembles/...`."""
 
 from __future__ import annotations
 
@@ -100,6 +100,10 @@ class Ensembles:
                 body=ClassifyBody, body_example=example, refusals=(404,),
             ),
             Operation(
+                "GET", "/v1/ensembles", TAG, "List the ensembles", self._list,
+                (Promise(200, "In the order of their names.", pb.ListEnsemblesResponse),),
+            ),
+            Operation(
                 "GET", path, TAG, "Describe the ensemble", self._get, (metadata,),
                 refusals=(404,),
             ),
@@ -155,10 +159,17 @@ class Ensembles:
         return json_response(to_json(await self._scoring.metadata(http, http.path["ensemble"])))
 
     async def _predictors(self, http: HttpRequest) -> Response:
-        await self._scoring.metadata(http, http.path["ensemble"])
-        stub = self._aggregator.stub
-        answer = await self._aggregator.ask(stub.ListPredictors, pb.ListPredictorsRequest(), http)
-        return json_response(to_json(answer))
+        name = http.path["ensemble"]
+        await self._scoring.metadata(http, name)
+        method, request = (
+            self._aggregator.stub.ListPredictors,
+            pb.ListPredictorsRequest(ensemble=name),
+        )
+        return json_response(to_json(await self._aggregator.ask(method, request, http)))
+
+    async def _list(self, http: HttpRequest) -> Response:
+        method, request = self._aggregator.stub.ListEnsembles, pb.ListEnsemblesRequest()
+        return json_response(to_json(await self._aggregator.ask(method, request, http)))
 
 
 def _classified(answer: Classifications) -> list[dict[str, Any]]:

@@ -126,12 +126,10 @@ class Scoring:
 
     async def metadata(self, http: HttpRequest, ensemble: str = "") -> pb.GetMetadataResponse:
         """The ensemble's inputs and outputs. Raises HttpError if it is not named `ensemble`."""
-        stub = self._aggregator.stub
+        method = self._aggregator.stub.GetMetadata
+        request = pb.GetMetadataRequest(ensemble=ensemble)
         answer: pb.GetMetadataResponse
-        answer = await self._aggregator.ask(stub.GetMetadata, pb.GetMetadataRequest(), http)
-        if ensemble and answer.ensemble and ensemble != answer.ensemble:
-            text = f"is {ensemble[:60]!r}; this aggregator serves {answer.ensemble!r}"
-            raise _no_ensemble(text, "")
+        answer = await self._answered(method, request, http, "", lambda each: each)
         return answer
 
     async def _answered(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trillium.client.aio import AsyncClient
     from trillium.client.answers import (
         Classifications,
+        EnsembleSummary,
         Metadata,
         Predictions,
         PredictorState,
@@ -83,6 +84,7 @@ __all__ = [
     "DeploymentNotFound",
     "DigestMismatch",
     "Draining",
+    "EnsembleSummary",
     "IllegalStep",
     "InUse",
     "InternalError",
@@ -126,6 +128,7 @@ _HOMES = {
     "Metadata": "trillium.client.answers",
     "Predictions": "trillium.client.answers",
     "PredictorState": "trillium.client.answers",
+    "EnsembleSummary": "trillium.client.answers",
     "PredictorStatus": "trillium.client.answers",
     "SampleScore": "trillium.client.answers",
 }

@@ -10,7 +10,8 @@ import contextlib
 import logging
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,8 +21,7 @@ from trillium.controller.v1 import discovery_service_pb2 as pb
 from trillium.controller.v1.discovery_service_pb2_grpc import DiscoveryServiceStub
 from trillium.server.tasks import Supervisor
 
-from ..lanes.fanout import Fanout
-from .roster import Endpoint, Roster
+from .roster import Endpoint
 
 log = logging.getLogger(__name__)
 
@@ -37,16 +37,16 @@ class Watcher:
     def __init__(
         self,
         address: str,
-        roster: Roster,
-        fanout: Fanout,
+        follow: Callable[[Mapping[str, Mapping[Endpoint, int]]], Awaitable[None]],
         *,
         ensemble: str,
         open_channel: Callable[[str], aio.Channel],
     ) -> None:
-        """`ensemble`, if given, is the only one whose predictors are followed."""
+        """`follow` is given the predictors that are published, by ensemble and each with the
+        position of its class, and returns when no other one is asked any more. `ensemble`, if
+        given, is the only one that is published."""
         self._address = address
-        self._roster = roster
-        self._fanout = fanout
+        self._follow = follow
         self._ensemble = ensemble
         self._open_channel = open_channel
         self._id = f"aggregator-{secrets.token_hex(8)}"
@@ -112,13 +112,11 @@ class Watcher:
                 known.pop((each.deployment, each.address), None)
             known |= {(each.deployment, each.address): each for each in news.endpoints}
             revision = news.revision
-            self._roster.set_watched(
-                {
-                    Endpoint(each.class_label, each.address): each.class_position
-                    for each in known.values()
-                }
-            )
-            await self._fanout.follow_roster()
+            published: dict[str, dict[Endpoint, int]] = defaultdict(dict)
+            for each in known.values():
+                endpoint = Endpoint(each.class_label, each.address)
+                published[each.ensemble][endpoint] = each.class_position
+            await self._follow(published)
             log.info("endpoints followed", extra={"revision": revision})
             confirmation = pb.WatchEndpointsRequest(confirmed_revision=revision)
             await self._write(stream, confirmation)

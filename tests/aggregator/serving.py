@@ -79,6 +79,11 @@ class Aggregated:
         answer = await self.stub.ListPredictors(pb.ListPredictorsRequest(), timeout=CALL_S)
         return list(answer.predictors)
 
+    async def ensembles(self) -> list[pb.EnsembleSummary]:
+        """What ListEnsembles answers."""
+        answer = await self.stub.ListEnsembles(pb.ListEnsemblesRequest(), timeout=CALL_S)
+        return list(answer.ensembles)
+
     async def states(self) -> list[str]:
         """The states of all predictors in lower case."""
         return [state_name(each) for each in await self.listed()]
@@ -94,11 +99,12 @@ class Aggregated:
 
     async def until_ready(self) -> None:
         """Every class has a predictor that may be asked."""
-        await eventually(self.aggregator.roster.all_ready)
+        await eventually(lambda: self.aggregator.ensembles.is_ready)
 
     def waiting_rows(self) -> int:
         """Rows in all queues."""
-        return sum(self.aggregator.fanout.queued_rows.values())
+        ensembles = self.aggregator.ensembles.all()
+        return sum(rows for each in ensembles for rows in each.queued_rows.values())
 
     async def until_idle(self) -> None:
         """Nothing is queued and no call is in flight."""

@@ -97,8 +97,8 @@ async def test_a_watch_goes_on_after_a_defect(caplog: pytest.LogCaptureFixture) 
 
     fake = FakePredictor()
     async with no_task_left(), serving(fake), aggregating(fake.endpoint) as served:
-        roster, fanout = served.aggregator.roster, served.aggregator.fanout
-        watcher = Watcher("127.0.0.1:9", roster, fanout, ensemble="", open_channel=open_channel)
+        follow = served.aggregator.ensembles.follow
+        watcher = Watcher("127.0.0.1:9", follow, ensemble="", open_channel=open_channel)
         async with watcher.running():
             await eventually(lambda: channels > 1)
     assert errors(caplog) == ["background task failed: watch of the controller"]

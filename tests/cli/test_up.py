@@ -15,11 +15,12 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from urllib.request import urlopen
 
 import onnx
 import pytest
 
-from tests.cli.conftest import ROOT, Starter, Up, alive
+from tests.cli.conftest import ROOT, Command, Starter, Up, alive
 from tests.freezing import freeze
 from tests.kit.modes import every, wide
 from tests.ports import free_ports
@@ -63,6 +64,52 @@ async def test_a_restart_resumes_and_ctrl_c_stops_everything(
     assert len(logs) == 2
     for log in logs:
         assert "draining" in log.read_text()
+
+
+async def test_two_ensembles_are_served_at_one_door(
+    start_up: Starter, trillium: Command, models: Path, tmp_path: Path
+) -> None:
+    both = tmp_path / "both"
+    shutil.copytree(models, both)
+    trained = trillium("models", "train", "--builtin", "wine", "--output", str(both))
+    assert trained.returncode == 0, trained.stderr
+    gateway = free_ports(1)[0]
+    words = ("--ensemble", "iris", "--ensemble", "wine", "--gateway-port", str(gateway))
+    running = start_up(*words, "--gateway", models=both)
+    await running.until("Ctrl-C stops everything")
+    assert "\niris is up after " in running.said
+    assert "\nwine is up after " in running.said
+    # What is printed for copying names one of them.
+    assert f"--address 127.0.0.1:{running.port} --ensemble iris" in running.said
+    assert f"http://127.0.0.1:{gateway}/v1/ensembles/iris:classify" in running.said
+
+    at = ("--address", f"127.0.0.1:{running.port}")
+    flower, wine = ("5.1", "3.5", "1.4", "0.2"), ("13",) * 13
+    labelled = trillium("classify", *flower, "--ensemble", "iris", "--json", *at)
+    assert json.loads(labelled.stdout)["label"] == "setosa"
+    predicted = trillium("predict", *wine, "--ensemble", "wine", "--json", *at)
+    assert set(json.loads(predicted.stdout)["probabilities"]) == {"class_0", "class_1", "class_2"}
+    for named, said in ((), "is missing"), (("--ensemble", "rose"), "is 'rose'"):
+        refused = trillium("classify", *flower, *named, *at)
+        assert refused.returncode == 1
+        assert f"ensemble: {said}; this aggregator serves 'iris', 'wine'" in refused.stderr
+    shown = trillium("status", *at, "--controller", running.controller_address).stdout
+    for name in ("iris", "wine"):
+        assert re.search(
+            rf"^{name} at 127.0.0.1:{running.port} is serving; 3 classes", shown, re.MULTILINE
+        )
+    facts = json.loads(trillium("status", *at, "--json").stdout)
+    assert [(each["name"], each["ready"]) for each in facts["ensembles"]] == [
+        ("iris", True),
+        ("wine", True),
+    ]
+    with urlopen(f"http://127.0.0.1:{gateway}/v1/ensembles", timeout=60) as answer:  # noqa: ASYNC210
+        ensembles = json.load(answer)["ensembles"]
+    assert [each["name"] for each in ensembles] == ["iris", "wine"]
+    with urlopen(f"http://127.0.0.1:{gateway}/v1/ensembles/wine", timeout=60) as answer:  # noqa: ASYNC210
+        assert json.load(answer)["feature_count"] == 13
+    running.process.send_signal(signal.SIGINT)
+    assert await running.ended() == 0
 
 
 async def test_what_a_running_system_keeps_is_its_users_alone(start_up: Starter) -> None:

@@ -335,6 +335,11 @@ def right() -> np.ndarray:
     return np.stack([column, column], axis=1)
 
 
+def classes(served: aggregators.Aggregated) -> list[tuple[str, ...]]:
+    """Those that it knows, of each ensemble."""
+    return [each.class_labels for each in served.aggregator.ensembles.all()]
+
+
 async def test_an_aggregator_follows_and_never_forgets_a_class(world: World) -> None:
     up = await world.controller()
     address = up.controller.address
@@ -342,7 +347,7 @@ async def test_an_aggregator_follows_and_never_forgets_a_class(world: World) -> 
         assert not await served.is_serving()
         await up.load("s", model="setosa")
         # The model tells of the class that has no predictor.
-        await eventually(lambda: served.aggregator.roster.class_labels == CLASSES)
+        await eventually(lambda: classes(served) == [CLASSES])
         assert not await served.is_serving()
         await up.load("o", model="other")
         await served.until_ready()
@@ -405,7 +410,7 @@ async def test_static_predictors_stand_beside_those_of_the_controller(world: Wor
         ready=False,
         controller=up.controller.address,
     ) as served:
-        await eventually(lambda: served.aggregator.roster.class_labels == CLASSES)
+        await eventually(lambda: classes(served) == [CLASSES])
         await up.load("o", model="other")
         await served.until_ready()
         assert np.array_equal(await served.scores(ROW), right())
@@ -447,3 +452,68 @@ async def test_predictors_come_and_go_and_no_call_fails(world: World) -> None:
             for caller in callers:
                 caller.cancel()
         assert answered > 120
+
+
+async def test_several_ensembles_are_served_at_one_door(world: World) -> None:
+    up = await world.controller()
+    await up.register(
+        "solo", labelled(two_column_tensor(), class_label="one", ensemble="solo"), "one"
+    )
+    async with aggregating(ready=False, controller=up.controller.address) as served:
+        none = await aggregators.failure_of(served.predict(ROW))
+        assert none.reason == "NO_METADATA"
+        await asyncio.gather(
+            up.load("s", model="setosa"), up.load("o", model="other"), up.load("x", model="solo")
+        )
+        await eventually(lambda: len(classes(served)) == 2)
+        await served.until_ready()
+        listed = await served.ensembles()
+        assert [(each.name, tuple(each.class_labels), each.ready) for each in listed] == [
+            ("pair", CLASSES, True),
+            ("solo", ("one",), True),
+        ]
+        wide = await served.predict(ROW, ensemble="pair")
+        assert (wide.ensemble, aggregators.unpacked(wide.probabilities).shape) == ("pair", (2, 2))
+        assert np.array_equal(aggregators.unpacked(wide.probabilities), right())
+        narrow = await served.predict(ROW, ensemble="solo")
+        assert (narrow.ensemble, list(narrow.class_labels)) == ("solo", ["one"])
+        for name, said in (("", "is missing"), ("wine", "is 'wine'")):
+            refused = await aggregators.failure_of(served.predict(ROW, ensemble=name))
+            (text,) = refused.violations.values()
+            assert text == f"{said}; this aggregator serves 'pair', 'solo'"
+        assert {each.ensemble for each in await served.listed()} == {"pair", "solo"}
+        assert await served.is_serving("ensembles/pair")
+        # One that is gone as a whole leaves the others serving, and is not forgotten.
+        await up.unload("x")
+        missing = await aggregators.failure_of(served.predict(ROW, ensemble="solo"))
+        assert [each.class_label for each in missing.missing] == ["one"]
+        assert await served.is_serving()
+        assert not await served.is_serving("ensembles/solo")
+        await up.load("x")
+        await eventually(lambda: served.is_serving("ensembles/solo"))
+        # One that has lost a class does not.
+        await up.unload("o")
+        assert not await served.is_serving()
+        assert np.array_equal(
+            aggregators.unpacked((await served.predict(ROW, ensemble="solo")).probabilities),
+            right()[:, :1],
+        )
+
+
+async def test_only_the_ensembles_that_were_named_are_served(world: World) -> None:
+    up = await world.controller()
+    for name in ("solo", "duo"):
+        artifact = labelled(two_column_tensor(), class_label="one", ensemble=name)
+        await up.register(name, artifact, "one")
+    await asyncio.gather(
+        up.load("s", model="setosa"), up.load("x", model="solo"), up.load("y", model="duo")
+    )
+    async with aggregating(
+        ready=False, controller=up.controller.address, ensemble=("solo", "pair")
+    ) as served:
+        await eventually(lambda: served.is_serving("ensembles/solo"))
+        assert [each.name for each in await served.ensembles()] == ["pair", "solo"]
+        assert not await served.is_serving()
+        await up.load("o", model="other")
+        await served.until_ready()
+        assert await served.is_serving()

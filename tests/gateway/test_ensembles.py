@@ -51,6 +51,8 @@ async def test_only_the_classes_that_are_asked_for_answer(iris: System) -> None:
 
 async def test_the_ensemble_and_its_predictors_are_reported(iris: System) -> None:
     assert (await iris.call.get("/v1/ensembles/iris")).json["feature_count"] == 4
+    (only,) = (await iris.call.get("/v1/ensembles")).json["ensembles"]
+    assert (only["name"], only["ready"]) == ("iris", True)
     predictors = (await iris.call.get("/v1/ensembles/iris/predictors")).json["predictors"]
     assert [(each["class_label"], each["state"]) for each in predictors] == [
         (label, "READY") for label in LABELS

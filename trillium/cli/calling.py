@@ -13,12 +13,24 @@ _LIST = "trillium.controller.v1.ControllerService/ListDeployments"
 
 
 def calls(
-    aggregator: str, controller: str, features: Sequence[float], gateways: Sequence[str] = ()
+    aggregator: str,
+    controller: str,
+    features: Sequence[float],
+    gateways: Sequence[str] = (),
+    ensemble: str = "",
 ) -> dict[str, list[str]]:
-    """How to classify one row, and to see the deployments: lines by what they are for."""
+    """How to classify one row, and to see the deployments: lines by what they are for. `ensemble`
+    is named in them, if it is given."""
     values = [digits(value) for value in features]
     elsewhere = "" if aggregator == "127.0.0.1:50051" else f" --address {aggregator}"
-    request = f'{{"instances":[{{"features":[{",".join(values)}]}}]}}'
+    elsewhere += f" --ensemble {ensemble}" if ensemble else ""
+    named = f'"ensemble":"{ensemble}",' if ensemble else ""
+    made = f'"{aggregator}", ensemble="{ensemble}"' if ensemble else f'"{aggregator}"'
+    row = ",".join(values)
+    request = f'{{{named}"instances":[{{"features":[{row}]}}]}}'
+    path, body = "/predict/label", f'{{"data":[[{row}]]}}'
+    if ensemble:
+        path, body = f"/v1/ensembles/{ensemble}:classify", f'{{"instances":[[{row}]]}}'
     grpcurl = f"{_tool('grpcurl') or 'grpcurl'} -plaintext"
     missing = "" if _tool("grpcurl") else " (once grpcurl is installed: `make install` does)"
     python, trillium = _tool("python") or sys.executable, _tool("trillium") or "trillium"
@@ -26,7 +38,7 @@ def calls(
         "Command line": [f"{trillium} classify {' '.join(values)}{elsewhere}"],
         "Python" if python == "python" else f"Python ({python})": [
             "from trillium import Client",
-            f'with Client("{aggregator}") as client:',
+            f"with Client({made}) as client:",
             f"    print(client.classify([{', '.join(values)}]).labels)",
         ],
         f"Aggregator at {aggregator}{missing}": [
@@ -35,8 +47,7 @@ def calls(
         f"Controller at {controller}{missing}": [f"{grpcurl} {controller} {_LIST}"],
         **{
             f"HTTP at http://{gateway}/docs": [
-                f"curl http://{gateway}/predict/label -H 'content-type: application/json' "
-                f"-d '{{\"data\":[[{','.join(values)}]]}}'"
+                f"curl http://{gateway}{path} -H 'content-type: application/json' -d '{body}'"
             ]
             for gateway in gateways
         },

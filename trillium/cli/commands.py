@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,7 @@ from trillium.cli.options import (
     ControllerPort,
     Decimal,
     Delimiter,
+    EnsembleName,
     GatewayPort,
     Header,
     Json,
@@ -91,9 +93,14 @@ Resume = Annotated[
 State = Annotated[Path, typer.Option(help="Folder for the state and the logs.")]
 
 
-@app.command("up", epilog=examples("trillium up", "trillium up --ensemble flowers --gateway"))
+@app.command(
+    "up", epilog=examples("trillium up", "trillium up --ensemble iris --ensemble wine --gateway")
+)
 def start(
-    ensemble: Annotated[str, typer.Option(help="Name of the ensemble.")] = "iris",
+    ensemble: Annotated[
+        list[str] | None,
+        typer.Option(help="Name of an ensemble; may be repeated.", show_default="iris"),
+    ] = None,
     models: ModelsFolder = Path("models"),
     demo: Annotated[bool, typer.Option("--demo", help="Exit after the run.")] = False,
     port: Port = 50051,
@@ -108,13 +115,13 @@ def start(
     make_target: Annotated[str, typer.Option(hidden=True)] = "",
     as_json: Json = False,
 ) -> None:
-    """Start a controller and an aggregator, load an ensemble, score rows, stay up until Ctrl-C."""
+    """Start a controller and an aggregator, load ensembles, score rows, stay up until Ctrl-C."""
     from trillium.cli.show import JsonLines, Screen
     from trillium.cli.up import up
     from trillium.cli.up.plan import Plan
 
     plan = Plan(
-        ensemble,
+        tuple(dict.fromkeys(ensemble or ("iris",))),
         models,
         demo,
         port,
@@ -140,6 +147,7 @@ def classify(
     values: Values = None,
     csv: CsvFile = None,
     address: Address = AGGREGATOR,
+    ensemble: EnsembleName = "",
     timeout: Timeout = 10.0,
     form: FormOption = None,
     as_json: Json = False,
@@ -155,7 +163,8 @@ def classify(
     """
     layout = form_of(form, output, as_json=as_json)
     dialect = dialect_of(delimiter, decimal, header)
-    _score(values, csv, address, timeout, layout, output, dialect, labels=True, resume=resume)
+    asked = Aimed(address, ensemble, timeout)
+    _score(values, csv, asked, layout, output, dialect, labels=True, resume=resume)
 
 
 @app.command(
@@ -169,6 +178,7 @@ def predict(
     values: Values = None,
     csv: CsvFile = None,
     address: Address = AGGREGATOR,
+    ensemble: EnsembleName = "",
     timeout: Timeout = 10.0,
     form: FormOption = None,
     as_json: Json = False,
@@ -184,7 +194,8 @@ def predict(
     """
     layout = form_of(form, output, as_json=as_json)
     dialect = dialect_of(delimiter, decimal, header)
-    _score(values, csv, address, timeout, layout, output, dialect, labels=False, resume=resume)
+    asked = Aimed(address, ensemble, timeout)
+    _score(values, csv, asked, layout, output, dialect, labels=False, resume=resume)
 
 
 @app.command(
@@ -298,11 +309,19 @@ def logs(
                     print(f"{name}: {visible(line)}", flush=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Aimed:
+    """Whom a command asks."""
+
+    address: str
+    ensemble: str
+    timeout_s: float
+
+
 def _score(
     values: list[str] | None,
     csv: Path | None,
-    address: str,
-    timeout_s: float,
+    asked: Aimed,
     form: Form,
     output: Path | None,
     dialect: Dialect,
@@ -317,7 +336,8 @@ def _score(
     from trillium.client.sync import Client
 
     kept = kept_rows(form, output) if resume else Kept()
-    with sentences(), Client(address, timeout_s=timeout_s) as client, counting(output) as progress:
+    made = Client(asked.address, ensemble=asked.ensemble, timeout_s=asked.timeout_s)
+    with sentences(), made as client, counting(output) as progress:
         metadata = cache(client.metadata)
         rows = after(read_rows(values or [], csv, metadata, note, dialect), kept.row_count)
         scored = score(client, rows, labels=labels, progress=progress)

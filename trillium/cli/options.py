@@ -90,6 +90,10 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only check whether it can be done, and change nothing.")
 ]
 
+EnsembleName = Annotated[
+    str, typer.Option("--ensemble", help="Ensemble to ask, where the aggregator serves several.")
+]
+
 Delimiter = Annotated[
     str,
     typer.Option(

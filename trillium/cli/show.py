@@ -98,10 +98,11 @@ class Screen:
         controller: str,
         examples: Sequence[Example],
         gateways: Sequence[str] = (),
+        ensemble: str = "",
     ) -> None:
         """Print how to call what listens at these addresses, to be copied."""
         features = examples[0].features if examples else ()
-        for title, lines in calls(aggregator, controller, features, gateways).items():
+        for title, lines in calls(aggregator, controller, features, gateways, ensemble).items():
             self._print("", Text(title, style="bold"))
             for line in lines:
                 self._print(Text(f"  {line}"))
@@ -158,6 +159,7 @@ class JsonLines(Screen):
         controller: str,
         examples: Sequence[Example],
         gateways: Sequence[str] = (),
+        ensemble: str = "",
     ) -> None:
         """That everything is up, and where."""
         self._emit("up", aggregator=aggregator, controller=controller, gateways=list(gateways))
@@ -241,13 +243,18 @@ def _label_cell(score: Score, ticks: bool) -> Text:
 
 
 def predictor_table(statuses: Sequence[PredictorStatus]) -> Table:
-    """Every predictor: class, address, state, the model's digest, since when, and why."""
+    """Every predictor: class, address, state, the model's digest, since when, and why; its ensemble
+    first, if there are several."""
     table = PlainTable()
+    several = len({each.ensemble for each in statuses}) > 1
+    if several:
+        table.add_column("ensemble", no_wrap=True)
     for heading in ("class", "address", "state", "model digest", "since", "detail"):
         whole = heading not in ("address", "detail")
         table.add_column(heading, no_wrap=whole, overflow="fold")
     for each in statuses:
         table.add_row(
+            *((each.ensemble,) if several else ()),
             each.class_label,
             each.address,
             Text(each.state.value, style=_STATE_STYLES.get(each.state, "")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from rich.text import Text
 from trillium import errors
 from trillium.cli import listing
 from trillium.cli.show import Screen, metadata_line, predictor_table, status_json
-from trillium.client.answers import Metadata, PredictorStatus
+from trillium.client.answers import EnsembleSummary, Metadata, PredictorStatus
 from trillium.client.controller import ControllerClient
 from trillium.client.sync import Client
 from trillium.controller.v1 import controller_service_pb2 as pb
@@ -29,19 +29,28 @@ class EnsembleStatus:
 
     address: str
     serving: bool = False
-    metadata: Metadata | None = None
+    ensembles: Sequence[EnsembleSummary] = ()
+    metadata: Sequence[Metadata] = ()
+    """Of each ensemble that was ever reached."""
     predictors: Sequence[PredictorStatus] = ()
     error: errors.TrilliumError | None = None
 
     def show(self, screen: Screen) -> None:
         """Print it."""
         if self.error is None:
-            screen.text(metadata_line(self.address, self.serving, self.metadata))
+            ready = {each.name: each.ready for each in self.ensembles}
+            for known in self.metadata:
+                is_ready = ready.get(known.ensemble, self.serving)
+                screen.text(metadata_line(self.address, is_ready, known))
+            if not self.metadata:
+                screen.text(metadata_line(self.address, self.serving, None))
             screen.table(predictor_table(self.predictors))
 
     def json(self) -> dict[str, Any]:
         """The same as JSON."""
-        facts = status_json(self.address, self.serving, self.metadata, self.predictors)
+        only = self.metadata[0] if len(self.metadata) == 1 else None
+        facts = status_json(self.address, self.serving, only, self.predictors)
+        facts["ensembles"] = [asdict(each) for each in self.ensembles]
         return facts | {"problem": "" if self.error is None else str(self.error)}
 
 
@@ -50,13 +59,17 @@ def ensemble_status(address: str, timeout_s: float) -> EnsembleStatus:
     with Client(address, timeout_s=timeout_s) as client:
         try:
             predictors, serving = client.predictors(), client.is_serving()
+            ensembles = client.ensembles()
+            metadata = []
+            for each in ensembles:
+                with (
+                    suppress(errors.NoMetadata),
+                    Client(address, ensemble=each.name, timeout_s=timeout_s) as one,
+                ):
+                    metadata.append(one.metadata())
         except errors.TrilliumError as error:
             return EnsembleStatus(address, error=error)
-        try:
-            metadata = client.metadata()
-        except errors.NoMetadata:
-            metadata = None
-        return EnsembleStatus(address, serving, metadata, predictors)
+        return EnsembleStatus(address, serving, ensembles, metadata, predictors)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from trillium.aggregator.v1.aggregator_service_pb2_grpc import AggregatorService
 from trillium.client import wire
 from trillium.client.answers import (
     Classifications,
+    EnsembleSummary,
     Metadata,
     Predictions,
     PredictorStatus,
@@ -59,10 +60,15 @@ class AsyncClient:
     """
 
     def __init__(
-        self, address: str = DEFAULT_ADDRESS, *, timeout_s: float = DEFAULT_TIMEOUT_S
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        ensemble: str = "",
+        timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> None:
         """As `Client`: nothing is sent yet."""
         self._address = checked_address(address)
+        self._ensemble = ensemble
         self._timeout_s = wire.time_limit(timeout_s)
         self._known: Metadata | None = None  # Limits, which a server keeps as long as it lives.
         self._channel = LoopChannel(self, self._address, _Stubs)
@@ -141,21 +147,27 @@ class AsyncClient:
 
     async def predict_sample(self, *, timeout_s: float | None = None) -> SampleScore:
         """Score the sample row that the models carry. Raises NoSample if they carry none."""
-        request = pb.PredictSampleRequest()
+        request = pb.PredictSampleRequest(ensemble=self._ensemble)
         return wire.sample_score(
             await self._ask(self._channel.stubs().aggregator.PredictSample, request, timeout_s)
         )
 
     async def metadata(self, *, timeout_s: float | None = None) -> Metadata:
         """What the ensemble expects and answers. Raises NoMetadata before it is known."""
-        request = pb.GetMetadataRequest()
+        request = pb.GetMetadataRequest(ensemble=self._ensemble)
         return wire.metadata(
             await self._ask(self._channel.stubs().aggregator.GetMetadata, request, timeout_s)
         )
 
+    async def ensembles(self, *, timeout_s: float | None = None) -> tuple[EnsembleSummary, ...]:
+        """Every ensemble that the aggregator serves, in the order of their names."""
+        request = pb.ListEnsemblesRequest()
+        method = self._channel.stubs().aggregator.ListEnsembles
+        return wire.ensemble_statuses(await self._ask(method, request, timeout_s))
+
     async def predictors(self, *, timeout_s: float | None = None) -> tuple[PredictorStatus, ...]:
         """Every predictor that the aggregator knows, in the order of the classes."""
-        request = pb.ListPredictorsRequest()
+        request = pb.ListPredictorsRequest(ensemble=self._ensemble)
         answer = await self._ask(
             self._channel.stubs().aggregator.ListPredictors, request, timeout_s
         )
@@ -174,13 +186,13 @@ class AsyncClient:
     def _predicting(
         self, class_labels: Sequence[str], allow_partial: bool, rows: Rows
     ) -> Asked[Predictions]:
-        request = wire.predict_request(rows, class_labels, allow_partial)
+        request = wire.predict_request(rows, class_labels, allow_partial, self._ensemble)
         return Asked(self._channel.stubs().aggregator.Predict, request, wire.predictions)
 
     def _classifying(
         self, allow_partial: bool, include_probabilities: bool, rows: Rows
     ) -> Asked[Classifications]:
-        request = wire.classify_request(rows, allow_partial, include_probabilities)
+        request = wire.classify_request(rows, allow_partial, include_probabilities, self._ensemble)
         return Asked(self._channel.stubs().aggregator.Classify, request, wire.classifications)
 
     async def _in_parts(
@@ -256,7 +268,7 @@ class AsyncClient:
             return rows, len(rows)
         known = self._known
         if known is None or has_names:
-            request = pb.GetMetadataRequest()
+            request = pb.GetMetadataRequest(ensemble=self._ensemble)
             method = self._channel.stubs().aggregator.GetMetadata
             known = wire.metadata(await self._ask(method, request, limit, request_id))
             self._known = known

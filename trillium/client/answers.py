@@ -136,6 +136,18 @@ class Metadata:
     """Whether a value of a row may be missing, which is NaN."""
 
 
+@dataclass(frozen=True, slots=True)
+class EnsembleSummary:
+    """One of the ensembles that an aggregator serves."""
+
+    name: str
+    """Empty if its models do not declare one."""
+    class_labels: tuple[str, ...]
+    """The classes that are known, in the order that settles ties."""
+    ready: bool
+    """Whether each of them has a predictor that receives requests."""
+
+
 class PredictorState(Enum):
     """State of the aggregator's way to one predictor."""
 
@@ -161,3 +173,5 @@ class PredictorStatus:
     """When the state was entered, in UTC."""
     detail: str
     """Why the predictor is not used; empty when READY."""
+    ensemble: str = ""
+    """The ensemble of its class; empty if its model does not declare one."""

@@ -21,6 +21,7 @@ from trillium.aggregator.v1.aggregator_service_pb2_grpc import AggregatorService
 from trillium.client import wire
 from trillium.client.answers import (
     Classifications,
+    EnsembleSummary,
     Metadata,
     Predictions,
     PredictorStatus,
@@ -45,14 +46,20 @@ class Client:
     """A blocking client. Safe to share between threads; `close` it, or use it in a `with`."""
 
     def __init__(
-        self, address: str = DEFAULT_ADDRESS, *, timeout_s: float = DEFAULT_TIMEOUT_S
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        ensemble: str = "",
+        timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> None:
         """Nothing is sent yet: the connection is made by the first call, and again when it broke.
 
-        `address` is `host:port` or `unix:/path`, else ValueError. `timeout_s` is the time in
-        seconds that a call gets without a `timeout_s` of its own.
+        `address` is `host:port` or `unix:/path`, else ValueError. `ensemble` is the one to ask; it
+        may be empty where the aggregator serves only one. `timeout_s` is the time in seconds that a
+        call gets without a `timeout_s` of its own.
         """
         self._address = checked_address(address)
+        self._ensemble = ensemble
         self._timeout_s = wire.time_limit(timeout_s)
         self._channel = sync_client_channel(address)
         self._stub: AggregatorServiceStub = AggregatorServiceStub(self._channel)
@@ -160,17 +167,23 @@ class Client:
 
     def predict_sample(self, *, timeout_s: float | None = None) -> SampleScore:
         """Score the sample row that the models carry. Raises NoSample if they carry none."""
-        request = pb.PredictSampleRequest()
+        request = pb.PredictSampleRequest(ensemble=self._ensemble)
         return wire.sample_score(self._ask(self._stub.PredictSample, request, timeout_s))
 
     def metadata(self, *, timeout_s: float | None = None) -> Metadata:
         """What the ensemble expects and answers. Raises NoMetadata before it is known."""
-        request = pb.GetMetadataRequest()
+        request = pb.GetMetadataRequest(ensemble=self._ensemble)
         return wire.metadata(self._ask(self._stub.GetMetadata, request, timeout_s))
 
+    def ensembles(self, *, timeout_s: float | None = None) -> tuple[EnsembleSummary, ...]:
+        """Every ensemble that the aggregator serves, in the order of their names."""
+        request = pb.ListEnsemblesRequest()
+        return wire.ensemble_statuses(self._ask(self._stub.ListEnsembles, request, timeout_s))
+
     def predictors(self, *, timeout_s: float | None = None) -> tuple[PredictorStatus, ...]:
-        """Every predictor that the aggregator knows, in the order of the classes."""
-        request = pb.ListPredictorsRequest()
+        """Every predictor that the aggregator knows, in the order of the classes; those of all
+        ensembles, unless the client was made for one."""
+        request = pb.ListPredictorsRequest(ensemble=self._ensemble)
         return wire.predictor_statuses(self._ask(self._stub.ListPredictors, request, timeout_s))
 
     def is_serving(self, service: str = "", *, timeout_s: float | None = None) -> bool:
@@ -187,13 +200,13 @@ class Client:
     def _predicting(
         self, class_labels: Sequence[str], allow_partial: bool, rows: Rows
     ) -> Asked[Predictions]:
-        request = wire.predict_request(rows, class_labels, allow_partial)
+        request = wire.predict_request(rows, class_labels, allow_partial, self._ensemble)
         return Asked(self._stub.Predict, request, wire.predictions)
 
     def _classifying(
         self, allow_partial: bool, include_probabilities: bool, rows: Rows
     ) -> Asked[Classifications]:
-        request = wire.classify_request(rows, allow_partial, include_probabilities)
+        request = wire.classify_request(rows, allow_partial, include_probabilities, self._ensemble)
         return Asked(self._stub.Classify, request, wire.classifications)
 
     def _in_parts(
@@ -266,7 +279,7 @@ class Client:
             return rows, len(rows)
         known = self._known
         if known is None or has_names:
-            request = pb.GetMetadataRequest()
+            request = pb.GetMetadataRequest(ensemble=self._ensemble)
             known = wire.metadata(self._ask(self._stub.GetMetadata, request, limit, request_id))
             self._known = known
         return wire.prepared(values, rows, known)

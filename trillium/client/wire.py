@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from trillium.aggregator.v1 import aggregator_service_pb2 as pb
 from trillium.client.answers import (
     Classifications,
+    EnsembleSummary,
     Metadata,
     Predictions,
     PredictorState,
@@ -212,13 +213,16 @@ def _array(matrix: tensor_pb2.Float32Matrix) -> NDArray[np.float32]:
 
 
 def predict_request(
-    rows: ArrayLike, class_labels: Sequence[str], allow_partial: bool
+    rows: ArrayLike, class_labels: Sequence[str], allow_partial: bool, ensemble: str = ""
 ) -> pb.PredictRequest:
     """The request for the probabilities of `rows`; no `class_labels` means all classes."""
     if isinstance(class_labels, str):
         raise TypeError(f"class_labels must be a list of labels, not the text {class_labels!r}")
     return pb.PredictRequest(
-        matrix=_matrix(rows), class_labels=class_labels, allow_partial=allow_partial
+        matrix=_matrix(rows),
+        ensemble=ensemble,
+        class_labels=class_labels,
+        allow_partial=allow_partial,
     )
 
 
@@ -233,11 +237,12 @@ def predictions(response: pb.PredictResponse) -> Predictions:
 
 
 def classify_request(
-    rows: ArrayLike, allow_partial: bool, include_probabilities: bool
+    rows: ArrayLike, allow_partial: bool, include_probabilities: bool, ensemble: str = ""
 ) -> pb.ClassifyRequest:
     """The request for the labels of `rows`."""
     return pb.ClassifyRequest(
         matrix=_matrix(rows),
+        ensemble=ensemble,
         allow_partial=allow_partial,
         include_probabilities=include_probabilities,
     )
@@ -298,8 +303,17 @@ def predictor_statuses(response: pb.ListPredictorsResponse) -> tuple[PredictorSt
             model_digest=each.model_digest,
             since=each.state_time.ToDatetime(UTC),
             detail=each.detail,
+            ensemble=each.ensemble,
         )
         for each in response.predictors
+    )
+
+
+def ensemble_statuses(response: pb.ListEnsemblesResponse) -> tuple[EnsembleSummary, ...]:
+    """The ensembles that an aggregator serves."""
+    return tuple(
+        EnsembleSummary(each.name, tuple(each.class_labels), each.ready)
+        for each in response.ensembles
     )
 
 

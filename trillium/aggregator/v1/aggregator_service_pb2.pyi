@@ -127,7 +127,7 @@ class PredictRequest(_message.Message):
     CLASS_LABELS_FIELD_NUMBER: _builtins.int
     ALLOW_PARTIAL_FIELD_NUMBER: _builtins.int
     ensemble: _builtins.str
-    """Name of the ensemble; if given, it must be the one that this aggregator serves."""
+    """Name of the ensemble to ask; may be empty where the aggregator serves only one."""
     allow_partial: _builtins.bool
     """Return a partial response when some classes fail, instead of failing the call. At least one
     class must succeed.
@@ -249,7 +249,7 @@ class ClassifyRequest(_message.Message):
     ALLOW_PARTIAL_FIELD_NUMBER: _builtins.int
     INCLUDE_PROBABILITIES_FIELD_NUMBER: _builtins.int
     ensemble: _builtins.str
-    """Name of the ensemble; if given, it must be the one that this aggregator serves."""
+    """Name of the ensemble to ask; may be empty where the aggregator serves only one."""
     allow_partial: _builtins.bool
     """Return a partial response when some classes fail. A row whose label could be a missing class is
     then undecided; the label is never guessed.
@@ -409,12 +409,17 @@ class PredictSampleRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    ENSEMBLE_FIELD_NUMBER: _builtins.int
+    ensemble: _builtins.str
+    """Name of the ensemble to ask; may be empty where the aggregator serves only one."""
     def __init__(
         self,
+        *,
+        ensemble: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ensemble", b"ensemble"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -466,12 +471,17 @@ class GetMetadataRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    ENSEMBLE_FIELD_NUMBER: _builtins.int
+    ensemble: _builtins.str
+    """Name of the ensemble to ask; may be empty where the aggregator serves only one."""
     def __init__(
         self,
+        *,
+        ensemble: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ensemble", b"ensemble"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -556,8 +566,8 @@ class GetMetadataResponse(_message.Message):
 Global___GetMetadataResponse: _TypeAlias = GetMetadataResponse  # noqa: Y015
 
 @_typing.final
-class ListPredictorsRequest(_message.Message):
-    """Asks for the predictors."""
+class ListEnsemblesRequest(_message.Message):
+    """Asks for the ensembles."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -567,6 +577,86 @@ class ListPredictorsRequest(_message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEnsemblesRequest: _TypeAlias = ListEnsemblesRequest  # noqa: Y015
+
+@_typing.final
+class ListEnsemblesResponse(_message.Message):
+    """The ensembles that the aggregator serves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENSEMBLES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ensembles(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnsembleSummary]:
+        """In the order of their names."""
+
+    def __init__(
+        self,
+        *,
+        ensembles: _abc.Iterable[Global___EnsembleSummary] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ensembles", b"ensembles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEnsemblesResponse: _TypeAlias = ListEnsemblesResponse  # noqa: Y015
+
+@_typing.final
+class EnsembleSummary(_message.Message):
+    """One ensemble of several."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CLASS_LABELS_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name; empty if its models do not declare it."""
+    ready: _builtins.bool
+    """Whether each of them has a predictor that receives requests. The health service reports it as
+    "ensembles/{name}".
+    """
+    @_builtins.property
+    def class_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The classes that are known, in the order that settles ties."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        class_labels: _abc.Iterable[_builtins.str] | None = ...,
+        ready: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_labels", b"class_labels", "name", b"name", "ready", b"ready"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnsembleSummary: _TypeAlias = EnsembleSummary  # noqa: Y015
+
+@_typing.final
+class ListPredictorsRequest(_message.Message):
+    """Asks for the predictors."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENSEMBLE_FIELD_NUMBER: _builtins.int
+    ensemble: _builtins.str
+    """Only those of this ensemble; empty means all."""
+    def __init__(
+        self,
+        *,
+        ensemble: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ensemble", b"ensemble"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -608,6 +698,7 @@ class Predictor(_message.Message):
     MODEL_DIGEST_FIELD_NUMBER: _builtins.int
     STATE_TIME_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    ENSEMBLE_FIELD_NUMBER: _builtins.int
     class_label: _builtins.str
     """The class that it scores."""
     address: _builtins.str
@@ -618,6 +709,8 @@ class Predictor(_message.Message):
     """SHA-256 of its model's artifact; empty until it has been reached."""
     detail: _builtins.str
     """Why it receives no requests; empty when READY."""
+    ensemble: _builtins.str
+    """The ensemble that its class belongs to; empty if its model does not declare it."""
     @_builtins.property
     def state_time(self) -> _timestamp_pb2.Timestamp:
         """When the state was entered."""
@@ -631,10 +724,11 @@ class Predictor(_message.Message):
         model_digest: _builtins.str = ...,
         state_time: _timestamp_pb2.Timestamp | None = ...,
         detail: _builtins.str = ...,
+        ensemble: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "class_label", b"class_label", "detail", b"detail", "model_digest", b"model_digest", "state", b"state", "state_time", b"state_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "class_label", b"class_label", "detail", b"detail", "ensemble", b"ensemble", "model_digest", b"model_digest", "state", b"state", "state_time", b"state_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -71,6 +71,11 @@ class AggregatorServiceStub(object):
                 request_serializer=trillium_dot_aggregator_dot_v1_dot_aggregator__service__pb2.GetMetadataRequest.SerializeToString,
                 response_deserializer=trillium_dot_aggregator_dot_v1_dot_aggregator__service__pb2.GetMetadataResponse.FromString,
                 _registered_method=True)
+        self.ListEnsembles = channel.unary_unary(
+                '/trillium.aggregator.v1.AggregatorService/ListEnsembles',
+                request_serializer=trillium_dot_aggregator_dot_v1_dot_aggregator__service__pb2.ListEnsemblesRequest.SerializeToString,
+                response_deserializer=trillium_dot_aggregator_dot_v1_dot_aggregator__service__pb2.ListEnsemblesResponse.FromString,
+                _registered_method=True)
         self.ListPredictors = channel.unary_unary(
                 '/trillium.aggregator.v1.AggregatorService/ListPredictors',
                 request_serializer=trillium_dot_aggregator_dot_v1_dot_aggregator__service__pb2.ListPredictorsRequest.SerializeToString,
@@ -139,6 +144,13 @@ class AggregatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEnsembles(self, request, context):
+        """Lists the ensembles that the aggregator serves, in the order of their names.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListPredictors(self, request, context):
         """Lists all predictors that the aggregator knows, with their addresses and states.
         """
@@ -178,6 +190,11 @@ def add_AggregatorServiceServicer_to_server(servicer, server):
                     servicer.GetMetadata,
                     request_deserializer=trillium_dot_aggregator_dot_v1_dot_aggregator__service__pb2.GetMetadataRequest.FromString,
                     response_serializer=trillium_dot_aggregator_dot_v1_dot_aggregator__service__pb2.GetMetadataResponse.SerializeToString,
+            ),
+            'ListEnsembles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEnsembles,
+                    request_deserializer=trillium_dot_aggregator_dot_v1_dot_aggregator__service__pb2.ListEnsemblesRequest.FromString,
+                    response_serializer=trillium_dot_aggregator_dot_v1_dot_aggregator__service__pb2.ListEnsemblesResponse.SerializeToString,
             ),
             'ListPredictors': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPredictors,
@@ -315,6 +332,33 @@ class AggregatorService(object):
             '/trillium.aggregator.v1.AggregatorService/GetMetadata',
             trillium_dot_aggregator_dot_v1_dot_aggregator__service__pb2.GetMetadataRequest.SerializeToString,
             trillium_dot_aggregator_dot_v1_dot_aggregator__service__pb2.GetMetadataResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEnsembles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trillium.aggregator.v1.AggregatorService/ListEnsembles',
+            trillium_dot_aggregator_dot_v1_dot_aggregator__service__pb2.ListEnsemblesRequest.SerializeToString,
+            trillium_dot_aggregator_dot_v1_dot_aggregator__service__pb2.ListEnsemblesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -72,6 +72,8 @@ class AggregatorServiceStub:
 
     Errors: UNAVAILABLE/NO_METADATA when none has been reached yet.
     """
+    ListEnsembles: _grpc.UnaryUnaryMultiCallable[_aggregator_service_pb2.ListEnsemblesRequest, _aggregator_service_pb2.ListEnsemblesResponse]
+    """Lists the ensembles that the aggregator serves, in the order of their names."""
     ListPredictors: _grpc.UnaryUnaryMultiCallable[_aggregator_service_pb2.ListPredictorsRequest, _aggregator_service_pb2.ListPredictorsResponse]
     """Lists all predictors that the aggregator knows, with their addresses and states."""
     PredictStream: _grpc.StreamStreamMultiCallable[_aggregator_service_pb2.PredictStreamRequest, _aggregator_service_pb2.PredictStreamResponse]
@@ -123,6 +125,8 @@ class AggregatorServiceAsyncStub(AggregatorServiceStub):
 
     Errors: UNAVAILABLE/NO_METADATA when none has been reached yet.
     """
+    ListEnsembles: _aio.UnaryUnaryMultiCallable[_aggregator_service_pb2.ListEnsemblesRequest, _aggregator_service_pb2.ListEnsemblesResponse]  # type: ignore[assignment]
+    """Lists the ensembles that the aggregator serves, in the order of their names."""
     ListPredictors: _aio.UnaryUnaryMultiCallable[_aggregator_service_pb2.ListPredictorsRequest, _aggregator_service_pb2.ListPredictorsResponse]  # type: ignore[assignment]
     """Lists all predictors that the aggregator knows, with their addresses and states."""
     PredictStream: _aio.StreamStreamMultiCallable[_aggregator_service_pb2.PredictStreamRequest, _aggregator_service_pb2.PredictStreamResponse]  # type: ignore[assignment]
@@ -195,6 +199,14 @@ class AggregatorServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: UNAVAILABLE/NO_METADATA when none has been reached yet.
         """
+
+    @_abc_1.abstractmethod
+    def ListEnsembles(
+        self,
+        request: _aggregator_service_pb2.ListEnsemblesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_aggregator_service_pb2.ListEnsemblesResponse, _abc.Awaitable[_aggregator_service_pb2.ListEnsemblesResponse]]:
+        """Lists the ensembles that the aggregator serves, in the order of their names."""
 
     @_abc_1.abstractmethod
     def ListPredictors(

@@ -1,4 +1,4 @@
-"""`trillium up`: a whole ensemble on this machine, from artifacts to scores, until Ctrl-C.
+"""`trillium up`: whole ensembles on this machine, from artifacts to scores, until Ctrl-C.
 
 It reads as it runs: `plan`, `servers`, `deployments`, `scores`.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trillium.cli.ensemble import artifacts
@@ -24,7 +24,7 @@ async def up(plan: Plan, screen: Screen) -> int:
     The first signal (Ctrl-C, SIGTERM, SIGHUP) stops everything in order, which is a success; a
     second one kills. No process is left in either case. Raises StartFailed.
     """
-    files = artifacts(plan.models, plan.ensemble)
+    files = {name: artifacts(plan.models, name) for name in plan.ensembles}
     plan.check_ports()
     servers = Servers(plan)
     with held(plan.state), servers.interruptible():
@@ -43,36 +43,46 @@ async def up(plan: Plan, screen: Screen) -> int:
             await servers.stop()
 
 
-async def _show(plan: Plan, files: Sequence[Path], servers: Servers, screen: Screen) -> bool:
-    """Load every model and score with it; returns whether all scores and the run succeeded."""
+async def _show(
+    plan: Plan, files: Mapping[str, Sequence[Path]], servers: Servers, screen: Screen
+) -> bool:
+    """Load every model and score with it; returns whether all scores and the runs succeeded."""
     # Importing gRPC takes as long as a server takes to start, so both happen at the same time.
-    from trillium.cli.up.deployments import load_ensemble
+    from trillium.cli.up.deployments import load_ensembles
     from trillium.cli.up.scores import run_dataset, score, until_ready
     from trillium.client.aio import AsyncClient
     from trillium.client.controller import AsyncControllerClient
 
     at, aggregator_at = servers.controller.address, servers.aggregator.address
     await servers.until_models_are_registered()
-    async with AsyncControllerClient(at) as controller, AsyncClient(aggregator_at) as client:
-        members = await load_ensemble(plan, files, controller, screen.say)
+    succeeded = True
+    async with AsyncControllerClient(at) as controller:
+        ensembles = await load_ensembles(plan, files, controller, screen.say)
         await servers.until_listening()
-        await until_ready(client, [member.class_label for member in members])
-        scores = await score(client, members[0].examples)
-        screen.say(f"{plan.ensemble} is up after {time.monotonic() - servers.began:.1f} s")
-        screen.scores(plan.ensemble, members[0].feature_names, scores)
-        succeeded = await run_dataset(members[-1].name, plan.ensemble, controller, screen)
+        for name, members in ensembles.items():
+            async with AsyncClient(aggregator_at, ensemble=name) as client:
+                await until_ready(client, [member.class_label for member in members])
+                scores = await score(client, members[0].examples)
+            screen.say(f"{name} is up after {time.monotonic() - servers.began:.1f} s")
+            screen.scores(name, members[0].feature_names, scores)
+            succeeded &= await run_dataset(members[-1].name, name, controller, screen)
+            succeeded &= not any(each.error for each in scores)
     if not plan.demo:
         gateways = [gateway.address for gateway in servers.gateways]
-        screen.how_to_call(aggregator_at, at, members[0].examples, gateways)
-    return succeeded and not any(each.error for each in scores)
+        first, *others = ensembles
+        examples = ensembles[first][0].examples
+        screen.how_to_call(aggregator_at, at, examples, gateways, first if others else "")
+    return succeeded
 
 
-async def _stay_up(plan: Plan, files: Sequence[Path], servers: Servers, screen: Screen) -> None:
+async def _stay_up(
+    plan: Plan, files: Mapping[str, Sequence[Path]], servers: Servers, screen: Screen
+) -> None:
     """Restart servers that end, and report changes of deployments, until cancelled."""
     from trillium.cli.up.deployments import deployment_id, report_changes
 
     screen.say(f"logs are in {plan.logs}/; Ctrl-C stops everything")
-    ids = [deployment_id(file.stem) for file in files]
+    ids = [deployment_id(path.stem) for paths in files.values() for path in paths]
     async with task_group() as group:
         for child in servers.children:
             group.create_task(keep(child, screen.event))

@@ -38,19 +38,25 @@ def deployment_id(model: str) -> str:
     return f"{plain[: _LONGEST_ID - 9].rstrip('-')}-{digest}"
 
 
-async def load_ensemble(
+async def load_ensembles(
     plan: Plan,
-    files: Sequence[Path],
+    files: Mapping[str, Sequence[Path]],
     controller: AsyncControllerClient,
     say: Callable[[str], None],
-) -> list[ModelDescription]:
-    """Load the newest version of every model; returns the models in the order of the classes.
+) -> dict[str, list[ModelDescription]]:
+    """Load the newest version of every model; returns the models of each ensemble in the order of
+    its classes. `files` are those of each ensemble.
 
-    Raises StartFailed, also for files that are not one model for each class of the ensemble.
+    Raises StartFailed, also for files that are not one model for each class of their ensemble.
     """
-    await _check_registered(controller, files, plan.ensemble)
-    members = await load_all(controller, [file.stem for file in files], say)
-    return in_class_order(plan.ensemble, plan.models, members)
+    for name, paths in files.items():
+        await _check_registered(controller, paths, name)
+    models = [path.stem for paths in files.values() for path in paths]
+    loaded = {each.name: each for each in await load_all(controller, models, say)}
+    return {
+        name: in_class_order(name, plan.models, [loaded[path.stem] for path in paths])
+        for name, paths in files.items()
+    }
 
 
 async def _check_registered(

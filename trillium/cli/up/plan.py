@@ -29,7 +29,8 @@ class Program:
 class Plan:
     """The options of `trillium up`."""
 
-    ensemble: str
+    ensembles: tuple[str, ...]
+    """At least one."""
     models: Path
     """Folder of the artifacts."""
     demo: bool
@@ -70,10 +71,11 @@ class Plan:
         return self._program("controller", port, f"controller-{port}", *store, *models)
 
     def aggregator(self) -> Program:
-        """The aggregator of the ensemble."""
-        log = f"{self.ensemble}-aggregator-{self.port}"
-        words = ("--controller", self.controller().address, "--ensemble", self.ensemble)
-        return self._program("aggregator", self.port, log, *words)
+        """The aggregator of the ensembles."""
+        log = f"{self.ensembles[0]}-aggregator-{self.port}"
+        names = [f"--ensemble={each}" for each in self.ensembles]
+        controller = ("--controller", self.controller().address)
+        return self._program("aggregator", self.port, log, *controller, *names)
 
     def gateways(self) -> list[Program]:
         """The gateway, if the plan has one."""
