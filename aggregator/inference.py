@@ -34,10 +34,14 @@ class ServedModels:
         there = self._all()
         if not there:
             self._ensembles.chosen("")
-        for each in there:
-            if each.has(name) or len(there) == 1:
-                return each
-        raise no_model(name, [each for models in there for each in models.names()])
+        having = [each for each in there if each.has(name) or len(there) == 1]
+        if len(having) > 1:
+            # The class "b-c" of the ensemble "a" is "a-b-c", as the class "c" of "a-b" is.
+            text = f"{quoted(name)} is a model of several ensembles here: ask AggregatorService"
+            raise ModelNotFound(text)
+        if not having:
+            raise no_model(name, [each for models in there for each in models.names()])
+        return having[0]
 
     def find(self, name: str) -> ServedModel:
         """The model of that name; raises ModelNotFound, NoMetadata."""
@@ -49,7 +53,8 @@ class ServedModels:
 
     def is_ready(self, name: str) -> bool:
         """Whether all classes of that model have a predictor that may be asked."""
-        return any(models.is_ready(name) for models in self._all() if models.has(name))
+        ready = [models.is_ready(name) for models in self._all() if models.has(name)]
+        return ready == [True]
 
     def listed(self) -> Sequence[Listed]:
         """Each ensemble, followed by its classes."""

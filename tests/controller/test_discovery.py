@@ -23,6 +23,7 @@ from tests.artifacts import iris_rows, reference_positive_probabilities, two_col
 from tests.artifacts import with_trillium_metadata as labelled
 from tests.controller.run_fakes import InProcessRuntime, MovableClock
 from tests.controller.serving import CALL_S, Serving, serving
+from tests.oip import calling as oip
 from tests.ports import free_ports
 from tests.rpc.errors import refused
 from tests.waiting import eventually
@@ -498,6 +499,24 @@ async def test_several_ensembles_are_served_at_one_door(world: World) -> None:
             aggregators.unpacked((await served.predict(ROW, ensemble="solo")).probabilities),
             right()[:, :1],
         )
+
+
+async def test_a_model_of_two_ensembles_is_not_guessed(world: World) -> None:
+    up = await world.controller()
+    for name, ensemble, label in (("m1", "a", "b-c"), ("m2", "a-b", "c")):
+        artifact = labelled(two_column_tensor(), class_label=label, ensemble=ensemble)
+        await up.register(name, artifact, label)
+        await up.load(name, model=name)
+    async with aggregating(ready=False, controller=up.controller.address) as served:
+        await eventually(lambda: classes(served) == [("b-c",), ("c",)])
+        await served.until_ready()
+        for name in ("a", "a-b"):
+            assert (await oip.call(served.channel, "ModelMetadata", name=name)).name == name
+        refused = await aggregators.failure_of(
+            oip.call(served.channel, "ModelMetadata", name="a-b-c")
+        )
+        assert refused.reason == "MODEL_NOT_FOUND"
+        assert not (await oip.call(served.channel, "ModelReady", name="a-b-c")).ready
 
 
 async def test_only_the_ensembles_that_were_named_are_served(world: World) -> None:
