@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from trillium.clock import Clock
-from trillium.errors import DatasetNotFound, InvalidRequest, ModelNotFound
+from trillium.errors import DatasetNotFound, InvalidRequest, ModelNotFound, Superseded
 from trillium.model.declared import DeclaredFacts
 from trillium.model.description import ModelDescription
 from trillium.rpc.uploads import wrong_name
@@ -38,6 +38,8 @@ from .shelf import Shelf
 log = logging.getLogger(__name__)
 
 V = TypeVar("V", ModelVersion, DatasetVersion)
+_TRIES = 100
+"""A removal is tried this number of times; each loss means that somebody else got on."""
 _NAMED = 20
 """Number of versions that an error lists for one that does not exist."""
 
@@ -210,9 +212,9 @@ class Catalog:
 
     async def remove_model(self, name: str, version: int = 0) -> None:
         """Remove a version of a model, 0 meaning all of them with the model; its artifact is left
-        to the collector of blobs. The only version is removed with the model. Raises ModelNotFound.
-        """
-        while True:
+        to the collector of blobs. The only version is removed with the model. Raises ModelNotFound,
+        Superseded."""
+        for _ in range(_TRIES):
             stored = await self.model_records.get(name)
             if stored is None:
                 raise ModelNotFound(f"no model {name[:140]!r}")
@@ -227,16 +229,18 @@ class Catalog:
             kept = replace(stored.value, versions=left, last_version=last)
             if await self.model_records.put(name, kept, stored.rev) is not None:
                 return
+        raise Superseded(f"model {name!r} changes too often; try again")
 
     async def remove_dataset(self, name: str) -> None:
         """Remove a dataset; its files are left to the collector of blobs. Raises
         DatasetNotFound."""
-        while True:
+        for _ in range(_TRIES):
             stored = await self.dataset_records.get(name)
             if stored is None:
                 raise DatasetNotFound(f"no dataset {name[:140]!r}")
             if await self.dataset_records.delete(name, stored.rev):
                 return
+        raise Superseded(f"dataset {name!r} changes too often; try again")
 
     async def blobs_in_use(self) -> Counter[str]:
         """The digest of every artifact and file, with the number of versions that name it."""
