@@ -226,6 +226,14 @@ def test_a_run_without_an_evaluation_says_why() -> None:
     assert line.plain == "r: e-a on e: 4 rows in 1.2 s"
 
 
+@pytest.mark.parametrize(
+    ("took_ms", "shown"), [(0.04, "0.0"), (9.94, "9.9"), (9.96, "10"), (10.4, "10"), (123.4, "123")]
+)
+def test_a_time_never_widens_the_table(took_ms: float, shown: str) -> None:
+    table = score_table((), [Score((1.0,), label="x", probabilities={"x": 0.75}, took_ms=took_ms)])
+    assert [str(cell) for cell in table.columns[-1].cells] == [shown]
+
+
 def test_a_start_is_told_to_programs_in_lines_of_json(capsys: pytest.CaptureFixture[str]) -> None:
     screen = JsonLines()
     screen.say("starting ...")

@@ -199,7 +199,10 @@ def score_table(
 
 
 def _milliseconds(took_ms: float | None) -> str:
-    return "" if took_ms is None else f"{took_ms:.{1 if took_ms < 10 else 0}f}"
+    if took_ms is None:
+        return ""
+    # One digit after the point below what is rounded to 10.0, which would widen the table.
+    return f"{took_ms:.{1 if took_ms < 9.95 else 0}f}"
 
 
 def feature_headings(names: Sequence[str], count: int) -> list[str]:
