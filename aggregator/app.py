@@ -17,11 +17,13 @@ from trillium.rpc.methods import Limits
 from trillium.server.process import StartFailed
 
 from .config import AggregatorConfig
-from .ensemble import Ensemble, ServingLimits
+from .ensemble import Ensemble
 from .ensembles import ServedEnsembles
 from .inference import ServedModels
 from .lanes.fanout import Fanout
+from .plan import Plan, ServingLimits
 from .plans.names import Names, Resolver
+from .plans.published import PublishedPlan, without_revisions
 from .plans.resolving import SystemResolver, host_name_of
 from .plans.roster import Roster
 from .plans.watching import Watcher
@@ -42,7 +44,7 @@ class RunningAggregator:
     def roster(self) -> Roster:
         """That of the only ensemble."""
         (only,) = self.ensembles.all()
-        return only.roster
+        return only.current.roster
 
 
 @asynccontextmanager
@@ -70,18 +72,25 @@ async def running_aggregator(
         health.set_serving(ensembles.is_ready, "", AGGREGATOR_SERVICE, oip.INFERENCE_SERVICE)
         for each in ensembles.all():
             if each.name:
-                health.set_serving(each.roster.all_ready(), f"ensembles/{each.name}")
+                health.set_serving(each.is_ready, f"ensembles/{each.name}")
         if names is not None:
             names.roster_changed()
 
-    def made(name: str) -> Ensemble:
+    def planned(ensemble: Ensemble, published: PublishedPlan) -> Plan:
+        def reached() -> None:
+            ensemble.changed()
+            changed()
+
+        is_free = not published.revision
+        static = config.predictors if is_free else ()
         roster = Roster(
-            config.predictors,
+            static,
             clock=clock,
-            names=[each for each in config.predictors if host_name_of(each.address) is not None],
-            ensemble=name,
-            follows=config.controller is not None,
-            on_change=changed,
+            names=[each for each in static if host_name_of(each.address) is not None],
+            ensemble=ensemble.name if is_free else "",
+            classes=dict(published.classes),
+            follows=is_free and config.controller is not None,
+            on_change=reached,
         )
         fanout = Fanout(
             roster,
@@ -100,7 +109,19 @@ async def running_aggregator(
                 resolver or SystemResolver(),
                 interval_s=config.resolve_interval_s,
             )
-        return Ensemble(roster, fanout, clock=clock, limits=serving, name=name)
+        return Plan(
+            roster,
+            fanout,
+            clock=clock,
+            limits=serving,
+            revision=published.revision,
+            statistics=ensemble.statistics_of,
+        )
+
+    def made(name: str) -> Ensemble:
+        # What a controller will publish of one that it was asked for by name is not known yet.
+        initial = without_revisions({})
+        return Ensemble(planned, limits=serving, name=name, initial=initial)
 
     ensembles = ServedEnsembles(made, is_sole=is_sole, names=config.ensemble)
     servicer = AggregatorServicer(ensembles)

@@ -1,141 +1,191 @@
-"""The ensemble that requests ask, by whichever API they come: its metadata and its scores."""
+"""An ensemble as requests ask it: the plans of its revisions, and which one a request gets."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+import asyncio
+import hashlib
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
-from trillium.clock import Clock
-from trillium.errors import NoMetadata, PredictorsFailed
-from trillium.rows import Block
-from trillium.rpc.call import Call
+from trillium.errors import NoMetadata, RevisionNotFound
 from trillium.server.statistics import Statistics
+from trillium.waking import Bell
 
-from .combine import Scores, combine
-from .lanes.fanout import Fanout
-from .plans.agreement import EnsembleMetadata
-from .plans.roster import Endpoint, Roster
+from .plan import Plan, ServingLimits
+from .plans.published import PublishedPlan
+from .plans.roster import Roster
 
-RESERVE_SHARE = 0.05
-RESERVE_MOST_S = 0.05
-"""Of the caller's time so much is kept, so that the answer that names who was late arrives."""
-ROUNDING_SHARE = 0.01
-"""By so much at most gRPC rounds a call's time up on its way here."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServingLimits:
-    """What one request may ask."""
-
-    max_rows: int
-    max_message_bytes: int
-    default_timeout_s: float
+SWITCH_S = 1.0
+"""How long a switch waits at most until all predictors of what is to serve have been reached, while
+what served before is still there."""
 
 
 class Ensemble:
-    """Asks the predictors, and counts what was asked."""
+    """Its revisions, and the share of the requests that each gets."""
 
     def __init__(
-        self, roster: Roster, fanout: Fanout, *, clock: Clock, limits: ServingLimits, name: str = ""
+        self,
+        make: Callable[[Ensemble, PublishedPlan], Plan],
+        *,
+        limits: ServingLimits,
+        name: str = "",
+        initial: Sequence[PublishedPlan] = (),
     ) -> None:
-        """`name` is the one that it is known by until a model declares it."""
+        """`name` is the one that it is known by until a model declares it; `initial` is followed
+        from the start."""
+        self._make = make
         self._known_as = name
-        self.roster = roster
+        self._initial = tuple(initial)
         self.limits = limits
-        self._fanout = fanout
-        self._clock = clock
-        self._statistics: dict[str, Statistics] = {}
+        self._plans: dict[int, tuple[Plan, AsyncExitStack]] = {}
+        self._published: dict[int, PublishedPlan] = {}
+        self._shares: tuple[tuple[int, int], ...] = ()
+        """Revisions that get requests, and the percent of each; the highest first."""
+        self._reached = Bell()
+        self.statistics_of: dict[str, Statistics] = {}
+        """What was asked of it since the aggregator started, by class and for all together."""
 
     @property
     def name(self) -> str:
         """Its name; empty if that is not known."""
-        known = self.roster.metadata
-        return self._known_as if known is None else known.ensemble or self._known_as
+        return self._known_as or next((plan.name for plan in self.plans if plan.name), "")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keep the ways to its predictors up inside the context."""
-        async with self._fanout.running():
+        try:
+            await self.follow(self._initial)
             yield
+        finally:
+            await self._end(tuple(self._plans))
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """The plans of all revisions that are loaded: that with most requests first."""
+        shares = dict(self._shares)
+        numbers = sorted(self._plans, key=lambda number: (-shares.get(number, 0), -number))
+        return tuple(self._plans[number][0] for number in numbers)
+
+    @property
+    def shares(self) -> tuple[tuple[int, int], ...]:
+        """Revisions that get requests, and the percent of each; the highest first."""
+        return self._shares
+
+    @property
+    def current(self) -> Plan:
+        """The plan with most requests. Raises NoMetadata while no revision serves."""
+        for number, _ in self._shares:
+            return self._plans[number][0]
+        raise NoMetadata(f"no revision of ensemble {self.name!r} serves yet")
+
+    def plan(self, revision: int = 0, sticky_key: str = "") -> Plan:
+        """The plan of that revision; of 0 the one that a request gets by the shares, always the
+        same for one key that is not empty. Raises RevisionNotFound, NoMetadata."""
+        if revision:
+            return self._pinned(revision)
+        if len(self._shares) < 2:
+            return self.current
+        point = _point(sticky_key) if sticky_key else random.random() * 100
+        for number, percent in self._shares:
+            point -= percent
+            if point < 0:
+                return self._plans[number][0]
+        return self.current
+
+    def _pinned(self, revision: int) -> Plan:
+        found = self._plans.get(revision)
+        if found is not None:
+            return found[0]
+        there = ", ".join(str(number) for number in sorted(self._plans) if number)
+        text = f"revision {revision} of ensemble {self.name!r} is not loaded"
+        raise RevisionNotFound(f"{text}; loaded: {there or 'none: it has no revisions'}")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every revision that gets requests has a predictor for each class."""
+        serving = [self._plans[number][0] for number, _ in self._shares]
+        return bool(serving) and all(plan.roster.all_ready() for plan in serving)
+
+    @property
+    def has_predictors(self) -> bool:
+        """Whether any predictor is known."""
+        return any(plan.roster.entries for plan in self.plans)
+
+    @property
+    def rosters(self) -> tuple[Roster, ...]:
+        """Those of all plans."""
+        return tuple(plan.roster for plan in self.plans)
 
     @property
     def queued_rows(self) -> dict[str, int]:
-        """Rows that wait, by class."""
-        return self._fanout.queued_rows
+        """Rows that wait, by class; those of all revisions."""
+        queued: dict[str, int] = {}
+        for plan in self.plans:
+            for label, rows in plan.queued_rows.items():
+                queued[label] = queued.get(label, 0) + rows
+        return queued
 
-    async def follow(self, places: Mapping[Endpoint, int]) -> None:
-        """Use these predictors from now on, each with the position of its class; returns when none
-        of the others is asked any more, or has been given up."""
-        self.roster.set_watched(places)
-        await self._fanout.follow_roster()
+    def changed(self) -> None:
+        """A predictor was reached or lost."""
+        self._reached.ring()
 
-    @property
-    def class_labels(self) -> tuple[str, ...]:
-        """All classes in metadata order."""
-        return self.roster.class_labels
+    async def follow(self, published: Sequence[PublishedPlan]) -> None:
+        """Have these revisions from now on; returns when no predictor of another one, nor another
+        predictor of these, is asked any more, or has been given up."""
+        now = {each.revision: each for each in published}
+        for number, each in now.items():
+            if number not in self._plans:
+                await self._begin(each)
+        before, self._published = self._published, now
+        async with asyncio.TaskGroup() as group:
+            for number, each in now.items():
+                # Compared as they stand: their order settles ties.
+                if before.get(number) != each:
+                    group.create_task(self._plans[number][0].follow(dict(each.places)))
+            await self._switch(now)
+            group.create_task(self._end([each for each in self._plans if each not in now]))
 
-    @property
-    def metadata(self) -> EnsembleMetadata:
-        """What it expects; raises NoMetadata while no predictor was ever reached."""
-        if self.roster.metadata is None:
-            raise self._no_metadata()
-        return self.roster.metadata
+    async def _begin(self, published: PublishedPlan) -> None:
+        stack = AsyncExitStack()
+        plan = self._make(self, published)
+        await stack.enter_async_context(plan.running())
+        self._plans[published.revision] = plan, stack
 
-    def _no_metadata(self) -> NoMetadata:
-        details = "; ".join(
-            f"{entry.endpoint.class_label} at {entry.endpoint.address}: {entry.detail}"
-            for entry in self.roster.entries
-        )
-        return NoMetadata(f"no predictor has been reached yet: {details}")
-
-    def statistics(self, labels: Sequence[str]) -> Statistics:
-        """What requests for these classes have done: for one class those that asked for it alone,
-        for several those that asked for several."""
-        alone = labels[0] if len(labels) == 1 and len(self.class_labels) > 1 else ""
-        return self._statistics.setdefault(alone, Statistics())
-
-    async def scores(
-        self,
-        block: Block,
-        labels: Sequence[str],
-        call: Call,
-        timeout_s: float | None = None,
-        *,
-        partial: bool = False,
-    ) -> Scores:
-        """The probabilities of the classes `labels`.
-
-        `timeout_s`, if given, applies in addition to the call's deadline. With `partial`, one
-        class that answers is enough. Raises NoMetadata while not all classes are known,
-        PredictorsFailed, Overloaded, DeadlineExceeded.
-        """
-        if not labels:
-            raise NoMetadata("no class is known yet: the controller has published no predictor")
-        if self.roster.follows and self.roster.metadata is None:
-            # The controller publishes classes one by one; the first model lists all of them.
-            raise self._no_metadata()
-        deadline = self._deadline(call, timeout_s)
-        with self.statistics(labels).asked(block.row_count, self._clock) as timing:
-            outcomes = await self._fanout.ask(
-                block,
-                labels,
-                deadline=deadline,
-                wants_all=not partial,
-                trace_id=call.request_id if call.traced else "",
-                on_sent=timing.left_queue,
+    async def _switch(self, now: dict[int, PublishedPlan]) -> None:
+        """Use the shares that are published, once what is to serve has been reached; at once if
+        nothing of what served before is left."""
+        wanted = tuple(
+            sorted(
+                ((number, each.percent) for number, each in now.items() if each.percent),
+                key=lambda share: (-share[1], -share[0]),
             )
-            scores = combine(labels, outcomes)
-            if scores.failures and not (partial and scores.class_labels):
-                raise PredictorsFailed(scores.failures, was_run=timing.has_left)
-            return scores
+        )
+        if wanted == self._shares:
+            return
+        if self._shares and all(number in now for number, _ in self._shares):
+            await self._until_reached([number for number, _ in wanted])
+        self._shares = wanted
 
-    def _deadline(self, call: Call, timeout_s: float | None) -> float:
-        """When the predictors must have answered, on the monotonic clock."""
-        now = self._clock.monotonic()
-        left_s = call.remaining_s(now) * (1 - ROUNDING_SHARE)
-        asked_s = self.limits.default_timeout_s if timeout_s is None else timeout_s
-        if timeout_s is None and left_s != float("inf"):
-            asked_s = left_s
-        left_s = min(left_s, asked_s)
-        return now + left_s - min(RESERVE_MOST_S, RESERVE_SHARE * left_s)
+    async def _until_reached(self, numbers: Sequence[int]) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + SWITCH_S
+        while True:
+            reached = self._reached.next()
+            if all(self._plans[number][0].roster.all_ready() for number in numbers):
+                return
+            try:
+                async with asyncio.timeout_at(end):
+                    await reached.wait()
+            except TimeoutError:
+                return
+
+    async def _end(self, numbers: Sequence[int]) -> None:
+        ended = [self._plans.pop(number) for number in numbers]
+        await asyncio.gather(*(stack.aclose() for _, stack in ended))
+
+
+def _point(key: str) -> float:
+    """A number from 0 to 100 for a key, always the same."""
+    digest = hashlib.sha256(key.encode(errors="replace")).digest()
+    return int.from_bytes(digest[:8]) / 2**64 * 100

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from trillium.errors import InvalidRequest, NoMetadata, quoted
 from trillium.violations import Violations
 
 from .ensemble import Ensemble
-from .plans.roster import Endpoint
+from .plans.published import Published, PublishedPlan, without_revisions
 
 _SHOWN = 12
-
-Places = Mapping[Endpoint, int]
-"""Where the predictors of an ensemble are, each with the position of its class."""
 
 
 class ServedEnsembles:
@@ -31,7 +28,7 @@ class ServedEnsembles:
         self._is_sole = is_sole
         self._names = tuple(names)
         self._ensembles: dict[str, Ensemble] = {}
-        self._places: dict[str, Places] = {}
+        self._followed: dict[str, tuple[PublishedPlan, ...]] = {}
         self._stack = AsyncExitStack()
 
     @asynccontextmanager
@@ -56,34 +53,40 @@ class ServedEnsembles:
     def awaited(self) -> tuple[Ensemble, ...]:
         """Those that must be ready: they were asked for by name, or have any predictor."""
         named = self._is_sole or bool(self._names)
-        return tuple(each for each in self.all() if named or each.roster.entries)
+        return tuple(each for each in self.all() if named or each.has_predictors)
 
     @property
     def is_ready(self) -> bool:
         """Whether each of those has a predictor that may be asked for every class."""
         awaited = self.awaited
-        return bool(awaited) and all(each.roster.all_ready() for each in awaited)
+        return bool(awaited) and all(each.is_ready for each in awaited)
 
-    async def follow(self, published: Mapping[str, Places]) -> None:
-        """Use these predictors, by ensemble, from now on; returns when none of the others is asked
-        any more, or has been given up."""
+    async def follow(self, published: Published) -> None:
+        """Use these plans, by ensemble, from now on; returns when no other predictor is asked any
+        more, or all others have been given up."""
         if self._is_sole:
             (only,) = self.all()
-            merged = {key: at for places in published.values() for key, at in places.items()}
-            await only.follow(merged)
+            free = [plan for plans in published.values() for plan in plans if not plan.revision]
+            merged = {endpoint: at for plan in free for endpoint, at in plan.places}
+            await only.follow(without_revisions(merged))
             return
         changed = []
         for name in sorted(published.keys() | self._ensembles.keys()):
-            places = published.get(name, {})
+            # One that is not published any more keeps its classes: none is ever forgotten, but by a
+            # revision that does not have it.
+            plans = published.get(name) or self._without_predictors(name)
             if self._names and name not in self._names:
                 continue
             if name not in self._ensembles:
                 await self._added(name)
-            # As a list: their order settles ties.
-            if list(self._places.get(name, {}).items()) != list(places.items()):
-                changed.append(self._ensembles[name].follow(places))
-                self._places[name] = places
+            if self._followed.get(name) != plans:
+                changed.append(self._ensembles[name].follow(plans))
+                self._followed[name] = plans
         await asyncio.gather(*changed)
+
+    def _without_predictors(self, name: str) -> tuple[PublishedPlan, ...]:
+        had = self._followed.get(name, ())
+        return without_revisions({}) if not had or not had[0].revision else ()
 
     def chosen(self, name: str) -> Ensemble:
         """The ensemble that a request names; it need not where there is only one. Raises

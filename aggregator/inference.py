@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trillium.errors import ModelNotFound, NoMetadata, Unsupported, quoted
-from trillium.oip.model import Listed, ModelState, ServedModel
+from trillium.oip.model import VERSION, Listed, ModelState, ServedModel
 from trillium.rows import Block, Probabilities
 from trillium.rpc.call import Call
 from trillium.server.statistics import Statistics
 
 from .ensemble import Ensemble
 from .ensembles import ServedEnsembles
+from .plan import Plan
 from .plans.roster import LinkState
 
 NAMELESS = "ensemble"
@@ -27,34 +28,43 @@ class ServedModels:
         self._ensembles = ensembles
 
     def _all(self) -> list[EnsembleModels]:
-        return [EnsembleModels(each) for each in self._ensembles.all()]
+        """Of each ensemble the plan with most requests."""
+        there = [(each, each.plans) for each in self._ensembles.all()]
+        return [EnsembleModels(each, plans[0]) for each, plans in there if plans]
 
-    def _having(self, name: str) -> EnsembleModels:
+    def _having(
+        self, name: str, version: int | None = None, sticky_key: str | None = None
+    ) -> EnsembleModels:
         """Raises ModelNotFound, and NoMetadata while no ensemble is known."""
         there = self._all()
         if not there:
-            self._ensembles.chosen("")
-        having = [each for each in there if each.has(name) or len(there) == 1]
+            self._ensembles.chosen("").plan()
+        having = [each for each in there if each.has(name, version) or len(there) == 1]
         if len(having) > 1:
             # The class "b-c" of the ensemble "a" is "a-b-c", as the class "c" of "a-b" is.
             text = f"{quoted(name)} is a model of several ensembles here: ask AggregatorService"
             raise ModelNotFound(text)
         if not having:
             raise no_model(name, [each for models in there for each in models.names()])
-        return having[0]
+        return having[0].version(version, sticky_key)
 
-    def find(self, name: str) -> ServedModel:
+    def find(
+        self, name: str, version: int | None = None, sticky_key: str | None = None
+    ) -> ServedModel:
         """The model of that name; raises ModelNotFound, NoMetadata."""
-        return self._having(name).find(name)
+        return self._having(name, version, sticky_key).find(name)
 
     def served(self) -> Sequence[ServedModel]:
         """The ensembles and their classes, once any predictor of theirs was reached."""
         return [model for models in self._all() for model in models.served()]
 
-    def is_ready(self, name: str) -> bool:
+    def is_ready(self, name: str, version: int | None = None) -> bool:
         """Whether all classes of that model have a predictor that may be asked."""
-        ready = [models.is_ready(name) for models in self._all() if models.has(name)]
-        return ready == [True]
+        having = [models for models in self._all() if models.has(name, version)]
+        if len(having) != 1:
+            return False
+        found = having[0].version(version, None)
+        return version in (None, int(found.number)) and found.is_ready(name)
 
     def listed(self) -> Sequence[Listed]:
         """Each ensemble, followed by its classes."""
@@ -62,13 +72,14 @@ class ServedModels:
 
     def statistics(self, model: ServedModel) -> Statistics:
         """What was asked of it since the aggregator started."""
-        return self._having(model.name).statistics(model)
+        return self._having(model.name, int(model.version)).statistics(model)
 
     async def score(
         self, model: ServedModel, block: Block, call: Call, timeout_s: float | None
     ) -> Probabilities:
         """The probabilities of the model's classes; as for Predict, all of them or an error."""
-        return await self._having(model.name).score(model, block, call, timeout_s)
+        having = self._having(model.name, int(model.version))
+        return await having.score(model, block, call, timeout_s)
 
     async def load(self, name: str) -> None:
         """Raises Unsupported."""
@@ -86,14 +97,31 @@ def no_model(name: str, names: Sequence[str]) -> ModelNotFound:
 
 
 class EnsembleModels:
-    """A model for the whole ensemble ("iris"), and one for each class ("iris-setosa")."""
+    """A model for the whole ensemble ("iris"), and one for each class ("iris-setosa"), as one
+    revision has them, whose number is their version."""
 
-    def __init__(self, ensemble: Ensemble) -> None:
+    def __init__(self, ensemble: Ensemble, plan: Plan) -> None:
         self._ensemble = ensemble
+        self._plan = plan
+
+    @property
+    def number(self) -> str:
+        """The version of the models."""
+        return _version(self._plan)
+
+    def version(self, number: int | None, sticky_key: str | None) -> EnsembleModels:
+        """The models of that version; of None those that a request gets. If there is no such
+        version, these."""
+        for plan in self._ensemble.plans:
+            if number is not None and number == int(_version(plan)):
+                return EnsembleModels(self._ensemble, plan)
+        if number is None and sticky_key is not None:
+            return EnsembleModels(self._ensemble, self._ensemble.plan(0, sticky_key))
+        return self
 
     def find(self, name: str) -> ServedModel:
         """The model of that name; raises ModelNotFound, NoMetadata."""
-        feature_count = self._ensemble.metadata.feature_count
+        feature_count = self._plan.metadata.feature_count
         labels = self._labels(name)
         if labels is None:
             raise no_model(name, self.names())
@@ -103,9 +131,11 @@ class EnsembleModels:
             platform="trillium_ensemble" if whole else "onnxruntime_onnx",
             feature_count=feature_count,
             class_labels=tuple(labels),
-            max_rows=self._ensemble.limits.max_rows,
+            max_rows=self._plan.limits.max_rows,
             names_labels=whole,
-            takes_missing=self._ensemble.metadata.takes_missing,
+            takes_missing=self._plan.metadata.takes_missing,
+            version=self.number,
+            versions=tuple(sorted(map(_version, self._ensemble.plans), key=int)),
         )
 
     def served(self) -> Sequence[ServedModel]:
@@ -124,33 +154,33 @@ class EnsembleModels:
         """The ensemble, then its classes."""
         whole = Listed(self._name, ModelState.READY)
         if not self.is_ready(self._name):
-            waited = [label for label in self._ensemble.class_labels if not self._is_ready(label)]
+            waited = [label for label in self._plan.class_labels if not self._is_ready(label)]
             reason = f"not ready: {', '.join(waited)}" if waited else "no class is known yet"
             whole = Listed(self._name, ModelState.UNAVAILABLE, reason)
         classes = [
             Listed(
                 self._class_name(label),
                 self._state(label),
-                "" if self._is_ready(label) else self._ensemble.roster.why_not(label),
+                "" if self._is_ready(label) else self._plan.roster.why_not(label),
             )
-            for label in self._ensemble.class_labels
+            for label in self._plan.class_labels
         ]
         return [whole, *classes]
 
     def statistics(self, model: ServedModel) -> Statistics:
         """What was asked of it since the aggregator started."""
-        return self._ensemble.statistics(model.class_labels)
+        return self._plan.statistics(model.class_labels)
 
     async def score(
         self, model: ServedModel, block: Block, call: Call, timeout_s: float | None
     ) -> Probabilities:
         """The probabilities of the model's classes; as for Predict, all of them or an error."""
-        scores = await self._ensemble.scores(block, model.class_labels, call, timeout_s)
+        scores = await self._plan.scores(block, model.class_labels, call, timeout_s)
         return scores.probabilities
 
-    def has(self, name: str) -> bool:
-        """Whether a model has that name."""
-        return self._labels(name) is not None
+    def has(self, name: str, version: int | None = None) -> bool:
+        """Whether a model has that name, here or in that version."""
+        return any(each._labels(name) is not None for each in (self, self.version(version, None)))
 
     @property
     def _name(self) -> str:
@@ -161,11 +191,11 @@ class EnsembleModels:
 
     def names(self) -> Sequence[str]:
         """The ensemble's name, then those of its classes."""
-        return [self._name, *map(self._class_name, self._ensemble.class_labels)]
+        return [self._name, *map(self._class_name, self._plan.class_labels)]
 
     def _labels(self, name: str) -> Sequence[str] | None:
         """The classes of the model of that name; None if there is no such model."""
-        known = self._ensemble.class_labels
+        known = self._plan.class_labels
         if name == self._name:
             return known
         label = name.removeprefix(f"{self._name}-")
@@ -175,7 +205,11 @@ class EnsembleModels:
         return self._state(label) is ModelState.READY
 
     def _state(self, label: str) -> ModelState:
-        states = {entry.state for entry in self._ensemble.roster.of(label)}
+        states = {entry.state for entry in self._plan.roster.of(label)}
         if LinkState.READY in states:
             return ModelState.READY
         return ModelState.LOADING if LinkState.CONNECTING in states else ModelState.UNAVAILABLE
+
+
+def _version(plan: Plan) -> str:
+    return str(plan.revision or VERSION)

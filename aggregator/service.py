@@ -33,6 +33,7 @@ from .combine import decide
 from .ensemble import Ensemble
 from .ensembles import ServedEnsembles
 from .instances import read_instances, write_classifications, write_predictions
+from .plan import Plan
 from .plans.roster import LinkState, RosterEntry
 
 AGGREGATOR_SERVICE = "trillium.aggregator.v1.AggregatorService"
@@ -85,16 +86,16 @@ class AggregatorServicer:
     ) -> pb.PredictResponse:
         """Answer `request`, of which `violations` were found already."""
         ensemble = self._ensembles.asked(request.ensemble, violations)
-        labels = violations.check(lambda: _chosen(request.class_labels, ensemble.class_labels))
-        block = violations.check(lambda: _rows(request, ensemble))
+        plan = ensemble.plan(request.revision, call.sticky_key)
+        labels = violations.check(lambda: _chosen(request.class_labels, plan.class_labels))
+        block = violations.check(lambda: _rows(request, plan))
         violations.raise_any()
         assert block is not None
         assert labels is not None
-        scores = await ensemble.scores(
-            block, labels, call, timeout_s, partial=request.allow_partial
-        )
+        scores = await plan.scores(block, labels, call, timeout_s, partial=request.allow_partial)
         response = pb.PredictResponse(
             ensemble=ensemble.name,
+            revision=plan.revision,
             class_labels=scores.class_labels,
             degraded=bool(scores.failures),
             missing=[missing_class(failure) for failure in scores.failures],
@@ -108,14 +109,16 @@ class AggregatorServicer:
     async def _classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyResponse:
         violations = Violations()
         ensemble = self._ensembles.asked(request.ensemble, violations)
-        block = violations.check(lambda: _rows(request, ensemble))
+        plan = ensemble.plan(request.revision, call.sticky_key)
+        block = violations.check(lambda: _rows(request, plan))
         violations.raise_any()
         assert block is not None
-        order = ensemble.class_labels
-        scores = await ensemble.scores(block, order, call, partial=request.allow_partial)
+        order = plan.class_labels
+        scores = await plan.scores(block, order, call, partial=request.allow_partial)
         labels = decide(scores, order)
         response = pb.ClassifyResponse(
             ensemble=ensemble.name,
+            revision=plan.revision,
             class_labels=scores.class_labels,
             degraded=bool(scores.failures),
             missing=[missing_class(failure) for failure in scores.failures],
@@ -133,15 +136,16 @@ class AggregatorServicer:
     async def _predict_sample(
         self, request: pb.PredictSampleRequest, call: Call
     ) -> pb.PredictSampleResponse:
-        ensemble = self._ensembles.chosen(request.ensemble)
-        sample = ensemble.metadata.sample
+        plan = self._ensembles.chosen(request.ensemble).plan(request.revision, call.sticky_key)
+        sample = plan.metadata.sample
         if not sample:
             raise NoSample("the models carry no sample row; send one with Predict or Classify")
         block = from_lists([sample], feature_count=None, max_rows=1)
-        order = ensemble.class_labels
-        scores = await ensemble.scores(block, order, call)
+        order = plan.class_labels
+        scores = await plan.scores(block, order, call)
         labels = decide(scores, order)
         return pb.PredictSampleResponse(
+            revision=plan.revision,
             features=sample,
             class_labels=scores.class_labels,
             probabilities=scores.probabilities[0].tolist(),
@@ -152,11 +156,13 @@ class AggregatorServicer:
         self, request: pb.GetMetadataRequest, call: Call
     ) -> pb.GetMetadataResponse:
         ensemble = self._ensembles.chosen(request.ensemble)
-        known = ensemble.metadata
-        labels = ensemble.class_labels
-        limits = ensemble.limits
+        plan = ensemble.plan(request.revision) if request.revision else ensemble.current
+        known = plan.metadata
+        labels = plan.class_labels
+        limits = plan.limits
         return pb.GetMetadataResponse(
-            ensemble=known.ensemble,
+            ensemble=known.ensemble or ensemble.name,
+            revision=plan.revision,
             class_labels=labels,
             feature_names=known.feature_names,
             feature_count=known.feature_count,
@@ -177,9 +183,10 @@ class AggregatorServicer:
         chosen = (self._ensembles.chosen(name),) if name else self._ensembles.all()
         return pb.ListPredictorsResponse(
             predictors=[
-                _predictor(entry, ensemble.name)
+                _predictor(entry, ensemble.name, plan.revision)
                 for ensemble in chosen
-                for entry in ensemble.roster.entries
+                for plan in ensemble.plans
+                for entry in plan.roster.entries
             ]
         )
 
@@ -187,12 +194,7 @@ class AggregatorServicer:
         self, request: pb.ListEnsemblesRequest, call: Call
     ) -> pb.ListEnsemblesResponse:
         return pb.ListEnsemblesResponse(
-            ensembles=[
-                pb.EnsembleSummary(
-                    name=each.name, class_labels=each.class_labels, ready=each.roster.all_ready()
-                )
-                for each in self._ensembles.all()
-            ]
+            ensembles=[_summary(each) for each in self._ensembles.all()]
         )
 
     async def _predict_stream(
@@ -226,9 +228,28 @@ def _chosen(asked: Sequence[str], known: Sequence[str]) -> Sequence[str]:
     return [label for label in known if label in chosen]
 
 
-def _rows(request: pb.PredictRequest | pb.ClassifyRequest, ensemble: Ensemble) -> Block:
-    known = ensemble.roster.metadata
-    max_rows = ensemble.limits.max_rows
+def _summary(ensemble: Ensemble) -> pb.EnsembleSummary:
+    shares = dict(ensemble.shares)
+    plans = ensemble.plans
+    return pb.EnsembleSummary(
+        name=ensemble.name,
+        class_labels=plans[0].class_labels if plans else (),
+        ready=ensemble.is_ready,
+        revisions=[
+            pb.RevisionSummary(
+                revision=plan.revision,
+                percent=shares.get(plan.revision, 0),
+                ready=plan.roster.all_ready(),
+            )
+            for plan in plans
+            if plan.revision
+        ],
+    )
+
+
+def _rows(request: pb.PredictRequest | pb.ClassifyRequest, plan: Plan) -> Block:
+    known = plan.roster.metadata
+    max_rows = plan.limits.max_rows
     wanted = None if known is None else known.feature_count
     # Before any predictor is known, each one checks what it takes.
     missing = known is None or known.takes_missing
@@ -276,7 +297,7 @@ def _packed(matrix: Probabilities) -> tensor_pb2.Float32Matrix:
     return tensor_pb2.Float32Matrix(row_count=rows, column_count=columns, data=data)
 
 
-def _predictor(entry: RosterEntry, ensemble: str) -> pb.Predictor:
+def _predictor(entry: RosterEntry, ensemble: str, revision: int) -> pb.Predictor:
     message = pb.Predictor(
         class_label=entry.endpoint.class_label,
         address=entry.endpoint.address,
@@ -284,6 +305,7 @@ def _predictor(entry: RosterEntry, ensemble: str) -> pb.Predictor:
         model_digest="" if entry.described is None else entry.described.digest,
         detail=entry.detail,
         ensemble=ensemble,
+        revision=revision,
     )
     message.state_time.FromDatetime(entry.since)
     return message

@@ -29,6 +29,9 @@ from .deployments.repository import Deployments, Retention
 from .deployments.service import CONTROLLER_SERVICE, ControllerServicer
 from .discovery.service import DISCOVERY_SERVICE, DiscoveryServicer
 from .discovery.snapshot import Discovery
+from .ensembles.keeper import EnsembleKeeper
+from .ensembles.repository import Ensembles
+from .ensembles.service import ENSEMBLE_SERVICE, EnsembleServicer
 from .failpoints import Failpoints
 from .outages import reporting_outages
 from .predictors import Predictors
@@ -44,7 +47,7 @@ from .store.port import Store, StoreError
 
 FIRST_LOOK_S = 10.0
 """Health is SERVING after the first complete look, or after this time without one."""
-SERVICES = (CONTROLLER_SERVICE, RUN_SERVICE, CATALOG_SERVICE, DISCOVERY_SERVICE)
+SERVICES = (CONTROLLER_SERVICE, ENSEMBLE_SERVICE, RUN_SERVICE, CATALOG_SERVICE, DISCOVERY_SERVICE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ async def running_controller(
         except AddressInUse as error:
             text = f"{error}; choose another --listen or stop what is there"
             raise StartFailed(text) from error
-        for each in (loops.reconciler, loops.discovery, loops.executor):
+        for each in (loops.reconciler, loops.keeper, loops.discovery, loops.executor):
             await stack.enter_async_context(each.running())
         collector = BlobCollector(store, catalog, clock)
         tasks = await stack.enter_async_context(Supervisor(health.report))
@@ -121,6 +124,8 @@ class _Loops:
     source: CatalogSource
     library: Library
     reconciler: Reconciler
+    ensembles: Ensembles
+    keeper: EnsembleKeeper
     discovery: Discovery
     executor: RunExecutor
 
@@ -139,7 +144,8 @@ def _loops(
         timedelta(seconds=config.keep_events_s), timedelta(seconds=config.keep_terminated_s)
     )
     deployments, library = Deployments(store, clock, retention), Library(catalog)
-    discovery = Discovery(store, deployments, clock, on_failing)
+    ensembles = Ensembles(store, clock)
+    discovery = Discovery(store, deployments, ensembles, clock, on_failing)
     ports = ReconcilerPorts(
         deployments, runtime, predictors, library.artifact, discovery, clock, failpoints
     )
@@ -151,6 +157,8 @@ def _loops(
         source=source,
         library=library,
         reconciler=Reconciler(ports, probing=config.probing, on_failing=on_failing),
+        ensembles=ensembles,
+        keeper=EnsembleKeeper(ensembles, deployments, clock, failpoints, on_failing),
         discovery=discovery,
         executor=RunExecutor(
             runs,
@@ -172,12 +180,15 @@ def _servicers(
     requests: Requests,
     runtime: Runtime,
     refused: Mapping[str, str],
-) -> Sequence[ControllerServicer | RunServicer | CatalogServicer | DiscoveryServicer]:
+) -> Sequence[
+    ControllerServicer | EnsembleServicer | RunServicer | CatalogServicer | DiscoveryServicer
+]:
     deployments, inventory = loops.deployments, loops.reconciler.inventory
     kept = timedelta(seconds=config.keep_runs_s)
     orders = RunOrders(loops.runs, deployments, loops.source, retention=kept)
     return (
         ControllerServicer(deployments, requests, loops.library, inventory, runtime),
+        EnsembleServicer(loops.ensembles, deployments, requests, catalog),
         RunServicer(orders, loops.runs, requests),
         CatalogServicer(
             catalog,

@@ -21,9 +21,11 @@ _TOKEN = re.compile(r"[A-Za-z0-9._-]*\Z")
 _MOST_UNREADABLE = 100
 
 DEPLOYMENTS = "deployments/"
+ENSEMBLES = "ensembles/"
 RUNS = "runs/"
 LONGEST_DEPLOYMENT_ID = 40
 LONGEST_RUN_ID = 32
+LONGEST_ENSEMBLE_ID = 64
 
 
 class Unreadable(Protocol):

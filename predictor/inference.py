@@ -36,7 +36,9 @@ class PredictorModels:
         self._clock = clock
         self._max_rows = max_rows
 
-    def find(self, name: str) -> ServedModel:
+    def find(
+        self, name: str, version: int | None = None, sticky_key: str | None = None
+    ) -> ServedModel:
         """The loaded model, if that is its name; raises ModelNotFound."""
         description = self._loaded(name).description
         return ServedModel(
@@ -55,9 +57,10 @@ class PredictorModels:
         serves = description is not None and self._host.state in SERVING
         return [self.find(description.name)] if description and serves else []
 
-    def is_ready(self, name: str) -> bool:
+    def is_ready(self, name: str, version: int | None = None) -> bool:
         """Whether the loaded model is of that name, and serves."""
-        return any(model.name == name for model in self.served())
+        found = [model for model in self.served() if model.name == name]
+        return any(version in (None, int(model.version)) for model in found)
 
     def listed(self) -> Sequence[Listed]:
         """The loaded model, and the artifacts that the predictor can read."""

@@ -18,6 +18,10 @@
     ├── DatasetNotFound       NOT_FOUND            DATASET_NOT_FOUND   no dataset of that name
     ├── DeploymentNotFound    NOT_FOUND            DEPLOYMENT_NOT_FOUND
     ├── DeploymentExists      ALREADY_EXISTS       DEPLOYMENT_EXISTS   with another spec
+    ├── EnsembleNotFound      NOT_FOUND            ENSEMBLE_NOT_FOUND
+    ├── RevisionNotFound      NOT_FOUND            REVISION_NOT_FOUND  never made, or not kept
+    ├── EnsembleFailed        FAILED_PRECONDITION  ENSEMBLE_FAILED     a revision's predictor failed
+    ├── EnsembleChanged       ABORTED              ENSEMBLE_CHANGED    since its etag was read
     ├── RunNotFound           NOT_FOUND            RUN_NOT_FOUND       none, or it has expired
     ├── RunExists             ALREADY_EXISTS       RUN_EXISTS          with another order
     ├── RequestIdReused       ALREADY_EXISTS       REQUEST_ID_REUSED   came with another request
@@ -214,6 +218,34 @@ class DeploymentExists(TrilliumError):
 
     code = Code.ALREADY_EXISTS
     reason = "DEPLOYMENT_EXISTS"
+
+
+class EnsembleNotFound(TrilliumError):
+    """There is no ensemble of that id."""
+
+    code = Code.NOT_FOUND
+    reason = "ENSEMBLE_NOT_FOUND"
+
+
+class RevisionNotFound(TrilliumError):
+    """The ensemble has no revision of that number, or no longer; the message lists what it has."""
+
+    code = Code.NOT_FOUND
+    reason = "REVISION_NOT_FOUND"
+
+
+class EnsembleFailed(TrilliumError):
+    """The revision that was asked for cannot be prepared; what served before goes on."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "ENSEMBLE_FAILED"
+
+
+class EnsembleChanged(TrilliumError):
+    """The ensemble is not the one that was read; the message says what is wanted now."""
+
+    code = Code.ABORTED
+    reason = "ENSEMBLE_CHANGED"
 
 
 class RunNotFound(TrilliumError):

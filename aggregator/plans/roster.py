@@ -58,12 +58,15 @@ class Roster:
         clock: Clock,
         names: Collection[Endpoint] = (),
         ensemble: str = "",
+        classes: Mapping[str, str] | None = None,
         follows: bool = False,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         """`endpoints` are permanent; the order of their classes is the metadata order. Those in
         `names` are host names, whose addresses change (`set_resolved`). `ensemble`, if given, is
-        the one that every model must belong to. With `follows`, further endpoints come and go
+        the one that every model must belong to. `classes`, if given, are those of a revision, in
+        order and each with the digest of its model: a predictor that serves another model does not
+        fit, whatever that declares. With `follows`, further endpoints come and go
         (`set_watched`), and every class that a model lists for its ensemble is asked, even if no
         predictor of it was ever seen. `on_change` is called after every change."""
         self._clock = clock
@@ -76,7 +79,8 @@ class Roster:
         self.names = frozenset(names)
         """The static endpoints that are host names."""
         self._resolved: dict[Endpoint, tuple[Endpoint, ...]] = dict.fromkeys(self.names, ())
-        self._positions: dict[str, int] = {}
+        self._digests = classes or {}
+        self._positions = {label: position for position, label in enumerate(self._digests)}
         self._entries: dict[Endpoint, RosterEntry] = {}
         self._of_class: dict[str, tuple[Endpoint, ...]] = {}
         self._votes_left = False
@@ -207,6 +211,9 @@ class Roster:
         follow for others."""
         if not self.knows(endpoint):
             return
+        if self._digests:
+            # A revision says which models belong together, whatever they were made for.
+            described = replace(described, ensemble="")
         entry = replace(self._entries[endpoint], state=LinkState.READY, described=described)
         if self._confirms(entry):
             self._update(self._judged(entry))
@@ -228,6 +235,7 @@ class Roster:
             self.metadata is not None
             and entry.described is not None
             and not self._votes_left
+            and not self._wrong_model(entry)
             and before.state not in _IN_CONTACT
             and is_vote_for(entry.described, self.metadata)
         )
@@ -263,9 +271,19 @@ class Roster:
     def _labels_in(self, *states: LinkState) -> set[str]:
         return {each.endpoint.class_label for each in self.entries if each.state in states}
 
+    def _wrong_model(self, entry: RosterEntry) -> str:
+        """Why a predictor does not serve its revision's model; empty if it does, or may."""
+        expected = self._digests.get(entry.endpoint.class_label)
+        if expected is None or entry.described is None or entry.described.digest == expected:
+            return ""
+        return (
+            f"serves the model {entry.described.digest[:12]}, not {expected[:12]} of the revision"
+        )
+
     def _judged(self, entry: RosterEntry) -> RosterEntry:
         wrong = "has not described its model"
         if entry.described is not None and self.metadata is not None:
-            wrong = misfit(entry.described, self.metadata, entry.endpoint.class_label)
+            wrong = self._wrong_model(entry)
+            wrong = wrong or misfit(entry.described, self.metadata, entry.endpoint.class_label)
         state = LinkState.MISMATCHED if wrong else LinkState.READY
         return replace(entry, state=state, detail=wrong)

@@ -10,8 +10,7 @@ import contextlib
 import logging
 import random
 import secrets
-from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,7 +20,7 @@ from trillium.controller.v1 import discovery_service_pb2 as pb
 from trillium.controller.v1.discovery_service_pb2_grpc import DiscoveryServiceStub
 from trillium.server.tasks import Supervisor
 
-from .roster import Endpoint
+from .published import Published, published
 
 log = logging.getLogger(__name__)
 
@@ -37,14 +36,13 @@ class Watcher:
     def __init__(
         self,
         address: str,
-        follow: Callable[[Mapping[str, Mapping[Endpoint, int]]], Awaitable[None]],
+        follow: Callable[[Published], Awaitable[None]],
         *,
         ensemble: str,
         open_channel: Callable[[str], aio.Channel],
     ) -> None:
-        """`follow` is given the predictors that are published, by ensemble and each with the
-        position of its class, and returns when no other one is asked any more. `ensemble`, if
-        given, is the only one that is published."""
+        """`follow` is given what is published of each ensemble, and returns when no other predictor
+        is asked any more. `ensemble`, if given, is the only one that is published."""
         self._address = address
         self._follow = follow
         self._ensemble = ensemble
@@ -99,6 +97,7 @@ class Watcher:
         )
         await self._write(stream, opening)
         known: dict[tuple[str, str], pb.Endpoint] = {}
+        routes: dict[str, Sequence[pb.RevisionRoute]] = {}
         revision = 0
         async for news in stream:
             if news.base_revision not in (0, revision):
@@ -107,16 +106,14 @@ class Watcher:
                 log.error("the controller sent a difference to another snapshot", extra=facts)
                 break
             if not news.base_revision:
-                known = {}
+                known, routes = {}, {}
             for each in news.withdrawn:
                 known.pop((each.deployment, each.address), None)
             known |= {(each.deployment, each.address): each for each in news.endpoints}
+            routes |= {each.ensemble: each.revisions for each in news.ensembles}
+            routes = {name: each for name, each in routes.items() if each}
             revision = news.revision
-            published: dict[str, dict[Endpoint, int]] = defaultdict(dict)
-            for each in known.values():
-                endpoint = Endpoint(each.class_label, each.address)
-                published[each.ensemble][endpoint] = each.class_position
-            await self._follow(published)
+            await self._follow(published(known.values(), routes))
             log.info("endpoints followed", extra={"revision": revision})
             confirmation = pb.WatchEndpointsRequest(confirmed_revision=revision)
             await self._write(stream, confirmation)

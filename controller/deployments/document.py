@@ -134,6 +134,8 @@ class Deployment:
     """Number of its last event."""
     unannounced: tuple[Event, ...] = field(default=())
     """Events that belong to this revision and may not have been written to the history yet."""
+    owner: str = ""
+    """Id of the ensemble that it belongs to, which alone changes it."""
 
     @property
     def state(self) -> State:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from trillium.controller.v1 import controller_service_pb2 as pb
 from trillium.controller.v1 import deployment_pb2 as deployment_pb
 
-from ..names import DEPLOYMENTS
+from ..names import DEPLOYMENTS, ENSEMBLES, RUNS
 from ..runtime.port import Server
 from ..store.records import Stored
 from .document import Deployment, Event, Instance, InstancePhase, State, Target
@@ -37,6 +37,7 @@ def deployment_message(
             _instance(index, instance) for index, instance in enumerate(deployment.instances)
         ],
         revision=stored.rev,
+        owner=_owner(deployment),
     )
     if spec.cpus is not None or spec.memory_bytes is not None:
         limits = deployment_pb.Limits(cpus=spec.cpus, memory_bytes=spec.memory_bytes)
@@ -50,6 +51,12 @@ def deployment_message(
     if deployment.updated is not None:
         message.update_time.FromDatetime(deployment.updated)
     return message
+
+
+def _owner(deployment: Deployment) -> str:
+    if deployment.owner:
+        return ENSEMBLES + deployment.owner
+    return RUNS + deployment.run if deployment.run else ""
 
 
 def _instance(index: int, instance: Instance) -> deployment_pb.Instance:

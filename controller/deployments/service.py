@@ -30,6 +30,7 @@ from ..store.port import StoreUnavailable
 from ..store.records import Followed, Stored
 from .document import LIVE, Deployment, Spec, State, Target
 from .inventory import Inventory
+from .limits import check_limits, check_replicas
 from .messages import (
     STATES,
     deployment_message,
@@ -40,9 +41,7 @@ from .repository import Deployments
 from .verbs import Command, Verb
 
 CONTROLLER_SERVICE = "trillium.controller.v1.ControllerService"
-MAX_REPLICAS = 64
 MOST_IN_PAGE = 500
-MIN_MEMORY_BYTES = 64 * 1024 * 1024
 FULL_LOOK_S = 60.0
 """A watch learns of removed records within this time."""
 STORE_PAUSE_S = 0.5
@@ -342,8 +341,7 @@ def _check_update(request: pb.UpdateDeploymentRequest) -> None:
         if path != "replica_count":
             text = f"is {path[:60]!r}; expected 'replica_count', which alone can be changed"
             violations.add(f"update_mask.paths[{index}]", text)
-    if not 1 <= request.replica_count <= MAX_REPLICAS:
-        violations.add("replica_count", f"is {request.replica_count}; expected 1 to {MAX_REPLICAS}")
+    violations.extend(check_replicas(request.replica_count))
     violations.raise_any()
 
 
@@ -357,12 +355,7 @@ def _check_create(request: pb.CreateDeploymentRequest) -> None:
     violations.check(lambda: names.checked_token(request.model, "model", 128))
     if not request.model:
         violations.add("model", "is empty; expected the name of a registered model")
-    if request.replica_count > MAX_REPLICAS:
-        violations.add("replica_count", f"is {request.replica_count}; expected 1 to {MAX_REPLICAS}")
-    limits = request.limits
-    if limits.HasField("cpus") and not 0.1 <= limits.cpus <= 64:
-        violations.add("limits.cpus", f"is {limits.cpus:g}; expected 0.1 to 64")
-    if limits.HasField("memory_bytes") and not limits.memory_bytes >= MIN_MEMORY_BYTES:
-        text = f"is {limits.memory_bytes}; expected at least {MIN_MEMORY_BYTES}"
-        violations.add("limits.memory_bytes", text)
+    if request.replica_count:
+        violations.extend(check_replicas(request.replica_count))
+    violations.extend(check_limits(request.limits))
     violations.raise_any()

@@ -59,6 +59,8 @@ class Command:
     request_id: str = ""
     run: str = ""
     """Id of the run that the deployment is for."""
+    owner: str = ""
+    """Id of the ensemble that the deployment belongs to."""
     replicas: int = 0
     """The new number of predictors, for an update."""
 
@@ -102,7 +104,7 @@ def _remembering(command: Command, deployment: Deployment) -> Deployment:
 
 
 def _check_legal(command: Command, deployment: Deployment | None) -> None:
-    if deployment is not None and command.verb is not Verb.TERMINATE:
+    if deployment is not None:
         _check_owner(command, deployment)
     if deployment is None and command.verb in (Verb.UPDATE, Verb.UNLOAD, Verb.TERMINATE):
         raise DeploymentNotFound(f"there is no deployment {command.deployment!r}; create it first")
@@ -115,10 +117,17 @@ def _check_legal(command: Command, deployment: Deployment | None) -> None:
 
 
 def _check_owner(command: Command, deployment: Deployment) -> None:
-    """A run's deployment is the run's alone, but that anybody may terminate it."""
-    if command.run == deployment.run or deployment.state is State.TERMINATED:
+    """A run's deployment is the run's alone, but that anybody may terminate it; an ensemble's is
+    the ensemble's alone."""
+    if deployment.state is State.TERMINATED:
         return
     text = f"deployment {command.deployment!r} belongs to"
+    if command.owner != deployment.owner:
+        if deployment.owner:
+            raise IllegalStep(f"{text} ensemble {deployment.owner!r}; change or delete that")
+        raise IllegalStep(f"{text} no ensemble, so {command.owner!r} cannot have it")
+    if command.run == deployment.run or command.verb is Verb.TERMINATE:
+        return
     if deployment.run:
         raise IllegalStep(f"{text} run {deployment.run!r}; legal: terminate")
     raise IllegalStep(f"{text} no run, so run {command.run!r} cannot have it")
@@ -148,9 +157,13 @@ def _begun(
         spec = replace(command.spec, target=target)
     if before is None:
         fresh = Deployment(id=command.deployment, spec=replace(spec, generation=0), created=now)
-        return _respecified(command, replace(fresh, run=command.run), spec, now)
+        return _respecified(command, _owned(fresh, command), spec, now)
     spec = replace(spec, generation=before.spec.generation)
-    return _respecified(command, replace(before, run=command.run), spec, now)
+    return _respecified(command, _owned(before, command), spec, now)
+
+
+def _owned(deployment: Deployment, command: Command) -> Deployment:
+    return replace(deployment, run=command.run, owner=command.owner)
 
 
 def _respecified(command: Command, before: Deployment, spec: Spec, now: datetime) -> Deployment:

@@ -13,7 +13,7 @@ from trillium.server.tasks import background
 from trillium.waking import first_of
 
 from .. import names
-from .snapshot import BEAT_S, Difference, Discovery, PublishedEndpoint, Snapshot
+from .snapshot import BEAT_S, Difference, Discovery, PublishedEndpoint, Routes, Snapshot
 
 DISCOVERY_SERVICE = "trillium.controller.v1.DiscoveryService"
 
@@ -94,12 +94,35 @@ class DiscoveryServicer:
 
 def _message(news: Snapshot | Difference, ensemble: str) -> pb.WatchEndpointsResponse:
     message = pb.WatchEndpointsResponse(
-        revision=news.revision, endpoints=_endpoints(news.endpoints, ensemble)
+        revision=news.revision,
+        endpoints=_endpoints(news.endpoints, ensemble),
+        ensembles=_routes(news.routes, ensemble),
     )
     if isinstance(news, Difference):
         message.base_revision = news.base
         message.withdrawn.extend(_endpoints(news.withdrawn, ensemble))
     return message
+
+
+def _routes(routes: Routes, ensemble: str) -> list[pb.EnsembleRoutes]:
+    return [
+        pb.EnsembleRoutes(
+            ensemble=id,
+            revisions=[
+                pb.RevisionRoute(
+                    revision=each.revision,
+                    percent=each.percent,
+                    classes=[
+                        pb.RouteClass(class_label=label, model_digest=digest)
+                        for label, digest in each.classes
+                    ],
+                )
+                for each in revisions
+            ],
+        )
+        for id, revisions in routes.items()
+        if ensemble in ("", id)
+    ]
 
 
 def _endpoints(endpoints: Iterable[PublishedEndpoint], ensemble: str) -> list[pb.Endpoint]:
@@ -111,6 +134,7 @@ def _endpoints(endpoints: Iterable[PublishedEndpoint], ensemble: str) -> list[pb
             deployment=names.DEPLOYMENTS + endpoint.deployment,
             ensemble=endpoint.ensemble,
             class_position=endpoint.class_position,
+            owned=endpoint.owned,
         )
         for endpoint in endpoints
         if not ensemble or endpoint.ensemble == ensemble

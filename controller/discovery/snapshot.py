@@ -10,20 +10,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import reduce
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 from trillium.clock import Clock
 from trillium.server.tasks import Supervisor
-from trillium.waking import Bell
+from trillium.waking import Bell, first_of
 
-from ..deployments.document import LIVE, PUBLISHED, Deployment
+from ..deployments.document import LIVE, PUBLISHED, Deployment, Target
 from ..deployments.repository import Deployments
+from ..ensembles.document import EnsembleDocument
+from ..ensembles.repository import Ensembles
 from ..store.port import AlreadyThere, Kind, Record, Store, StoreError
 from ..store.records import Followed
 
@@ -54,6 +56,8 @@ class PublishedEndpoint:
     address: str
     digest: str
     deployment: str
+    owned: bool = False
+    """Whether it serves revisions of its ensemble, and so is asked only as the routes say."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -62,11 +66,27 @@ class PublishedEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """A revision of an ensemble that is loaded or being loaded."""
+
+    revision: int
+    percent: int
+    """Of the requests that name no revision."""
+    classes: tuple[tuple[str, str], ...]
+    """Each class, in order, with the digest of its model."""
+
+
+Routes: TypeAlias = Mapping[str, tuple[Route, ...]]
+"""By ensemble."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All predictors that may be asked."""
 
     revision: int
     endpoints: tuple[PublishedEndpoint, ...]
+    routes: Routes = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +99,8 @@ class Difference:
     """To be taken out first."""
     endpoints: tuple[PublishedEndpoint, ...]
     """New ones and changed ones."""
+    routes: Routes = field(default_factory=dict)
+    """New ones and changed ones; of ensembles that have none any more, empty ones."""
 
 
 def difference(old: Snapshot, new: Snapshot) -> Difference:
@@ -92,7 +114,9 @@ def difference(old: Snapshot, new: Snapshot) -> Difference:
         for key, each in before.items()
         if key not in after or after[key].ensemble != each.ensemble
     ]
-    return Difference(old.revision, new.revision, tuple(withdrawn), tuple(changed))
+    routes = {id: routes for id, routes in new.routes.items() if old.routes.get(id) != routes}
+    routes |= dict.fromkeys(old.routes.keys() - new.routes.keys(), ())
+    return Difference(old.revision, new.revision, tuple(withdrawn), tuple(changed), routes)
 
 
 def joined(first: Difference, then: Difference) -> Difference:
@@ -102,7 +126,11 @@ def joined(first: Difference, then: Difference) -> Difference:
     endpoints |= {each.key: each for each in then.endpoints}
     withdrawn = {(each.key, each.ensemble): each for each in first.withdrawn + then.withdrawn}
     return Difference(
-        first.base, then.revision, tuple(withdrawn.values()), tuple(endpoints.values())
+        first.base,
+        then.revision,
+        tuple(withdrawn.values()),
+        tuple(endpoints.values()),
+        {**first.routes, **then.routes},
     )
 
 
@@ -113,6 +141,7 @@ class Discovery:
         self,
         store: Store,
         deployments: Deployments,
+        ensembles: Ensembles,
         clock: Clock,
         on_failing: Callable[[str, bool], None] = lambda task, failing: None,
     ) -> None:
@@ -124,7 +153,9 @@ class Discovery:
         self.snapshot = Snapshot(0, ())
         self._differences: deque[Difference] = deque(maxlen=DIFFERENCES_KEPT)
         """Each with the revision of the one before as its base; the last ends in `snapshot`."""
+        self._ensembles = ensembles
         self._live = Followed(deployments, LIVE)
+        self._known = Followed(ensembles, ())
         self._endpoints: dict[str, list[PublishedEndpoint]] = {}
         """By deployment, as the last look had them; no empty lists."""
         self._heard: dict[str, tuple[int, float]] = {}
@@ -200,13 +231,10 @@ class Discovery:
 
     async def _follow(self) -> None:
         while True:
-            changed = self._deployments.changed()
+            changed = self._deployments.changed(), self._ensembles.changed()
             try:
                 await self._refresh()
-                async with asyncio.timeout(10 * PAUSE_S):
-                    await changed.wait()
-            except TimeoutError:
-                continue
+                await first_of(*(each.wait() for each in changed), timeout_s=10 * PAUSE_S)
             except StoreError as error:
                 log.warning("endpoints not refreshed", extra={"detail": str(error)})
                 await asyncio.sleep(PAUSE_S)
@@ -223,15 +251,19 @@ class Discovery:
     async def _refresh(self) -> None:
         for _ in range(_TRIES):
             record = await self._latest()
+            await self._known.look()
             for id in await self._live.look():
                 stored = self._live.values.get(id)
                 self._endpoints[id] = endpoints_of(stored.value) if stored else []
                 if not self._endpoints[id]:
                     del self._endpoints[id]
+            if await self._known.look():
+                # What serves must have its endpoints in the same snapshot: read both again.
+                continue
             known = chain.from_iterable(self._endpoints.values())
             endpoints = sorted({*known, *self._of_unreadable(record)})
             await self._confirmations()  # So that a silence begins before anybody asks.
-            written = await self._write(record, endpoints)
+            written = await self._write(record, endpoints, self._routes(record))
             if written is not None:
                 self._publish(written)
                 return
@@ -247,18 +279,29 @@ class Discovery:
             if each["deployment"] in aside and each["deployment"] not in self._endpoints
         ]
 
+    def _routes(self, record: Record | None) -> list[Any]:
+        """What is known of ensembles, as a body; of those whose records cannot be read, what was
+        published goes on."""
+        routes = {id: routes_of(stored.value) for id, stored in self._known.values.items()}
+        bodies = {id: list(map(_route_body, each)) for id, each in routes.items() if each}
+        before = [] if record is None else record.body.get("routes", [])
+        bodies |= {id: each for id, each in before if id in self._ensembles.unreadable}
+        return [[id, bodies[id]] for id in sorted(bodies)]
+
     async def _write(
-        self, record: Record | None, endpoints: list[PublishedEndpoint]
+        self, record: Record | None, endpoints: list[PublishedEndpoint], routes: list[Any]
     ) -> Record | None:
-        """The record with these endpoints; None if another controller has written meanwhile."""
+        """The record with these endpoints and routes; None if another controller has written
+        meanwhile."""
         bodies = [_body(endpoint) for endpoint in endpoints]
         if record is None:
             body: dict[str, Any] = {"revision": 1, "endpoints": bodies, "gone": {}}
+            body["routes"] = routes
             try:
                 return await self._store.create(Kind.SNAPSHOT, SNAPSHOT_ID, body)
             except AlreadyThere:
                 return None
-        if record.body["endpoints"] == bodies:
+        if record.body["endpoints"] == bodies and record.body.get("routes", []) == routes:
             return record
         revision = record.body["revision"] + 1
         now_there = {endpoint.address for endpoint in endpoints}
@@ -272,6 +315,7 @@ class Discovery:
         body = {
             "revision": revision,
             "endpoints": bodies,
+            "routes": routes,
             "gone": dict(kept),
             "forgotten": forgotten,
         }
@@ -281,7 +325,8 @@ class Discovery:
         if record.body["revision"] <= self.snapshot.revision:
             return
         endpoints = tuple(PublishedEndpoint(**each) for each in record.body["endpoints"])
-        snapshot = Snapshot(record.body["revision"], endpoints)
+        routes = {id: tuple(map(_route_of, each)) for id, each in record.body.get("routes", [])}
+        snapshot = Snapshot(record.body["revision"], endpoints, routes)
         self._differences.append(difference(self.snapshot, snapshot))
         self.snapshot = snapshot
         self._changed.ring()
@@ -296,7 +341,33 @@ def _body(endpoint: PublishedEndpoint) -> dict[str, Any]:
         "address": endpoint.address,
         "digest": endpoint.digest,
         "deployment": endpoint.deployment,
+        "owned": endpoint.owned,
     }
+
+
+def _route_body(route: Route) -> list[Any]:
+    return [route.revision, route.percent, [list(each) for each in route.classes]]
+
+
+def _route_of(body: list[Any]) -> Route:
+    revision, percent, classes = body
+    return Route(revision, percent, tuple((label, digest) for label, digest in classes))
+
+
+def routes_of(ensemble: EnsembleDocument) -> tuple[Route, ...]:
+    """The revisions of an ensemble that aggregators are to know: those that serve, and those that
+    are or will be loaded, so that a switch finds them reached."""
+    shares = {share.revision: share.percent for share in ensemble.serving}
+    loaded = ensemble.kept_loaded if ensemble.target is Target.LOADED else tuple(shares)
+    return tuple(
+        Route(
+            number,
+            shares.get(number, 0),
+            tuple((model.class_label, model.digest) for model in revision.classes),
+        )
+        for number in loaded
+        if (revision := ensemble.revision(number)) is not None
+    )
 
 
 def endpoints_of(deployment: Deployment) -> list[PublishedEndpoint]:
@@ -306,12 +377,13 @@ def endpoints_of(deployment: Deployment) -> list[PublishedEndpoint]:
     spec = deployment.spec
     return [
         PublishedEndpoint(
-            ensemble=spec.ensemble,
+            ensemble=deployment.owner or spec.ensemble,
             class_position=spec.class_position,
             class_label=spec.class_label,
             address=instance.address,
             digest=instance.digest,
             deployment=deployment.id,
+            owned=bool(deployment.owner),
         )
         for instance in deployment.instances
         if instance.phase in PUBLISHED

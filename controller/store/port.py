@@ -39,6 +39,7 @@ class Kind(Enum):
     """What a record is about. The value names its collection or table."""
 
     DEPLOYMENT = "deployments"
+    ENSEMBLE = "ensembles"
     RUN = "runs"
     REQUEST = "requests"
     MODEL = "models"

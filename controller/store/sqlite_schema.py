@@ -27,9 +27,10 @@ def prepare(connection: sqlite3.Connection) -> None:
             f"the file has schema {version}, made by a newer Trillium; this one knows up to "
             f"{VERSION}: run the newer one, or name another file"
         )
+    # Always: a further kind of record needs no higher version, as an older release ignores it.
+    for statement in _statements():
+        connection.execute(statement)
     if version < VERSION:
-        for statement in _statements():
-            connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {VERSION}")
 
@@ -44,31 +45,45 @@ def _statements() -> list[str]:
         fields = FILTERS.get(kind, ())
         columns = "".join(f", by_{field} TEXT" for field in fields)
         made.append(
-            f"CREATE TABLE {kind.value} (id TEXT NOT NULL PRIMARY KEY, rev INTEGER NOT NULL, "
-            f"expires INTEGER{columns}, body TEXT NOT NULL)"
+            _table(
+                kind.value,
+                f"id TEXT NOT NULL PRIMARY KEY, rev INTEGER NOT NULL, expires INTEGER{columns}, "
+                "body TEXT NOT NULL",
+            )
         )
-        made += [
-            f"CREATE INDEX {kind.value}_by_{field} ON {kind.value} (by_{field}, id)"
-            for field in fields
-        ]
+        made += [_index(kind.value, f"by_{field}", f"by_{field}, id") for field in fields]
         made.append(_expiry_index(kind.value))
     for log in Log:
         made.append(
-            f"CREATE TABLE {log.value} (owner TEXT NOT NULL, number INTEGER NOT NULL, "
-            "expires INTEGER, body TEXT NOT NULL, PRIMARY KEY (owner, number))"
+            _table(
+                log.value,
+                "owner TEXT NOT NULL, number INTEGER NOT NULL, expires INTEGER, "
+                "body TEXT NOT NULL, PRIMARY KEY (owner, number)",
+            )
         )
         made.append(_expiry_index(log.value))
     made += [
-        "CREATE TABLE blobs (digest TEXT NOT NULL PRIMARY KEY, chunks INTEGER NOT NULL)",
-        "CREATE TABLE chunks (digest TEXT NOT NULL, number INTEGER NOT NULL, expires INTEGER, "
-        "content BLOB NOT NULL, PRIMARY KEY (digest, number))",
+        _table("blobs", "digest TEXT NOT NULL PRIMARY KEY, chunks INTEGER NOT NULL"),
+        _table(
+            "chunks",
+            "digest TEXT NOT NULL, number INTEGER NOT NULL, expires INTEGER, "
+            "content BLOB NOT NULL, PRIMARY KEY (digest, number)",
+        ),
         _expiry_index("chunks"),
         # How often each kind has changed, so that a watch wakes for its own kinds only.
-        "CREATE TABLE changes (kind TEXT NOT NULL PRIMARY KEY, count INTEGER NOT NULL)",
+        _table("changes", "kind TEXT NOT NULL PRIMARY KEY, count INTEGER NOT NULL"),
     ]
-    made += [f"INSERT INTO changes VALUES ('{kind.value}', 0)" for kind in Kind]
+    made += [f"INSERT OR IGNORE INTO changes VALUES ('{kind.value}', 0)" for kind in Kind]
     return made
 
 
+def _table(name: str, columns: str) -> str:
+    return f"CREATE TABLE IF NOT EXISTS {name} ({columns})"
+
+
+def _index(table: str, name: str, columns: str) -> str:
+    return f"CREATE INDEX IF NOT EXISTS {table}_{name} ON {table} ({columns})"
+
+
 def _expiry_index(table: str) -> str:
-    return f"CREATE INDEX {table}_by_expires ON {table} (expires) WHERE expires IS NOT NULL"
+    return f"{_index(table, 'by_expires', 'expires')} WHERE expires IS NOT NULL"

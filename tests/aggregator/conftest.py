@@ -17,8 +17,8 @@ def time_for_the_answer() -> Iterator[None]:
     The 50 ms at most that are kept in earnest are too little where tests share the machine.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("aggregator.ensemble.RESERVE_SHARE", 0.25)
-        patch.setattr("aggregator.ensemble.RESERVE_MOST_S", 2.0)
+        patch.setattr("aggregator.plan.RESERVE_SHARE", 0.25)
+        patch.setattr("aggregator.plan.RESERVE_MOST_S", 2.0)
         yield
 
 

@@ -410,8 +410,8 @@ async def test_the_deadline_of_the_stream_holds_for_each_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Eight of the caller's nine seconds are kept, so that the answer comes for sure.
-    monkeypatch.setattr("aggregator.ensemble.RESERVE_SHARE", 0.9)
-    monkeypatch.setattr("aggregator.ensemble.RESERVE_MOST_S", 8.0)
+    monkeypatch.setattr("aggregator.plan.RESERVE_SHARE", 0.9)
+    monkeypatch.setattr("aggregator.plan.RESERVE_MOST_S", 8.0)
     fake = FakePredictor()
     fake.otherwise = hangs
     async with before_fakes(fake) as served:

@@ -338,7 +338,7 @@ def right() -> np.ndarray:
 
 def classes(served: aggregators.Aggregated) -> list[tuple[str, ...]]:
     """Those that it knows, of each ensemble."""
-    return [each.class_labels for each in served.aggregator.ensembles.all()]
+    return [each.current.class_labels for each in served.aggregator.ensembles.all()]
 
 
 async def test_an_aggregator_follows_and_never_forgets_a_class(world: World) -> None:

@@ -28,6 +28,8 @@ _NEXT_STEPS: dict[type[errors.TrilliumError], str] = {
     errors.DatasetNotFound: "`trillium datasets list` shows what there is",
     errors.DeploymentNotFound: "`trillium deploy list` shows what there is",
     errors.DeploymentFailed: "`trillium deploy show` shows the last output of its predictors",
+    errors.EnsembleNotFound: "`trillium ensembles list` shows what there is",
+    errors.RevisionNotFound: "`trillium ensembles history` shows what there is",
     errors.RunNotFound: "`trillium run list` shows what there is",
 }
 

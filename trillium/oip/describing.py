@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trillium.oip import open_inference_pb2 as pb
-from trillium.oip.model import INPUT, LABEL, PROBABILITIES, VERSION, ServedModel
+from trillium.oip.model import INPUT, LABEL, PROBABILITIES, ServedModel
 from trillium.server.statistics import Spent, Statistics
 
 _ANY = -1
@@ -17,7 +17,7 @@ def metadata(model: ServedModel) -> pb.ModelMetadataResponse:
     tensor = pb.ModelMetadataResponse.TensorMetadata
     return pb.ModelMetadataResponse(
         name=model.name,
-        versions=[VERSION],
+        versions=model.versions,
         platform=model.platform,
         inputs=[tensor(name=INPUT, datatype="FP32", shape=[_ANY, model.feature_count])],
         outputs=[
@@ -54,7 +54,7 @@ def statistics(model: ServedModel, done: Statistics) -> pb.ModelStatistics:
     """The model's statistics."""
     return pb.ModelStatistics(
         name=model.name,
-        version=VERSION,
+        version=model.version,
         last_inference=0 if done.last is None else int(done.last.timestamp() * 1000),
         inference_count=done.row_count,
         execution_count=done.run_count,

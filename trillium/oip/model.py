@@ -12,7 +12,7 @@ from trillium.rpc.call import Call
 from trillium.server.statistics import Statistics
 
 VERSION = "1"
-"""The one version that every model has."""
+"""The one version that a model has unless it says so itself."""
 INPUT = "input"
 PROBABILITIES = "probabilities"
 LABEL = "label"
@@ -33,6 +33,9 @@ class ServedModel:
     """Whether it returns each row's most probable class, too."""
     takes_missing: bool = False
     """Whether a value of a row may be missing, which is NaN."""
+    version: str = VERSION
+    versions: tuple[str, ...] = (VERSION,)
+    """All that can be asked for by number."""
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -62,16 +65,20 @@ class Listed:
 class Models(Protocol):
     """The models of one server. No method but `score`, `load` and `unload` waits."""
 
-    def find(self, name: str) -> ServedModel:
-        """The model of that name; raises ModelNotFound, and NoMetadata while nothing is known."""
+    def find(
+        self, name: str, version: int | None = None, sticky_key: str | None = None
+    ) -> ServedModel:
+        """The model of that name, and that version of it if there is one; without a version the one
+        that a request gets whose sticky key that is, None meaning the usual one. Raises
+        ModelNotFound, and NoMetadata while nothing is known."""
         ...
 
     def served(self) -> Sequence[ServedModel]:
         """Every model that `find` finds; none while nothing is known."""
         ...
 
-    def is_ready(self, name: str) -> bool:
-        """Whether the model of that name can be used now; an unknown model cannot."""
+    def is_ready(self, name: str, version: int | None = None) -> bool:
+        """Whether that model can be used now; one of an unknown name or version cannot."""
         ...
 
     def listed(self) -> Sequence[Listed]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from trillium.errors import InvalidRequest, ModelNotFound, Violation, quoted
 from trillium.oip import open_inference_pb2 as pb
-from trillium.oip.model import INPUT, LABEL, VERSION, ServedModel
+from trillium.oip.model import INPUT, LABEL, ServedModel
 from trillium.rows import WIRE_DTYPE, Block, check_finite
 from trillium.violations import MAX_VIOLATIONS, Violations
 
@@ -41,18 +41,20 @@ class Question:
     timeout_s: float | None
 
 
-def check_version(version: str, field: str) -> None:
-    """Raises InvalidRequest unless `version` is empty or a whole number from 0."""
-    if version and not (version.isascii() and version.isdigit()):
-        text = f"is {quoted(version)}; expected a whole number; the only version is {VERSION!r}"
-        raise InvalidRequest.of(field, text)
+def version_of(text: str, field: str) -> int | None:
+    """The number of a version; None if it is empty. Raises InvalidRequest unless it is a whole
+    number from 0."""
+    if text and not (text.isascii() and text.isdigit()):
+        raise InvalidRequest.of(field, f"is {quoted(text)}; expected a whole number")
+    return int(text[:20]) if text else None
 
 
-def check_has_version(model: ServedModel, version: str) -> None:
-    """Raises ModelNotFound unless the model has that version; empty means the only one."""
-    if version and int(version[:20]) != int(VERSION):
-        text = f"model {model.name!r} has no version {version[:20]}; the only version is {VERSION}"
-        raise ModelNotFound(text)
+def check_has_version(model: ServedModel, version: int | None) -> None:
+    """Raises ModelNotFound unless the model has that version; None means whichever it is."""
+    if version is not None and version != int(model.version):
+        there = ", ".join(model.versions)
+        which = f"the only version is {there}" if len(model.versions) == 1 else f"there: {there}"
+        raise ModelNotFound(f"model {model.name!r} has no version {version}; {which}")
 
 
 def read(request: pb.ModelInferRequest, model: ServedModel) -> Question:

@@ -17,7 +17,7 @@ from trillium.errors import InvalidRequest, TrilliumError
 from trillium.oip import describing, reading, writing
 from trillium.oip import open_inference_pb2 as pb
 from trillium.oip.codes import served_codes
-from trillium.oip.model import VERSION, Models, ModelState, ServedModel
+from trillium.oip.model import Models, ModelState, ServedModel
 from trillium.rpc.call import Call
 from trillium.rpc.methods import Service, service_of
 from trillium.rpc.streams import answer_requests
@@ -82,9 +82,8 @@ class InferenceServicer:
         return pb.ServerReadyResponse(ready=self._is_ready() and not self.draining.is_set())
 
     def _model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
-        reading.check_version(request.version, "version")
-        fits = not request.version or int(request.version[:20]) == int(VERSION)
-        ready = fits and self._models.is_ready(request.name) and not self.draining.is_set()
+        version = reading.version_of(request.version, "version")
+        ready = self._models.is_ready(request.name, version) and not self.draining.is_set()
         return pb.ModelReadyResponse(ready=ready)
 
     def _server_metadata(self, request: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
@@ -105,18 +104,18 @@ class InferenceServicer:
         if request.name:
             models: Sequence[ServedModel] = [self._find(request.name, request.version, "version")]
         else:
-            reading.check_version(request.version, "version")
+            reading.version_of(request.version, "version")
             models = self._models.served()
         told = [describing.statistics(each, self._models.statistics(each)) for each in models]
         return pb.ModelStatisticsResponse(model_stats=told)
 
     def _repository_index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
-        known = {each.name for each in self._models.served()}
+        known = {each.name: each.version for each in self._models.served()}
         return pb.RepositoryIndexResponse(
             models=[
                 pb.RepositoryIndexResponse.ModelIndex(
                     name=each.name,
-                    version=VERSION if each.name in known else "",
+                    version=known.get(each.name, ""),
                     state=each.state.value,
                     reason=each.reason,
                 )
@@ -133,7 +132,9 @@ class InferenceServicer:
 
     async def _answer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
         started = self._clock.monotonic()
-        model = self._find(request.model_name, request.model_version, "model_version")
+        model = self._find(
+            request.model_name, request.model_version, "model_version", call.sticky_key
+        )
         question = reading.read(request, model)
         statistics = self._models.statistics(model)
         read = self._clock.monotonic()
@@ -179,10 +180,12 @@ class InferenceServicer:
         await self._models.unload(name)
         return pb.RepositoryModelUnloadResponse(model_name=name, is_unloaded=True)
 
-    def _find(self, name: str, version: str, field: str) -> ServedModel:
-        reading.check_version(version, field)
-        model = self._models.find(name)
-        reading.check_has_version(model, version)
+    def _find(
+        self, name: str, version: str, field: str, sticky_key: str | None = None
+    ) -> ServedModel:
+        number = reading.version_of(version, field)
+        model = self._models.find(name, number, sticky_key)
+        reading.check_has_version(model, number)
         return model
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trillium.oip import open_inference_pb2 as pb
-from trillium.oip.model import LABEL, VERSION, ServedModel
+from trillium.oip.model import LABEL, ServedModel
 from trillium.oip.reading import Output, Question
 from trillium.rows import WIRE_DTYPE, Probabilities
 
@@ -19,7 +19,9 @@ def answer(
     request_id: str, model: ServedModel, question: Question, probabilities: Probabilities
 ) -> pb.ModelInferResponse:
     """The response to `question` with `probabilities` [n, classes]."""
-    response = pb.ModelInferResponse(model_name=model.name, model_version=VERSION, id=request_id)
+    response = pb.ModelInferResponse(
+        model_name=model.name, model_version=model.version, id=request_id
+    )
     for output in question.outputs:
         row_count = len(probabilities)
         if output.name == LABEL:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from google.rpc import status_pb2
 
 REQUEST_ID_KEY = "x-request-id"
+STICKY_KEY = "x-sticky-key"
+"""Metadata key: calls with the same value get the same revision of an ensemble."""
 _LONGEST_REQUEST_ID = 128
 _process = os.urandom(4).hex()
 _numbers = itertools.count(1)
@@ -30,6 +32,8 @@ class Call:
     """True when the caller chose the request id: its calls are logged everywhere."""
     peer: str = ""
     """Where the call came from, for the log."""
+    sticky_key: str = ""
+    """Calls with the same key get the same revision of an ensemble; empty for any."""
 
     def remaining_s(self, now: float) -> float:
         """Seconds left at `now`, never below 0; infinite without a deadline."""
@@ -39,9 +43,10 @@ class Call:
 def open_call(method: str, metadata: Mapping[str, str], deadline: float, peer: str) -> Call:
     """The call that a front has just received; a strange request id is replaced."""
     chosen = metadata.get(REQUEST_ID_KEY, "")
+    sticky_key = metadata.get(STICKY_KEY, "")
     if chosen and len(chosen) <= _LONGEST_REQUEST_ID and chosen.isprintable():
-        return Call(method, deadline, chosen, True, peer)
-    return Call(method, deadline, f"{_process}-{next(_numbers):x}", False, peer)
+        return Call(method, deadline, chosen, True, peer, sticky_key)
+    return Call(method, deadline, f"{_process}-{next(_numbers):x}", False, peer, sticky_key)
 
 
 class CallFailed(Exception):

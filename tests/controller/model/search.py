@@ -4,24 +4,54 @@ from __future__ import annotations
 
 import gc
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any, Protocol
 from unittest.mock import patch
 
 import numpy as np
 
 from tests.controller.model.laws import Bounds, Laws
-from tests.controller.model.traces import told
 from tests.controller.model.values import Violation
-from tests.controller.model.world import World
+from tests.controller.model.world import Move, World
+
+
+class Explored(Protocol):
+    """What can be searched."""
+
+    @property
+    def bounds(self) -> object:
+        """What it is bounded by."""
+        ...
+
+    @property
+    def documents(self) -> Sized:
+        """Every document that was met so far."""
+        ...
+
+    def begin(self) -> Any:
+        """The state where all paths begin; any value with a hash."""
+        ...
+
+    def moves(self, state: Any) -> Iterable[Move]:
+        """Everything that can happen next. Raises Violation if something does that never may."""
+        ...
+
+    def is_done(self, state: Any) -> bool:
+        """Whether what is wanted is there, and nothing else, and nothing is under way."""
+        ...
+
+    def told(self, what: tuple[object, ...]) -> str:
+        """What happens, for a person."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What a search found."""
 
-    bounds: Bounds
+    bounds: object
     state_count: int
     move_count: int
     document_count: int
@@ -47,17 +77,22 @@ def search(bounds: Bounds, laws: Laws | None = None, *, most: int = 10_000_000) 
 
     Raises MemoryError after `most` states.
     """
+    with patch("controller.deployments.failing.MOST_COUNTED", bounds.max_failures):
+        return explore(World(bounds, laws or Laws()), most=most)
+
+
+def explore(world: Explored, *, most: int = 10_000_000) -> Finding:
+    """Walk every state of a world; see `search`."""
     # A sixth of the time: it walks every state again and again, and none is ever garbage.
     gc.disable()
     try:
-        with patch("controller.deployments.failing.MOST_COUNTED", bounds.max_failures):
-            return _Search(World(bounds, laws or Laws()), most).run()
+        return _Search(world, most).run()
     finally:
         gc.enable()
 
 
 class _Search:
-    def __init__(self, world: World, most: int) -> None:
+    def __init__(self, world: Explored, most: int) -> None:
         self._world = world
         self._most = most
         begin = world.begin()
@@ -76,7 +111,7 @@ class _Search:
             try:
                 self._expand(number)
             except Violation as violation:
-                last = [told(self._world.documents, violation.what)] if violation.what else []
+                last = [self._world.told(violation.what)] if violation.what else []
                 return self._finding(str(violation), [*self._path(number), *last])
             number += 1
         ends = self._dead_ends()
@@ -120,7 +155,7 @@ class _Search:
         for before, after in zip(reversed(numbers), reversed(numbers[:-1]), strict=False):
             for move in self._world.moves(self._states[before]):
                 if move.state == self._states[after]:
-                    lines.append(told(self._world.documents, move.what))
+                    lines.append(self._world.told(move.what))
                     break
         return lines
 

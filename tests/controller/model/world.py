@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from controller.deployments.document import Deployment, Instance, InstancePhase, Target
 from controller.deployments.failing import refused
@@ -25,6 +25,7 @@ from tests.controller.model.promises import (
     is_done,
 )
 from tests.controller.model.rounds import Rounds
+from tests.controller.model.traces import told
 from tests.controller.model.values import (
     ASKS,
     EXITED,
@@ -51,7 +52,7 @@ class Move(NamedTuple):
     """For a person."""
     is_fair: bool
     """Whether it also happens when nothing goes wrong any more."""
-    state: State
+    state: Any
     """What it leads to."""
 
 
@@ -114,6 +115,10 @@ class World:
         if state.left.deaths:
             yield from self._containers_die(state)
         yield from self._predictors_hang(state)
+
+    def told(self, what: tuple[object, ...]) -> str:
+        """What happens, for a person."""
+        return told(self.documents, what)
 
     def is_done(self, state: State) -> bool:
         """Whether what is wanted is there, and nothing else, and nothing is under way."""

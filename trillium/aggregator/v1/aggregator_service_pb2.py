@@ -28,61 +28,63 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from trillium.tensor.v1 import tensor_pb2 as trillium_dot_tensor_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/trillium/aggregator/v1/aggregator_service.proto\x12\x16trillium.aggregator.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1ftrillium/tensor/v1/tensor.proto\"\x1c\n\x08Instance\x12\x10\n\x08\x66\x65\x61tures\x18\x01 \x03(\x02\"\xb7\x01\n\x0ePredictRequest\x12\x33\n\tinstances\x18\x01 \x03(\x0b\x32 .trillium.aggregator.v1.Instance\x12\x31\n\x06matrix\x18\x02 \x01(\x0b\x32!.trillium.tensor.v1.Float32Matrix\x12\x10\n\x08\x65nsemble\x18\x03 \x01(\t\x12\x14\n\x0c\x63lass_labels\x18\x04 \x03(\t\x12\x15\n\rallow_partial\x18\x05 \x01(\x08\"#\n\nPrediction\x12\x15\n\rprobabilities\x18\x01 \x03(\x02\"\xf5\x01\n\x0fPredictResponse\x12\x10\n\x08\x65nsemble\x18\x01 \x01(\t\x12\x14\n\x0c\x63lass_labels\x18\x02 \x03(\t\x12\x37\n\x0bpredictions\x18\x03 \x03(\x0b\x32\".trillium.aggregator.v1.Prediction\x12\x38\n\rprobabilities\x18\x04 \x01(\x0b\x32!.trillium.tensor.v1.Float32Matrix\x12\x10\n\x08\x64\x65graded\x18\x05 \x01(\x08\x12\x35\n\x07missing\x18\x06 \x03(\x0b\x32$.trillium.aggregator.v1.MissingClass\"\xc1\x01\n\x0f\x43lassifyRequest\x12\x33\n\tinstances\x18\x01 \x03(\x0b\x32 .trillium.aggregator.v1.Instance\x12\x31\n\x06matrix\x18\x02 \x01(\x0b\x32!.trillium.tensor.v1.Float32Matrix\x12\x10\n\x08\x65nsemble\x18\x03 \x01(\t\x12\x15\n\rallow_partial\x18\x04 \x01(\x08\x12\x1d\n\x15include_probabilities\x18\x05 \x01(\x08\"^\n\x0e\x43lassification\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\x12\x11\n\tundecided\x18\x03 \x01(\x08\x12\x15\n\rprobabilities\x18\x04 \x03(\x02\"\x85\x01\n\x15PackedClassifications\x12\x15\n\rlabel_indexes\x18\x01 \x03(\x05\x12\x1b\n\x13label_probabilities\x18\x02 \x03(\x02\x12\x38\n\rprobabilities\x18\x03 \x01(\x0b\x32!.trillium.tensor.v1.Float32Matrix\"\x83\x02\n\x10\x43lassifyResponse\x12\x10\n\x08\x65nsemble\x18\x01 \x01(\t\x12\x14\n\x0c\x63lass_labels\x18\x02 \x03(\t\x12?\n\x0f\x63lassifications\x18\x03 \x03(\x0b\x32&.trillium.aggregator.v1.Classification\x12=\n\x06packed\x18\x04 \x01(\x0b\x32-.trillium.aggregator.v1.PackedClassifications\x12\x10\n\x08\x64\x65graded\x18\x05 \x01(\x08\x12\x35\n\x07missing\x18\x06 \x03(\x0b\x32$.trillium.aggregator.v1.MissingClass\"(\n\x14PredictSampleRequest\x12\x10\n\x08\x65nsemble\x18\x01 \x01(\t\"e\n\x15PredictSampleResponse\x12\x10\n\x08\x66\x65\x61tures\x18\x01 \x03(\x02\x12\x14\n\x0c\x63lass_labels\x18\x02 \x03(\t\x12\x15\n\rprobabilities\x18\x03 \x03(\x02\x12\r\n\x05label\x18\x04 \x01(\t\"&\n\x12GetMetadataRequest\x12\x10\n\x08\x65nsemble\x18\x01 \x01(\t\"\xb2\x02\n\x13GetMetadataResponse\x12\x10\n\x08\x65nsemble\x18\x01 \x01(\t\x12\x14\n\x0c\x63lass_labels\x18\x02 \x03(\t\x12\x15\n\rfeature_names\x18\x03 \x03(\t\x12\x15\n\rfeature_count\x18\x04 \x01(\r\x12\r\n\x05\x64type\x18\x05 \x01(\t\x12\x13\n\x0binput_shape\x18\x06 \x03(\x03\x12\x14\n\x0coutput_shape\x18\x07 \x03(\x03\x12\x0e\n\x06sample\x18\x08 \x03(\x02\x12\x15\n\rmax_row_count\x18\t \x01(\r\x12\x19\n\x11max_message_bytes\x18\n \x01(\x04\x12\x32\n\x0f\x64\x65\x66\x61ult_timeout\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rtakes_missing\x18\x0c \x01(\x08\"\x16\n\x14ListEnsemblesRequest\"S\n\x15ListEnsemblesResponse\x12:\n\tensembles\x18\x01 \x03(\x0b\x32\'.trillium.aggregator.v1.EnsembleSummary\"D\n\x0f\x45nsembleSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x63lass_labels\x18\x02 \x03(\t\x12\r\n\x05ready\x18\x03 \x01(\x08\")\n\x15ListPredictorsRequest\x12\x10\n\x08\x65nsemble\x18\x01 \x01(\t\"O\n\x16ListPredictorsResponse\x12\x35\n\npredictors\x18\x01 \x03(\x0b\x32!.trillium.aggregator.v1.Predictor\"\xd0\x01\n\tPredictor\x12\x13\n\x0b\x63lass_label\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x35\n\x05state\x18\x03 \x01(\x0e\x32&.trillium.aggregator.v1.PredictorState\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\x12.\n\nstate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x10\n\x08\x65nsemble\x18\x07 \x01(\t\"\xcb\x01\n\x0cMissingClass\x12\x13\n\x0b\x63lass_label\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x33\n\x05phase\x18\x03 \x01(\x0e\x32$.trillium.aggregator.v1.FailurePhase\x12\x0f\n\x07message\x18\x04 \x01(\t\x12*\n\x07\x65lapsed\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\ttimed_out\x18\x06 \x01(\x08\x12\x10\n\x08rejected\x18\x07 \x01(\x08\"I\n\x10\x46\x61iledPredictors\x12\x35\n\x07missing\x18\x01 \x03(\x0b\x32$.trillium.aggregator.v1.MissingClass\"\x93\x01\n\x14PredictStreamRequest\x12\x16\n\x0erequest_number\x18\x01 \x01(\x04\x12\x37\n\x07request\x18\x02 \x01(\x0b\x32&.trillium.aggregator.v1.PredictRequest\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9c\x01\n\x15PredictStreamResponse\x12\x16\n\x0erequest_number\x18\x01 \x01(\x04\x12;\n\x08response\x18\x02 \x01(\x0b\x32\'.trillium.aggregator.v1.PredictResponseH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome*\xad\x01\n\x0ePredictorState\x12\x1f\n\x1bPREDICTOR_STATE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aPREDICTOR_STATE_CONNECTING\x10\x01\x12\x19\n\x15PREDICTOR_STATE_READY\x10\x02\x12\x1f\n\x1bPREDICTOR_STATE_UNAVAILABLE\x10\x03\x12\x1e\n\x1aPREDICTOR_STATE_MISMATCHED\x10\x04*x\n\x0c\x46\x61ilurePhase\x12\x1d\n\x19\x46\x41ILURE_PHASE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46\x41ILURE_PHASE_CONNECT\x10\x01\x12\x17\n\x13\x46\x41ILURE_PHASE_QUEUE\x10\x02\x12\x15\n\x11\x46\x41ILURE_PHASE_RUN\x10\x03\x32\xf5\x05\n\x11\x41ggregatorService\x12Z\n\x07Predict\x12&.trillium.aggregator.v1.PredictRequest\x1a\'.trillium.aggregator.v1.PredictResponse\x12]\n\x08\x43lassify\x12\'.trillium.aggregator.v1.ClassifyRequest\x1a(.trillium.aggregator.v1.ClassifyResponse\x12l\n\rPredictSample\x12,.trillium.aggregator.v1.PredictSampleRequest\x1a-.trillium.aggregator.v1.PredictSampleResponse\x12\x66\n\x0bGetMetadata\x12*.trillium.aggregator.v1.GetMetadataRequest\x1a+.trillium.aggregator.v1.GetMetadataResponse\x12l\n\rListEnsembles\x12,.trillium.aggregator.v1.ListEnsemblesRequest\x1a-.trillium.aggregator.v1.ListEnsemblesResponse\x12o\n\x0eListPredictors\x12-.trillium.aggregator.v1.ListPredictorsRequest\x1a..trillium.aggregator.v1.ListPredictorsResponse\x12p\n\rPredictStream\x12,.trillium.aggregator.v1.PredictStreamRequest\x1a-.trillium.aggregator.v1.PredictStreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/trillium/aggregator/v1/aggregator_service.proto\x12\x16trillium.aggregator.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1ftrillium/tensor/v1/tensor.proto\"\x1c\n\x08Instance\x12\x10\n\x08\x66\x65\x61tures\x18\x01 \x03(\x02\"\xc9\x01\n\x0ePredictRequest\x12\x33\n\tinstances\x18\x01 \x03(\x0b\x32 .trillium.aggregator.v1.Instance\x12\x31\n\x06matrix\x18\x02 \x01(\x0b\x32!.trillium.tensor.v1.Float32Matrix\x12\x10\n\x08\x65nsemble\x18\x03 \x01(\t\x12\x14\n\x0c\x63lass_labels\x18\x04 \x03(\t\x12\x15\n\rallow_partial\x18\x05 \x01(\x08\x12\x10\n\x08revision\x18\x06 \x01(\r\"#\n\nPrediction\x12\x15\n\rprobabilities\x18\x01 \x03(\x02\"\x87\x02\n\x0fPredictResponse\x12\x10\n\x08\x65nsemble\x18\x01 \x01(\t\x12\x14\n\x0c\x63lass_labels\x18\x02 \x03(\t\x12\x37\n\x0bpredictions\x18\x03 \x03(\x0b\x32\".trillium.aggregator.v1.Prediction\x12\x38\n\rprobabilities\x18\x04 \x01(\x0b\x32!.trillium.tensor.v1.Float32Matrix\x12\x10\n\x08\x64\x65graded\x18\x05 \x01(\x08\x12\x35\n\x07missing\x18\x06 \x03(\x0b\x32$.trillium.aggregator.v1.MissingClass\x12\x10\n\x08revision\x18\x07 \x01(\r\"\xd3\x01\n\x0f\x43lassifyRequest\x12\x33\n\tinstances\x18\x01 \x03(\x0b\x32 .trillium.aggregator.v1.Instance\x12\x31\n\x06matrix\x18\x02 \x01(\x0b\x32!.trillium.tensor.v1.Float32Matrix\x12\x10\n\x08\x65nsemble\x18\x03 \x01(\t\x12\x15\n\rallow_partial\x18\x04 \x01(\x08\x12\x1d\n\x15include_probabilities\x18\x05 \x01(\x08\x12\x10\n\x08revision\x18\x06 \x01(\r\"^\n\x0e\x43lassification\x12\r\n\x05label\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x02\x12\x11\n\tundecided\x18\x03 \x01(\x08\x12\x15\n\rprobabilities\x18\x04 \x03(\x02\"\x85\x01\n\x15PackedClassifications\x12\x15\n\rlabel_indexes\x18\x01 \x03(\x05\x12\x1b\n\x13label_probabilities\x18\x02 \x03(\x02\x12\x38\n\rprobabilities\x18\x03 \x01(\x0b\x32!.trillium.tensor.v1.Float32Matrix\"\x95\x02\n\x10\x43lassifyResponse\x12\x10\n\x08\x65nsemble\x18\x01 \x01(\t\x12\x14\n\x0c\x63lass_labels\x18\x02 \x03(\t\x12?\n\x0f\x63lassifications\x18\x03 \x03(\x0b\x32&.trillium.aggregator.v1.Classification\x12=\n\x06packed\x18\x04 \x01(\x0b\x32-.trillium.aggregator.v1.PackedClassifications\x12\x10\n\x08\x64\x65graded\x18\x05 \x01(\x08\x12\x35\n\x07missing\x18\x06 \x03(\x0b\x32$.trillium.aggregator.v1.MissingClass\x12\x10\n\x08revision\x18\x07 \x01(\r\":\n\x14PredictSampleRequest\x12\x10\n\x08\x65nsemble\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\r\"w\n\x15PredictSampleResponse\x12\x10\n\x08\x66\x65\x61tures\x18\x01 \x03(\x02\x12\x14\n\x0c\x63lass_labels\x18\x02 \x03(\t\x12\x15\n\rprobabilities\x18\x03 \x03(\x02\x12\r\n\x05label\x18\x04 \x01(\t\x12\x10\n\x08revision\x18\x05 \x01(\r\"8\n\x12GetMetadataRequest\x12\x10\n\x08\x65nsemble\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\r\"\xc4\x02\n\x13GetMetadataResponse\x12\x10\n\x08\x65nsemble\x18\x01 \x01(\t\x12\x14\n\x0c\x63lass_labels\x18\x02 \x03(\t\x12\x15\n\rfeature_names\x18\x03 \x03(\t\x12\x15\n\rfeature_count\x18\x04 \x01(\r\x12\r\n\x05\x64type\x18\x05 \x01(\t\x12\x13\n\x0binput_shape\x18\x06 \x03(\x03\x12\x14\n\x0coutput_shape\x18\x07 \x03(\x03\x12\x0e\n\x06sample\x18\x08 \x03(\x02\x12\x15\n\rmax_row_count\x18\t \x01(\r\x12\x19\n\x11max_message_bytes\x18\n \x01(\x04\x12\x32\n\x0f\x64\x65\x66\x61ult_timeout\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rtakes_missing\x18\x0c \x01(\x08\x12\x10\n\x08revision\x18\r \x01(\r\"\x16\n\x14ListEnsemblesRequest\"S\n\x15ListEnsemblesResponse\x12:\n\tensembles\x18\x01 \x03(\x0b\x32\'.trillium.aggregator.v1.EnsembleSummary\"\x80\x01\n\x0f\x45nsembleSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x63lass_labels\x18\x02 \x03(\t\x12\r\n\x05ready\x18\x03 \x01(\x08\x12:\n\trevisions\x18\x04 \x03(\x0b\x32\'.trillium.aggregator.v1.RevisionSummary\"C\n\x0fRevisionSummary\x12\x10\n\x08revision\x18\x01 \x01(\r\x12\x0f\n\x07percent\x18\x02 \x01(\r\x12\r\n\x05ready\x18\x03 \x01(\x08\")\n\x15ListPredictorsRequest\x12\x10\n\x08\x65nsemble\x18\x01 \x01(\t\"O\n\x16ListPredictorsResponse\x12\x35\n\npredictors\x18\x01 \x03(\x0b\x32!.trillium.aggregator.v1.Predictor\"\xe2\x01\n\tPredictor\x12\x13\n\x0b\x63lass_label\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x35\n\x05state\x18\x03 \x01(\x0e\x32&.trillium.aggregator.v1.PredictorState\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\x12.\n\nstate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x10\n\x08\x65nsemble\x18\x07 \x01(\t\x12\x10\n\x08revision\x18\x08 \x01(\r\"\xcb\x01\n\x0cMissingClass\x12\x13\n\x0b\x63lass_label\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x33\n\x05phase\x18\x03 \x01(\x0e\x32$.trillium.aggregator.v1.FailurePhase\x12\x0f\n\x07message\x18\x04 \x01(\t\x12*\n\x07\x65lapsed\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\ttimed_out\x18\x06 \x01(\x08\x12\x10\n\x08rejected\x18\x07 \x01(\x08\"I\n\x10\x46\x61iledPredictors\x12\x35\n\x07missing\x18\x01 \x03(\x0b\x32$.trillium.aggregator.v1.MissingClass\"\x93\x01\n\x14PredictStreamRequest\x12\x16\n\x0erequest_number\x18\x01 \x01(\x04\x12\x37\n\x07request\x18\x02 \x01(\x0b\x32&.trillium.aggregator.v1.PredictRequest\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9c\x01\n\x15PredictStreamResponse\x12\x16\n\x0erequest_number\x18\x01 \x01(\x04\x12;\n\x08response\x18\x02 \x01(\x0b\x32\'.trillium.aggregator.v1.PredictResponseH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome*\xad\x01\n\x0ePredictorState\x12\x1f\n\x1bPREDICTOR_STATE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aPREDICTOR_STATE_CONNECTING\x10\x01\x12\x19\n\x15PREDICTOR_STATE_READY\x10\x02\x12\x1f\n\x1bPREDICTOR_STATE_UNAVAILABLE\x10\x03\x12\x1e\n\x1aPREDICTOR_STATE_MISMATCHED\x10\x04*x\n\x0c\x46\x61ilurePhase\x12\x1d\n\x19\x46\x41ILURE_PHASE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46\x41ILURE_PHASE_CONNECT\x10\x01\x12\x17\n\x13\x46\x41ILURE_PHASE_QUEUE\x10\x02\x12\x15\n\x11\x46\x41ILURE_PHASE_RUN\x10\x03\x32\xf5\x05\n\x11\x41ggregatorService\x12Z\n\x07Predict\x12&.trillium.aggregator.v1.PredictRequest\x1a\'.trillium.aggregator.v1.PredictResponse\x12]\n\x08\x43lassify\x12\'.trillium.aggregator.v1.ClassifyRequest\x1a(.trillium.aggregator.v1.ClassifyResponse\x12l\n\rPredictSample\x12,.trillium.aggregator.v1.PredictSampleRequest\x1a-.trillium.aggregator.v1.PredictSampleResponse\x12\x66\n\x0bGetMetadata\x12*.trillium.aggregator.v1.GetMetadataRequest\x1a+.trillium.aggregator.v1.GetMetadataResponse\x12l\n\rListEnsembles\x12,.trillium.aggregator.v1.ListEnsemblesRequest\x1a-.trillium.aggregator.v1.ListEnsemblesResponse\x12o\n\x0eListPredictors\x12-.trillium.aggregator.v1.ListPredictorsRequest\x1a..trillium.aggregator.v1.ListPredictorsResponse\x12p\n\rPredictStream\x12,.trillium.aggregator.v1.PredictStreamRequest\x1a-.trillium.aggregator.v1.PredictStreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trillium.aggregator.v1.aggregator_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PREDICTORSTATE']._serialized_start=2988
-  _globals['_PREDICTORSTATE']._serialized_end=3161
-  _globals['_FAILUREPHASE']._serialized_start=3163
-  _globals['_FAILUREPHASE']._serialized_end=3283
+  _globals['_PREDICTORSTATE']._serialized_start=3280
+  _globals['_PREDICTORSTATE']._serialized_end=3453
+  _globals['_FAILUREPHASE']._serialized_start=3455
+  _globals['_FAILUREPHASE']._serialized_end=3575
   _globals['_INSTANCE']._serialized_start=198
   _globals['_INSTANCE']._serialized_end=226
   _globals['_PREDICTREQUEST']._serialized_start=229
-  _globals['_PREDICTREQUEST']._serialized_end=412
-  _globals['_PREDICTION']._serialized_start=414
-  _globals['_PREDICTION']._serialized_end=449
-  _globals['_PREDICTRESPONSE']._serialized_start=452
-  _globals['_PREDICTRESPONSE']._serialized_end=697
-  _globals['_CLASSIFYREQUEST']._serialized_start=700
-  _globals['_CLASSIFYREQUEST']._serialized_end=893
-  _globals['_CLASSIFICATION']._serialized_start=895
-  _globals['_CLASSIFICATION']._serialized_end=989
-  _globals['_PACKEDCLASSIFICATIONS']._serialized_start=992
-  _globals['_PACKEDCLASSIFICATIONS']._serialized_end=1125
-  _globals['_CLASSIFYRESPONSE']._serialized_start=1128
-  _globals['_CLASSIFYRESPONSE']._serialized_end=1387
-  _globals['_PREDICTSAMPLEREQUEST']._serialized_start=1389
-  _globals['_PREDICTSAMPLEREQUEST']._serialized_end=1429
-  _globals['_PREDICTSAMPLERESPONSE']._serialized_start=1431
-  _globals['_PREDICTSAMPLERESPONSE']._serialized_end=1532
-  _globals['_GETMETADATAREQUEST']._serialized_start=1534
-  _globals['_GETMETADATAREQUEST']._serialized_end=1572
-  _globals['_GETMETADATARESPONSE']._serialized_start=1575
-  _globals['_GETMETADATARESPONSE']._serialized_end=1881
-  _globals['_LISTENSEMBLESREQUEST']._serialized_start=1883
-  _globals['_LISTENSEMBLESREQUEST']._serialized_end=1905
-  _globals['_LISTENSEMBLESRESPONSE']._serialized_start=1907
-  _globals['_LISTENSEMBLESRESPONSE']._serialized_end=1990
-  _globals['_ENSEMBLESUMMARY']._serialized_start=1992
-  _globals['_ENSEMBLESUMMARY']._serialized_end=2060
-  _globals['_LISTPREDICTORSREQUEST']._serialized_start=2062
-  _globals['_LISTPREDICTORSREQUEST']._serialized_end=2103
-  _globals['_LISTPREDICTORSRESPONSE']._serialized_start=2105
-  _globals['_LISTPREDICTORSRESPONSE']._serialized_end=2184
-  _globals['_PREDICTOR']._serialized_start=2187
-  _globals['_PREDICTOR']._serialized_end=2395
-  _globals['_MISSINGCLASS']._serialized_start=2398
-  _globals['_MISSINGCLASS']._serialized_end=2601
-  _globals['_FAILEDPREDICTORS']._serialized_start=2603
-  _globals['_FAILEDPREDICTORS']._serialized_end=2676
-  _globals['_PREDICTSTREAMREQUEST']._serialized_start=2679
-  _globals['_PREDICTSTREAMREQUEST']._serialized_end=2826
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=2829
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=2985
-  _globals['_AGGREGATORSERVICE']._serialized_start=3286
-  _globals['_AGGREGATORSERVICE']._serialized_end=4043
+  _globals['_PREDICTREQUEST']._serialized_end=430
+  _globals['_PREDICTION']._serialized_start=432
+  _globals['_PREDICTION']._serialized_end=467
+  _globals['_PREDICTRESPONSE']._serialized_start=470
+  _globals['_PREDICTRESPONSE']._serialized_end=733
+  _globals['_CLASSIFYREQUEST']._serialized_start=736
+  _globals['_CLASSIFYREQUEST']._serialized_end=947
+  _globals['_CLASSIFICATION']._serialized_start=949
+  _globals['_CLASSIFICATION']._serialized_end=1043
+  _globals['_PACKEDCLASSIFICATIONS']._serialized_start=1046
+  _globals['_PACKEDCLASSIFICATIONS']._serialized_end=1179
+  _globals['_CLASSIFYRESPONSE']._serialized_start=1182
+  _globals['_CLASSIFYRESPONSE']._serialized_end=1459
+  _globals['_PREDICTSAMPLEREQUEST']._serialized_start=1461
+  _globals['_PREDICTSAMPLEREQUEST']._serialized_end=1519
+  _globals['_PREDICTSAMPLERESPONSE']._serialized_start=1521
+  _globals['_PREDICTSAMPLERESPONSE']._serialized_end=1640
+  _globals['_GETMETADATAREQUEST']._serialized_start=1642
+  _globals['_GETMETADATAREQUEST']._serialized_end=1698
+  _globals['_GETMETADATARESPONSE']._serialized_start=1701
+  _globals['_GETMETADATARESPONSE']._serialized_end=2025
+  _globals['_LISTENSEMBLESREQUEST']._serialized_start=2027
+  _globals['_LISTENSEMBLESREQUEST']._serialized_end=2049
+  _globals['_LISTENSEMBLESRESPONSE']._serialized_start=2051
+  _globals['_LISTENSEMBLESRESPONSE']._serialized_end=2134
+  _globals['_ENSEMBLESUMMARY']._serialized_start=2137
+  _globals['_ENSEMBLESUMMARY']._serialized_end=2265
+  _globals['_REVISIONSUMMARY']._serialized_start=2267
+  _globals['_REVISIONSUMMARY']._serialized_end=2334
+  _globals['_LISTPREDICTORSREQUEST']._serialized_start=2336
+  _globals['_LISTPREDICTORSREQUEST']._serialized_end=2377
+  _globals['_LISTPREDICTORSRESPONSE']._serialized_start=2379
+  _globals['_LISTPREDICTORSRESPONSE']._serialized_end=2458
+  _globals['_PREDICTOR']._serialized_start=2461
+  _globals['_PREDICTOR']._serialized_end=2687
+  _globals['_MISSINGCLASS']._serialized_start=2690
+  _globals['_MISSINGCLASS']._serialized_end=2893
+  _globals['_FAILEDPREDICTORS']._serialized_start=2895
+  _globals['_FAILEDPREDICTORS']._serialized_end=2968
+  _globals['_PREDICTSTREAMREQUEST']._serialized_start=2971
+  _globals['_PREDICTSTREAMREQUEST']._serialized_end=3118
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=3121
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=3277
+  _globals['_AGGREGATORSERVICE']._serialized_start=3578
+  _globals['_AGGREGATORSERVICE']._serialized_end=4335
 # @@protoc_insertion_point(module_scope)

@@ -126,12 +126,15 @@ class PredictRequest(_message.Message):
     ENSEMBLE_FIELD_NUMBER: _builtins.int
     CLASS_LABELS_FIELD_NUMBER: _builtins.int
     ALLOW_PARTIAL_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     ensemble: _builtins.str
     """Name of the ensemble to ask; may be empty where the aggregator serves only one."""
     allow_partial: _builtins.bool
     """Return a partial response when some classes fail, instead of failing the call. At least one
     class must succeed.
     """
+    revision: _builtins.int
+    """The revision of the ensemble to ask, which must be loaded; 0 means whichever serves."""
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Instance]:
         """The rows, written out: convenient by hand and in JSON."""
@@ -152,10 +155,11 @@ class PredictRequest(_message.Message):
         ensemble: _builtins.str = ...,
         class_labels: _abc.Iterable[_builtins.str] | None = ...,
         allow_partial: _builtins.bool = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["matrix", b"matrix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_partial", b"allow_partial", "class_labels", b"class_labels", "ensemble", b"ensemble", "instances", b"instances", "matrix", b"matrix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_partial", b"allow_partial", "class_labels", b"class_labels", "ensemble", b"ensemble", "instances", b"instances", "matrix", b"matrix", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -197,10 +201,13 @@ class PredictResponse(_message.Message):
     PROBABILITIES_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
     MISSING_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     ensemble: _builtins.str
     """Name of the ensemble; empty if its models do not declare it."""
     degraded: _builtins.bool
     """True when classes are missing from the response; only with allow_partial."""
+    revision: _builtins.int
+    """The revision of the ensemble that answered; 0 if it has none."""
     @_builtins.property
     def class_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The class of each probability: the order of the columns below. Classes that failed are not
@@ -228,10 +235,11 @@ class PredictResponse(_message.Message):
         probabilities: _tensor_pb2.Float32Matrix | None = ...,
         degraded: _builtins.bool = ...,
         missing: _abc.Iterable[Global___MissingClass] | None = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["probabilities", b"probabilities"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_labels", b"class_labels", "degraded", b"degraded", "ensemble", b"ensemble", "missing", b"missing", "predictions", b"predictions", "probabilities", b"probabilities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_labels", b"class_labels", "degraded", b"degraded", "ensemble", b"ensemble", "missing", b"missing", "predictions", b"predictions", "probabilities", b"probabilities", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -248,6 +256,7 @@ class ClassifyRequest(_message.Message):
     ENSEMBLE_FIELD_NUMBER: _builtins.int
     ALLOW_PARTIAL_FIELD_NUMBER: _builtins.int
     INCLUDE_PROBABILITIES_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     ensemble: _builtins.str
     """Name of the ensemble to ask; may be empty where the aggregator serves only one."""
     allow_partial: _builtins.bool
@@ -256,6 +265,8 @@ class ClassifyRequest(_message.Message):
     """
     include_probabilities: _builtins.bool
     """Also return the probability of each class for each row."""
+    revision: _builtins.int
+    """The revision of the ensemble to ask, which must be loaded; 0 means whichever serves."""
     @_builtins.property
     def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___Instance]:
         """The rows, written out: convenient by hand and in JSON."""
@@ -272,10 +283,11 @@ class ClassifyRequest(_message.Message):
         ensemble: _builtins.str = ...,
         allow_partial: _builtins.bool = ...,
         include_probabilities: _builtins.bool = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["matrix", b"matrix"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_partial", b"allow_partial", "ensemble", b"ensemble", "include_probabilities", b"include_probabilities", "instances", b"instances", "matrix", b"matrix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_partial", b"allow_partial", "ensemble", b"ensemble", "include_probabilities", b"include_probabilities", "instances", b"instances", "matrix", b"matrix", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -365,10 +377,13 @@ class ClassifyResponse(_message.Message):
     PACKED_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
     MISSING_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     ensemble: _builtins.str
     """Name of the ensemble; empty if its models do not declare it."""
     degraded: _builtins.bool
     """True when classes are missing from the response; only with allow_partial."""
+    revision: _builtins.int
+    """The revision of the ensemble that answered; 0 if it has none."""
     @_builtins.property
     def class_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The classes that succeeded, in metadata order."""
@@ -394,10 +409,11 @@ class ClassifyResponse(_message.Message):
         packed: Global___PackedClassifications | None = ...,
         degraded: _builtins.bool = ...,
         missing: _abc.Iterable[Global___MissingClass] | None = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["packed", b"packed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_labels", b"class_labels", "classifications", b"classifications", "degraded", b"degraded", "ensemble", b"ensemble", "missing", b"missing", "packed", b"packed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_labels", b"class_labels", "classifications", b"classifications", "degraded", b"degraded", "ensemble", b"ensemble", "missing", b"missing", "packed", b"packed", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -410,16 +426,20 @@ class PredictSampleRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENSEMBLE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     ensemble: _builtins.str
     """Name of the ensemble to ask; may be empty where the aggregator serves only one."""
+    revision: _builtins.int
+    """The revision of the ensemble to ask, which must be loaded; 0 means whichever serves."""
     def __init__(
         self,
         *,
         ensemble: _builtins.str = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ensemble", b"ensemble"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ensemble", b"ensemble", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -435,8 +455,11 @@ class PredictSampleResponse(_message.Message):
     CLASS_LABELS_FIELD_NUMBER: _builtins.int
     PROBABILITIES_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     label: _builtins.str
     """The most probable class."""
+    revision: _builtins.int
+    """The revision of the ensemble that answered; 0 if it has none."""
     @_builtins.property
     def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """The row that was scored, in the order of GetMetadata's feature_names."""
@@ -456,10 +479,11 @@ class PredictSampleResponse(_message.Message):
         class_labels: _abc.Iterable[_builtins.str] | None = ...,
         probabilities: _abc.Iterable[_builtins.float] | None = ...,
         label: _builtins.str = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_labels", b"class_labels", "features", b"features", "label", b"label", "probabilities", b"probabilities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_labels", b"class_labels", "features", b"features", "label", b"label", "probabilities", b"probabilities", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -472,16 +496,20 @@ class GetMetadataRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ENSEMBLE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     ensemble: _builtins.str
     """Name of the ensemble to ask; may be empty where the aggregator serves only one."""
+    revision: _builtins.int
+    """The revision of the ensemble to ask, which must be loaded; 0 means the one with most requests."""
     def __init__(
         self,
         *,
         ensemble: _builtins.str = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ensemble", b"ensemble"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ensemble", b"ensemble", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -505,6 +533,7 @@ class GetMetadataResponse(_message.Message):
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
     DEFAULT_TIMEOUT_FIELD_NUMBER: _builtins.int
     TAKES_MISSING_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     ensemble: _builtins.str
     """Name of the ensemble; empty if its models do not declare it."""
     feature_count: _builtins.int
@@ -517,6 +546,8 @@ class GetMetadataResponse(_message.Message):
     """Largest request message in bytes."""
     takes_missing: _builtins.bool
     """Whether a value of a row may be missing, which is NaN: true if all models take missing values."""
+    revision: _builtins.int
+    """The revision that this describes; 0 if the ensemble has none."""
     @_builtins.property
     def class_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The classes, in the order that settles ties."""
@@ -556,10 +587,11 @@ class GetMetadataResponse(_message.Message):
         max_message_bytes: _builtins.int = ...,
         default_timeout: _duration_pb2.Duration | None = ...,
         takes_missing: _builtins.bool = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["default_timeout", b"default_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_labels", b"class_labels", "default_timeout", b"default_timeout", "dtype", b"dtype", "ensemble", b"ensemble", "feature_count", b"feature_count", "feature_names", b"feature_names", "input_shape", b"input_shape", "max_message_bytes", b"max_message_bytes", "max_row_count", b"max_row_count", "output_shape", b"output_shape", "sample", b"sample", "takes_missing", b"takes_missing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_labels", b"class_labels", "default_timeout", b"default_timeout", "dtype", b"dtype", "ensemble", b"ensemble", "feature_count", b"feature_count", "feature_names", b"feature_names", "input_shape", b"input_shape", "max_message_bytes", b"max_message_bytes", "max_row_count", b"max_row_count", "output_shape", b"output_shape", "revision", b"revision", "sample", b"sample", "takes_missing", b"takes_missing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -615,6 +647,7 @@ class EnsembleSummary(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     CLASS_LABELS_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
+    REVISIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name; empty if its models do not declare it."""
     ready: _builtins.bool
@@ -625,20 +658,55 @@ class EnsembleSummary(_message.Message):
     def class_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The classes that are known, in the order that settles ties."""
 
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevisionSummary]:
+        """The revisions that are loaded, that with most requests first; empty if it has none."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         class_labels: _abc.Iterable[_builtins.str] | None = ...,
         ready: _builtins.bool = ...,
+        revisions: _abc.Iterable[Global___RevisionSummary] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_labels", b"class_labels", "name", b"name", "ready", b"ready"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_labels", b"class_labels", "name", b"name", "ready", b"ready", "revisions", b"revisions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EnsembleSummary: _TypeAlias = EnsembleSummary  # noqa: Y015
+
+@_typing.final
+class RevisionSummary(_message.Message):
+    """One revision of an ensemble."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Its number."""
+    percent: _builtins.int
+    """Percent of the requests that name no revision."""
+    ready: _builtins.bool
+    """Whether each of its classes has a predictor that receives requests."""
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        percent: _builtins.int = ...,
+        ready: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["percent", b"percent", "ready", b"ready", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevisionSummary: _TypeAlias = RevisionSummary  # noqa: Y015
 
 @_typing.final
 class ListPredictorsRequest(_message.Message):
@@ -699,6 +767,7 @@ class Predictor(_message.Message):
     STATE_TIME_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     ENSEMBLE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     class_label: _builtins.str
     """The class that it scores."""
     address: _builtins.str
@@ -711,6 +780,10 @@ class Predictor(_message.Message):
     """Why it receives no requests; empty when READY."""
     ensemble: _builtins.str
     """The ensemble that its class belongs to; empty if its model does not declare it."""
+    revision: _builtins.int
+    """The revision that it is asked for; 0 if the ensemble has none. A predictor of several revisions
+    is listed for each.
+    """
     @_builtins.property
     def state_time(self) -> _timestamp_pb2.Timestamp:
         """When the state was entered."""
@@ -725,10 +798,11 @@ class Predictor(_message.Message):
         state_time: _timestamp_pb2.Timestamp | None = ...,
         detail: _builtins.str = ...,
         ensemble: _builtins.str = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["state_time", b"state_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "class_label", b"class_label", "detail", b"detail", "ensemble", b"ensemble", "model_digest", b"model_digest", "state", b"state", "state_time", b"state_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "class_label", b"class_label", "detail", b"detail", "ensemble", b"ensemble", "model_digest", b"model_digest", "revision", b"revision", "state", b"state", "state_time", b"state_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -36,13 +36,14 @@ class AggregatorServiceStub:
 
     A call without a deadline gets the server's default (see GetMetadata); the time left travels to
     the predictors. A call's id is taken from the metadata key "x-request-id" or generated;
-    errors carry it in a google.rpc.RequestInfo.
+    errors carry it in a google.rpc.RequestInfo. Where several revisions of an ensemble share the
+    requests, those with the same metadata "x-sticky-key" get the same revision.
 
     Every error carries a google.rpc.Status with a google.rpc.ErrorInfo (domain "trillium") whose
     reason is stable. Any RPC may return: INVALID_ARGUMENT/MALFORMED_MESSAGE,
     DEADLINE_EXCEEDED, UNAVAILABLE/DRAINING, INTERNAL/INTERNAL_ERROR. Those that score rows also:
     INVALID_ARGUMENT/INVALID_REQUEST with a google.rpc.BadRequest that names every wrong field and
-    row; RESOURCE_EXHAUSTED/OVERLOADED with a google.rpc.RetryInfo when the queue is full;
+    row; NOT_FOUND/REVISION_NOT_FOUND for a revision that is not loaded; RESOURCE_EXHAUSTED/OVERLOADED with a google.rpc.RetryInfo when the queue is full;
     UNAVAILABLE/PREDICTORS_FAILED with a FailedPredictors when classes failed and the request did not
     allow that (DEADLINE_EXCEEDED/PREDICTORS_FAILED if time ran out, INVALID_ARGUMENT/PREDICTORS_FAILED
     if the rows are at fault and asking again fails again).
@@ -92,13 +93,14 @@ class AggregatorServiceAsyncStub(AggregatorServiceStub):
 
     A call without a deadline gets the server's default (see GetMetadata); the time left travels to
     the predictors. A call's id is taken from the metadata key "x-request-id" or generated;
-    errors carry it in a google.rpc.RequestInfo.
+    errors carry it in a google.rpc.RequestInfo. Where several revisions of an ensemble share the
+    requests, those with the same metadata "x-sticky-key" get the same revision.
 
     Every error carries a google.rpc.Status with a google.rpc.ErrorInfo (domain "trillium") whose
     reason is stable. Any RPC may return: INVALID_ARGUMENT/MALFORMED_MESSAGE,
     DEADLINE_EXCEEDED, UNAVAILABLE/DRAINING, INTERNAL/INTERNAL_ERROR. Those that score rows also:
     INVALID_ARGUMENT/INVALID_REQUEST with a google.rpc.BadRequest that names every wrong field and
-    row; RESOURCE_EXHAUSTED/OVERLOADED with a google.rpc.RetryInfo when the queue is full;
+    row; NOT_FOUND/REVISION_NOT_FOUND for a revision that is not loaded; RESOURCE_EXHAUSTED/OVERLOADED with a google.rpc.RetryInfo when the queue is full;
     UNAVAILABLE/PREDICTORS_FAILED with a FailedPredictors when classes failed and the request did not
     allow that (DEADLINE_EXCEEDED/PREDICTORS_FAILED if time ran out, INVALID_ARGUMENT/PREDICTORS_FAILED
     if the rows are at fault and asking again fails again).
@@ -144,13 +146,14 @@ class AggregatorServiceServicer(metaclass=_abc_1.ABCMeta):
 
     A call without a deadline gets the server's default (see GetMetadata); the time left travels to
     the predictors. A call's id is taken from the metadata key "x-request-id" or generated;
-    errors carry it in a google.rpc.RequestInfo.
+    errors carry it in a google.rpc.RequestInfo. Where several revisions of an ensemble share the
+    requests, those with the same metadata "x-sticky-key" get the same revision.
 
     Every error carries a google.rpc.Status with a google.rpc.ErrorInfo (domain "trillium") whose
     reason is stable. Any RPC may return: INVALID_ARGUMENT/MALFORMED_MESSAGE,
     DEADLINE_EXCEEDED, UNAVAILABLE/DRAINING, INTERNAL/INTERNAL_ERROR. Those that score rows also:
     INVALID_ARGUMENT/INVALID_REQUEST with a google.rpc.BadRequest that names every wrong field and
-    row; RESOURCE_EXHAUSTED/OVERLOADED with a google.rpc.RetryInfo when the queue is full;
+    row; NOT_FOUND/REVISION_NOT_FOUND for a revision that is not loaded; RESOURCE_EXHAUSTED/OVERLOADED with a google.rpc.RetryInfo when the queue is full;
     UNAVAILABLE/PREDICTORS_FAILED with a FailedPredictors when classes failed and the request did not
     allow that (DEADLINE_EXCEEDED/PREDICTORS_FAILED if time ran out, INVALID_ARGUMENT/PREDICTORS_FAILED
     if the rows are at fault and asking again fails again).

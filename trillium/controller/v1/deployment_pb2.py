@@ -25,25 +25,25 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'trillium/controller/v1/deployment.proto\x12\x16trillium.controller.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xeb\x03\n\nDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\x12\x15\n\rreplica_count\x18\x05 \x01(\r\x12.\n\x06limits\x18\x06 \x01(\x0b\x32\x1e.trillium.controller.v1.Limits\x12.\n\x06target\x18\x07 \x01(\x0e\x32\x1e.trillium.controller.v1.Target\x12,\n\x05state\x18\x08 \x01(\x0e\x32\x1d.trillium.controller.v1.State\x12\x0e\n\x06\x64\x65tail\x18\t \x01(\t\x12\x33\n\tinstances\x18\n \x03(\x0b\x32 .trillium.controller.v1.Instance\x12\x35\n\nconditions\x18\x0b \x03(\x0b\x32!.trillium.controller.v1.Condition\x12\x10\n\x08revision\x18\x0c \x01(\x03\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"P\n\x06Limits\x12\x11\n\x04\x63pus\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cmemory_bytes\x18\x02 \x01(\x03H\x01\x88\x01\x01\x42\x07\n\x05_cpusB\x0f\n\r_memory_bytes\"\xb5\x02\n\x08Instance\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x04\x12\x34\n\x05phase\x18\x03 \x01(\x0e\x32%.trillium.controller.v1.InstancePhase\x12\x14\n\x0c\x63ontainer_id\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x06 \x01(\t\x12\x15\n\rfailure_count\x18\x07 \x01(\r\x12.\n\nretry_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\t \x01(\t\x12\x10\n\x08log_tail\x18\n \x01(\t\x12.\n\nphase_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"i\n\tCondition\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\r\n\x05holds\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12/\n\x0b\x63hange_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xbe\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_CREATING\x10\x01\x12\x11\n\rSTATE_CREATED\x10\x02\x12\x11\n\rSTATE_LOADING\x10\x03\x12\x10\n\x0cSTATE_LOADED\x10\x04\x12\x13\n\x0fSTATE_UNLOADING\x10\x05\x12\x15\n\x11STATE_TERMINATING\x10\x06\x12\x14\n\x10STATE_TERMINATED\x10\x07\x12\x10\n\x0cSTATE_FAILED\x10\x08*\xe5\x02\n\rInstancePhase\x12\x1e\n\x1aINSTANCE_PHASE_UNSPECIFIED\x10\x00\x12\x19\n\x15INSTANCE_PHASE_ABSENT\x10\x01\x12\x1b\n\x17INSTANCE_PHASE_CREATING\x10\x02\x12\x17\n\x13INSTANCE_PHASE_IDLE\x10\x03\x12\x1a\n\x16INSTANCE_PHASE_LOADING\x10\x04\x12\x1a\n\x16INSTANCE_PHASE_SERVING\x10\x05\x12\x1c\n\x18INSTANCE_PHASE_REPLACING\x10\x06\x12\x1b\n\x17INSTANCE_PHASE_DRAINING\x10\x07\x12\x1c\n\x18INSTANCE_PHASE_UNLOADING\x10\x08\x12\x1b\n\x17INSTANCE_PHASE_REMOVING\x10\t\x12\x1a\n\x16INSTANCE_PHASE_BACKOFF\x10\n\x12\x19\n\x15INSTANCE_PHASE_FAILED\x10\x0b*Z\n\x06Target\x12\x16\n\x12TARGET_UNSPECIFIED\x10\x00\x12\x11\n\rTARGET_ABSENT\x10\x01\x12\x12\n\x0eTARGET_CREATED\x10\x02\x12\x11\n\rTARGET_LOADED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'trillium/controller/v1/deployment.proto\x12\x16trillium.controller.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x03\n\nDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\x12\x15\n\rreplica_count\x18\x05 \x01(\r\x12.\n\x06limits\x18\x06 \x01(\x0b\x32\x1e.trillium.controller.v1.Limits\x12.\n\x06target\x18\x07 \x01(\x0e\x32\x1e.trillium.controller.v1.Target\x12,\n\x05state\x18\x08 \x01(\x0e\x32\x1d.trillium.controller.v1.State\x12\x0e\n\x06\x64\x65tail\x18\t \x01(\t\x12\x33\n\tinstances\x18\n \x03(\x0b\x32 .trillium.controller.v1.Instance\x12\x35\n\nconditions\x18\x0b \x03(\x0b\x32!.trillium.controller.v1.Condition\x12\x10\n\x08revision\x18\x0c \x01(\x03\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05owner\x18\x0f \x01(\t\"P\n\x06Limits\x12\x11\n\x04\x63pus\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x19\n\x0cmemory_bytes\x18\x02 \x01(\x03H\x01\x88\x01\x01\x42\x07\n\x05_cpusB\x0f\n\r_memory_bytes\"\xb5\x02\n\x08Instance\x12\x0c\n\x04slot\x18\x01 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x04\x12\x34\n\x05phase\x18\x03 \x01(\x0e\x32%.trillium.controller.v1.InstancePhase\x12\x14\n\x0c\x63ontainer_id\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x05 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x06 \x01(\t\x12\x15\n\rfailure_count\x18\x07 \x01(\r\x12.\n\nretry_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\t \x01(\t\x12\x10\n\x08log_tail\x18\n \x01(\t\x12.\n\nphase_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"i\n\tCondition\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\r\n\x05holds\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12/\n\x0b\x63hange_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xbe\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_CREATING\x10\x01\x12\x11\n\rSTATE_CREATED\x10\x02\x12\x11\n\rSTATE_LOADING\x10\x03\x12\x10\n\x0cSTATE_LOADED\x10\x04\x12\x13\n\x0fSTATE_UNLOADING\x10\x05\x12\x15\n\x11STATE_TERMINATING\x10\x06\x12\x14\n\x10STATE_TERMINATED\x10\x07\x12\x10\n\x0cSTATE_FAILED\x10\x08*\xe5\x02\n\rInstancePhase\x12\x1e\n\x1aINSTANCE_PHASE_UNSPECIFIED\x10\x00\x12\x19\n\x15INSTANCE_PHASE_ABSENT\x10\x01\x12\x1b\n\x17INSTANCE_PHASE_CREATING\x10\x02\x12\x17\n\x13INSTANCE_PHASE_IDLE\x10\x03\x12\x1a\n\x16INSTANCE_PHASE_LOADING\x10\x04\x12\x1a\n\x16INSTANCE_PHASE_SERVING\x10\x05\x12\x1c\n\x18INSTANCE_PHASE_REPLACING\x10\x06\x12\x1b\n\x17INSTANCE_PHASE_DRAINING\x10\x07\x12\x1c\n\x18INSTANCE_PHASE_UNLOADING\x10\x08\x12\x1b\n\x17INSTANCE_PHASE_REMOVING\x10\t\x12\x1a\n\x16INSTANCE_PHASE_BACKOFF\x10\n\x12\x19\n\x15INSTANCE_PHASE_FAILED\x10\x0b*Z\n\x06Target\x12\x16\n\x12TARGET_UNSPECIFIED\x10\x00\x12\x11\n\rTARGET_ABSENT\x10\x01\x12\x12\n\x0eTARGET_CREATED\x10\x02\x12\x11\n\rTARGET_LOADED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trillium.controller.v1.deployment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STATE']._serialized_start=1096
-  _globals['_STATE']._serialized_end=1286
-  _globals['_INSTANCEPHASE']._serialized_start=1289
-  _globals['_INSTANCEPHASE']._serialized_end=1646
-  _globals['_TARGET']._serialized_start=1648
-  _globals['_TARGET']._serialized_end=1738
+  _globals['_STATE']._serialized_start=1111
+  _globals['_STATE']._serialized_end=1301
+  _globals['_INSTANCEPHASE']._serialized_start=1304
+  _globals['_INSTANCEPHASE']._serialized_end=1661
+  _globals['_TARGET']._serialized_start=1663
+  _globals['_TARGET']._serialized_end=1753
   _globals['_DEPLOYMENT']._serialized_start=101
-  _globals['_DEPLOYMENT']._serialized_end=592
-  _globals['_LIMITS']._serialized_start=594
-  _globals['_LIMITS']._serialized_end=674
-  _globals['_INSTANCE']._serialized_start=677
-  _globals['_INSTANCE']._serialized_end=986
-  _globals['_CONDITION']._serialized_start=988
-  _globals['_CONDITION']._serialized_end=1093
+  _globals['_DEPLOYMENT']._serialized_end=607
+  _globals['_LIMITS']._serialized_start=609
+  _globals['_LIMITS']._serialized_end=689
+  _globals['_INSTANCE']._serialized_start=692
+  _globals['_INSTANCE']._serialized_end=1001
+  _globals['_CONDITION']._serialized_start=1003
+  _globals['_CONDITION']._serialized_end=1108
 # @@protoc_insertion_point(module_scope)

@@ -180,6 +180,7 @@ class Deployment(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name, "deployments/{id}"."""
     model: _builtins.str
@@ -198,6 +199,8 @@ class Deployment(_message.Message):
     """Why the state differs from the target, in a sentence; empty when all is well."""
     revision: _builtins.int
     """Grows with every change of this deployment."""
+    owner: _builtins.str
+    """Whose it is: "ensembles/{id}", which alone changes it, or "runs/{id}"; empty if it is nobody's."""
     @_builtins.property
     def limits(self) -> Global___Limits:
         """Resources that each predictor may use."""
@@ -235,10 +238,11 @@ class Deployment(_message.Message):
         revision: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "limits", b"limits", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "create_time", b"create_time", "detail", b"detail", "instances", b"instances", "limits", b"limits", "model", b"model", "model_digest", b"model_digest", "model_version", b"model_version", "name", b"name", "replica_count", b"replica_count", "revision", b"revision", "state", b"state", "target", b"target", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conditions", b"conditions", "create_time", b"create_time", "detail", b"detail", "instances", b"instances", "limits", b"limits", "model", b"model", "model_digest", b"model_digest", "model_version", b"model_version", "name", b"name", "owner", b"owner", "replica_count", b"replica_count", "revision", b"revision", "state", b"state", "target", b"target", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

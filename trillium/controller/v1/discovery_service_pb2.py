@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.trillium/controller/v1/discovery_service.proto\x12\x16trillium.controller.v1\"\x85\x01\n\x15WatchEndpointsRequest\x12\x12\n\nwatcher_id\x18\x01 \x01(\t\x12\x10\n\x08\x65nsemble\x18\x02 \x01(\t\x12\x1a\n\x12\x63onfirmed_revision\x18\x03 \x01(\x03\x12\x0f\n\x07leaving\x18\x04 \x01(\x08\x12\x19\n\x11takes_differences\x18\x05 \x01(\x08\"\xab\x01\n\x16WatchEndpointsResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x33\n\tendpoints\x18\x02 \x03(\x0b\x32 .trillium.controller.v1.Endpoint\x12\x15\n\rbase_revision\x18\x03 \x01(\x03\x12\x33\n\twithdrawn\x18\x04 \x03(\x0b\x32 .trillium.controller.v1.Endpoint\"\x84\x01\n\x08\x45ndpoint\x12\x13\n\x0b\x63lass_label\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x03 \x01(\t\x12\x12\n\ndeployment\x18\x04 \x01(\t\x12\x10\n\x08\x65nsemble\x18\x05 \x01(\t\x12\x16\n\x0e\x63lass_position\x18\x06 \x01(\r2\x87\x01\n\x10\x44iscoveryService\x12s\n\x0eWatchEndpoints\x12-.trillium.controller.v1.WatchEndpointsRequest\x1a..trillium.controller.v1.WatchEndpointsResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.trillium/controller/v1/discovery_service.proto\x12\x16trillium.controller.v1\"\x85\x01\n\x15WatchEndpointsRequest\x12\x12\n\nwatcher_id\x18\x01 \x01(\t\x12\x10\n\x08\x65nsemble\x18\x02 \x01(\t\x12\x1a\n\x12\x63onfirmed_revision\x18\x03 \x01(\x03\x12\x0f\n\x07leaving\x18\x04 \x01(\x08\x12\x19\n\x11takes_differences\x18\x05 \x01(\x08\"\xe6\x01\n\x16WatchEndpointsResponse\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x33\n\tendpoints\x18\x02 \x03(\x0b\x32 .trillium.controller.v1.Endpoint\x12\x15\n\rbase_revision\x18\x03 \x01(\x03\x12\x33\n\twithdrawn\x18\x04 \x03(\x0b\x32 .trillium.controller.v1.Endpoint\x12\x39\n\tensembles\x18\x05 \x03(\x0b\x32&.trillium.controller.v1.EnsembleRoutes\"\\\n\x0e\x45nsembleRoutes\x12\x10\n\x08\x65nsemble\x18\x01 \x01(\t\x12\x38\n\trevisions\x18\x02 \x03(\x0b\x32%.trillium.controller.v1.RevisionRoute\"g\n\rRevisionRoute\x12\x10\n\x08revision\x18\x01 \x01(\r\x12\x0f\n\x07percent\x18\x02 \x01(\r\x12\x33\n\x07\x63lasses\x18\x03 \x03(\x0b\x32\".trillium.controller.v1.RouteClass\"7\n\nRouteClass\x12\x13\n\x0b\x63lass_label\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\"\x93\x01\n\x08\x45ndpoint\x12\x13\n\x0b\x63lass_label\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x03 \x01(\t\x12\x12\n\ndeployment\x18\x04 \x01(\t\x12\x10\n\x08\x65nsemble\x18\x05 \x01(\t\x12\x16\n\x0e\x63lass_position\x18\x06 \x01(\r\x12\r\n\x05owned\x18\x07 \x01(\x08\x32\x87\x01\n\x10\x44iscoveryService\x12s\n\x0eWatchEndpoints\x12-.trillium.controller.v1.WatchEndpointsRequest\x1a..trillium.controller.v1.WatchEndpointsResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,9 +34,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHENDPOINTSREQUEST']._serialized_start=75
   _globals['_WATCHENDPOINTSREQUEST']._serialized_end=208
   _globals['_WATCHENDPOINTSRESPONSE']._serialized_start=211
-  _globals['_WATCHENDPOINTSRESPONSE']._serialized_end=382
-  _globals['_ENDPOINT']._serialized_start=385
-  _globals['_ENDPOINT']._serialized_end=517
-  _globals['_DISCOVERYSERVICE']._serialized_start=520
-  _globals['_DISCOVERYSERVICE']._serialized_end=655
+  _globals['_WATCHENDPOINTSRESPONSE']._serialized_end=441
+  _globals['_ENSEMBLEROUTES']._serialized_start=443
+  _globals['_ENSEMBLEROUTES']._serialized_end=535
+  _globals['_REVISIONROUTE']._serialized_start=537
+  _globals['_REVISIONROUTE']._serialized_end=640
+  _globals['_ROUTECLASS']._serialized_start=642
+  _globals['_ROUTECLASS']._serialized_end=697
+  _globals['_ENDPOINT']._serialized_start=700
+  _globals['_ENDPOINT']._serialized_end=847
+  _globals['_DISCOVERYSERVICE']._serialized_start=850
+  _globals['_DISCOVERYSERVICE']._serialized_end=985
 # @@protoc_insertion_point(module_scope)

@@ -72,6 +72,7 @@ class WatchEndpointsResponse(_message.Message):
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     BASE_REVISION_FIELD_NUMBER: _builtins.int
     WITHDRAWN_FIELD_NUMBER: _builtins.int
+    ENSEMBLES_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Grows with every change."""
     base_revision: _builtins.int
@@ -90,6 +91,12 @@ class WatchEndpointsResponse(_message.Message):
         are put in. One is identified by its deployment and address.
         """
 
+    @_builtins.property
+    def ensembles(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnsembleRoutes]:
+        """A whole snapshot: all ensembles that have revisions. A difference: those that are new or have
+        changed; one without revisions is gone.
+        """
+
     def __init__(
         self,
         *,
@@ -97,14 +104,101 @@ class WatchEndpointsResponse(_message.Message):
         endpoints: _abc.Iterable[Global___Endpoint] | None = ...,
         base_revision: _builtins.int = ...,
         withdrawn: _abc.Iterable[Global___Endpoint] | None = ...,
+        ensembles: _abc.Iterable[Global___EnsembleRoutes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_revision", b"base_revision", "endpoints", b"endpoints", "revision", b"revision", "withdrawn", b"withdrawn"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_revision", b"base_revision", "endpoints", b"endpoints", "ensembles", b"ensembles", "revision", b"revision", "withdrawn", b"withdrawn"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchEndpointsResponse: _TypeAlias = WatchEndpointsResponse  # noqa: Y015
+
+@_typing.final
+class EnsembleRoutes(_message.Message):
+    """How the requests for one ensemble are answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENSEMBLE_FIELD_NUMBER: _builtins.int
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    ensemble: _builtins.str
+    """Id of the ensemble. All endpoints of that ensemble serve one of its revisions."""
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevisionRoute]:
+        """The revisions that are loaded or are being loaded."""
+
+    def __init__(
+        self,
+        *,
+        ensemble: _builtins.str = ...,
+        revisions: _abc.Iterable[Global___RevisionRoute] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ensemble", b"ensemble", "revisions", b"revisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnsembleRoutes: _TypeAlias = EnsembleRoutes  # noqa: Y015
+
+@_typing.final
+class RevisionRoute(_message.Message):
+    """One revision, and its share of the requests."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Its number."""
+    percent: _builtins.int
+    """Percent of the requests that name no revision; 0 while it only answers those that name it."""
+    @_builtins.property
+    def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteClass]:
+        """The classes in the order that settles ties."""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        percent: _builtins.int = ...,
+        classes: _abc.Iterable[Global___RouteClass] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "percent", b"percent", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevisionRoute: _TypeAlias = RevisionRoute  # noqa: Y015
+
+@_typing.final
+class RouteClass(_message.Message):
+    """A class of a revision. It is answered by the endpoints of the ensemble that have its digest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLASS_LABEL_FIELD_NUMBER: _builtins.int
+    MODEL_DIGEST_FIELD_NUMBER: _builtins.int
+    class_label: _builtins.str
+    """The class."""
+    model_digest: _builtins.str
+    """SHA-256 of its model's artifact."""
+    def __init__(
+        self,
+        *,
+        class_label: _builtins.str = ...,
+        model_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_label", b"class_label", "model_digest", b"model_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RouteClass: _TypeAlias = RouteClass  # noqa: Y015
 
 @_typing.final
 class Endpoint(_message.Message):
@@ -118,6 +212,7 @@ class Endpoint(_message.Message):
     DEPLOYMENT_FIELD_NUMBER: _builtins.int
     ENSEMBLE_FIELD_NUMBER: _builtins.int
     CLASS_POSITION_FIELD_NUMBER: _builtins.int
+    OWNED_FIELD_NUMBER: _builtins.int
     class_label: _builtins.str
     """The class whose probability it returns."""
     address: _builtins.str
@@ -130,6 +225,8 @@ class Endpoint(_message.Message):
     """Ensemble of the model; empty if unknown."""
     class_position: _builtins.int
     """Position of the class in the ensemble's order of classes, which settles ties; from 0."""
+    owned: _builtins.bool
+    """Whether it serves revisions of the ensemble, and so is asked only as `ensembles` says."""
     def __init__(
         self,
         *,
@@ -139,10 +236,11 @@ class Endpoint(_message.Message):
         deployment: _builtins.str = ...,
         ensemble: _builtins.str = ...,
         class_position: _builtins.int = ...,
+        owned: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "class_label", b"class_label", "class_position", b"class_position", "deployment", b"deployment", "ensemble", b"ensemble", "model_digest", b"model_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "class_label", b"class_label", "class_position", b"class_position", "deployment", b"deployment", "ensemble", b"ensemble", "model_digest", b"model_digest", "owned", b"owned"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
