@@ -77,10 +77,6 @@ async def running_aggregator(
             names.roster_changed()
 
     def planned(ensemble: Ensemble, published: PublishedPlan) -> Plan:
-        def reached() -> None:
-            ensemble.changed()
-            changed()
-
         is_free = not published.revision
         static = config.predictors if is_free else ()
         roster = Roster(
@@ -90,7 +86,7 @@ async def running_aggregator(
             ensemble=ensemble.name if is_free else "",
             classes=dict(published.classes),
             follows=is_free and config.controller is not None,
-            on_change=reached,
+            on_change=ensemble.changed,
         )
         fanout = Fanout(
             roster,
@@ -121,7 +117,7 @@ async def running_aggregator(
     def made(name: str) -> Ensemble:
         # What a controller will publish of one that it was asked for by name is not known yet.
         initial = without_revisions({})
-        return Ensemble(planned, limits=serving, name=name, initial=initial)
+        return Ensemble(planned, limits=serving, name=name, initial=initial, on_change=changed)
 
     ensembles = ServedEnsembles(made, is_sole=is_sole, names=config.ensemble)
     servicer = AggregatorServicer(ensembles)

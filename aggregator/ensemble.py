@@ -14,7 +14,6 @@ from trillium.waking import Bell
 
 from .plan import Plan, ServingLimits
 from .plans.published import PublishedPlan
-from .plans.roster import Roster
 
 SWITCH_S = 1.0
 """How long a switch waits at most until all predictors of what is to serve have been reached, while
@@ -31,12 +30,14 @@ class Ensemble:
         limits: ServingLimits,
         name: str = "",
         initial: Sequence[PublishedPlan] = (),
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         """`name` is the one that it is known by until a model declares it; `initial` is followed
-        from the start."""
+        from the start. `on_change` is called after every change."""
         self._make = make
         self._known_as = name
         self._initial = tuple(initial)
+        self._on_change = on_change
         self.limits = limits
         self._plans: dict[int, tuple[Plan, AsyncExitStack]] = {}
         self._published: dict[int, PublishedPlan] = {}
@@ -109,13 +110,8 @@ class Ensemble:
 
     @property
     def has_predictors(self) -> bool:
-        """Whether any predictor is known."""
-        return any(plan.roster.entries for plan in self.plans)
-
-    @property
-    def rosters(self) -> tuple[Roster, ...]:
-        """Those of all plans."""
-        return tuple(plan.roster for plan in self.plans)
+        """Whether any predictor is known of a revision that gets requests."""
+        return any(self._plans[number][0].roster.entries for number, _ in self._shares)
 
     @property
     def queued_rows(self) -> dict[str, int]:
@@ -127,8 +123,9 @@ class Ensemble:
         return queued
 
     def changed(self) -> None:
-        """A predictor was reached or lost."""
+        """A predictor was reached or lost, or other ones are to be asked."""
         self._reached.ring()
+        self._on_change()
 
     async def follow(self, published: Sequence[PublishedPlan]) -> None:
         """Have these revisions from now on; returns when no predictor of another one, nor another
@@ -166,6 +163,7 @@ class Ensemble:
         if self._shares and all(number in now for number, _ in self._shares):
             await self._until_reached([number for number, _ in wanted])
         self._shares = wanted
+        self._on_change()
 
     async def _until_reached(self, numbers: Sequence[int]) -> None:
         loop = asyncio.get_running_loop()

@@ -29,21 +29,28 @@ class ServedEnsembles:
         self._names = tuple(names)
         self._ensembles: dict[str, Ensemble] = {}
         self._followed: dict[str, tuple[PublishedPlan, ...]] = {}
-        self._stack = AsyncExitStack()
+        self._running: dict[str, AsyncExitStack] = {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keep the ways to their predictors up inside the context."""
-        async with self._stack:
+        try:
             for name in self._names or (("",) if self._is_sole else ()):
-                await self._added(name)
+                await self._add(name)
             yield
+        finally:
+            await asyncio.gather(*map(self._forget, tuple(self._running)))
 
-    async def _added(self, name: str) -> Ensemble:
-        ensemble = self._ensembles[name] = self._make(name)
-        self._ensembles = dict(sorted(self._ensembles.items()))
-        await self._stack.enter_async_context(ensemble.running())
-        return ensemble
+    async def _add(self, name: str) -> None:
+        ensemble, stack = self._make(name), AsyncExitStack()
+        await stack.enter_async_context(ensemble.running())
+        self._running[name] = stack
+        self._ensembles = dict(sorted({**self._ensembles, name: ensemble}.items()))
+
+    async def _forget(self, name: str) -> None:
+        self._ensembles = {each: at for each, at in self._ensembles.items() if each != name}
+        self._followed.pop(name, None)
+        await self._running.pop(name).aclose()
 
     def all(self) -> tuple[Ensemble, ...]:
         """In the order of their names."""
@@ -78,15 +85,19 @@ class ServedEnsembles:
             if self._names and name not in self._names:
                 continue
             if name not in self._ensembles:
-                await self._added(name)
+                await self._add(name)
             if self._followed.get(name) != plans:
                 changed.append(self._ensembles[name].follow(plans))
                 self._followed[name] = plans
         await asyncio.gather(*changed)
+        over = [name for name, plans in self._followed.items() if not plans]
+        await asyncio.gather(*(self._forget(name) for name in over if name not in self._names))
 
     def _without_predictors(self, name: str) -> tuple[PublishedPlan, ...]:
-        had = self._followed.get(name, ())
-        return without_revisions({}) if not had or not had[0].revision else ()
+        """What is left of an ensemble that is not published: nothing, if it had revisions."""
+        had = self._followed.get(name)
+        has_revisions = had is not None and (not had or had[0].revision > 0)
+        return () if has_revisions else without_revisions({})
 
     def chosen(self, name: str) -> Ensemble:
         """The ensemble that a request names; it need not where there is only one. Raises

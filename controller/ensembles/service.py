@@ -223,7 +223,8 @@ def is_reached(
         deployment = owned.get(id)
         if deployment is None:
             continue
-        if deployment.state is State.FAILED and now.retry_id in deployment.requests:
+        is_settled = now.serving == now.wanted and now.retry_id in deployment.requests
+        if deployment.state is State.FAILED and is_settled:
             text = f"ensemble {asked.id!r}: {hold.class_label}: {deployment.detail}"
             raise EnsembleFailed(text)
         if deployment.trouble:

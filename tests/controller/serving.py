@@ -29,6 +29,7 @@ from trillium.controller.v1 import deployment_pb2 as deployment_pb
 from trillium.controller.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from trillium.controller.v1.controller_service_pb2_grpc import ControllerServiceStub
 from trillium.controller.v1.discovery_service_pb2_grpc import DiscoveryServiceStub
+from trillium.controller.v1.ensemble_service_pb2_grpc import EnsembleServiceStub
 from trillium.controller.v1.run_service_pb2_grpc import RunServiceStub
 
 CALL_S = 90.0
@@ -46,6 +47,7 @@ class Serving:
     runs: Any
     catalog: Any
     discovery: Any
+    ensembles: Any
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def new_id(self) -> str:
@@ -164,6 +166,7 @@ async def serving(
             RunServiceStub(channel),
             CatalogServiceStub(channel),
             DiscoveryServiceStub(channel),
+            EnsembleServiceStub(channel),
         )
 
 

@@ -64,11 +64,15 @@ class AsyncClient:
         address: str = DEFAULT_ADDRESS,
         *,
         ensemble: str = "",
+        revision: int = 0,
+        sticky_key: str = "",
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> None:
         """As `Client`: nothing is sent yet."""
         self._address = checked_address(address)
         self._ensemble = ensemble
+        self._revision = revision
+        self._sticky_key = wire.checked_sticky_key(sticky_key)
         self._timeout_s = wire.time_limit(timeout_s)
         self._known: Metadata | None = None  # Limits, which a server keeps as long as it lives.
         self._channel = LoopChannel(self, self._address, _Stubs)
@@ -147,14 +151,14 @@ class AsyncClient:
 
     async def predict_sample(self, *, timeout_s: float | None = None) -> SampleScore:
         """Score the sample row that the models carry. Raises NoSample if they carry none."""
-        request = pb.PredictSampleRequest(ensemble=self._ensemble)
+        request = pb.PredictSampleRequest(ensemble=self._ensemble, revision=self._revision)
         return wire.sample_score(
             await self._ask(self._channel.stubs().aggregator.PredictSample, request, timeout_s)
         )
 
     async def metadata(self, *, timeout_s: float | None = None) -> Metadata:
         """What the ensemble expects and answers. Raises NoMetadata before it is known."""
-        request = pb.GetMetadataRequest(ensemble=self._ensemble)
+        request = pb.GetMetadataRequest(ensemble=self._ensemble, revision=self._revision)
         return wire.metadata(
             await self._ask(self._channel.stubs().aggregator.GetMetadata, request, timeout_s)
         )
@@ -186,13 +190,17 @@ class AsyncClient:
     def _predicting(
         self, class_labels: Sequence[str], allow_partial: bool, rows: Rows
     ) -> Asked[Predictions]:
-        request = wire.predict_request(rows, class_labels, allow_partial, self._ensemble)
+        request = wire.predict_request(
+            rows, class_labels, allow_partial, self._ensemble, self._revision
+        )
         return Asked(self._channel.stubs().aggregator.Predict, request, wire.predictions)
 
     def _classifying(
         self, allow_partial: bool, include_probabilities: bool, rows: Rows
     ) -> Asked[Classifications]:
-        request = wire.classify_request(rows, allow_partial, include_probabilities, self._ensemble)
+        request = wire.classify_request(
+            rows, allow_partial, include_probabilities, self._ensemble, self._revision
+        )
         return Asked(self._channel.stubs().aggregator.Classify, request, wire.classifications)
 
     async def _in_parts(
@@ -210,7 +218,14 @@ class AsyncClient:
             answer = await self._ask(question.method, question.request, limit, request_id, began)
             return [question.read(answer)]
         pieces = wire.parts(rows, most)
-        return [each async for each in self._stream(pieces, ask, limit, request_id, began=began)]
+        question = ask(pieces[0])
+        answer = await self._ask(question.method, question.request, limit, request_id, began)
+
+        def same(rows: Rows) -> Asked[T]:
+            return wire.pinned(ask(rows), answer.revision)
+
+        others = self._stream(pieces[1:], same, limit, request_id, began=began)
+        return [question.read(answer), *[each async for each in others]]
 
     async def _stream(
         self,
@@ -225,7 +240,7 @@ class AsyncClient:
         """An answer for each batch. With `began`, all together have the time limit from then on."""
         # One call for each batch, not one stream: gRPC then watches over each one's deadline.
         limit, room = self._limit(timeout_s), wire.window(max_in_flight)
-        metadata = wire.call_metadata(request_id)
+        metadata = wire.call_metadata(request_id, self._sticky_key)
         waiting: deque[tuple[int, Any, Asked[T]]] = deque()
         number = 0
         try:
@@ -268,7 +283,7 @@ class AsyncClient:
             return rows, len(rows)
         known = self._known
         if known is None or has_names:
-            request = pb.GetMetadataRequest(ensemble=self._ensemble)
+            request = pb.GetMetadataRequest(ensemble=self._ensemble, revision=self._revision)
             method = self._channel.stubs().aggregator.GetMetadata
             known = wire.metadata(await self._ask(method, request, limit, request_id))
             self._known = known
@@ -289,7 +304,9 @@ class AsyncClient:
         limit = self._limit(timeout_s)
         left = limit if began is None else wire.left_of(limit, began)
         try:
-            return await method(request, timeout=left, metadata=wire.call_metadata(request_id))
+            return await method(
+                request, timeout=left, metadata=wire.call_metadata(request_id, self._sticky_key)
+            )
         except grpc.RpcError as failure:
             raise wire.error_of(failure, self._address, limit) from failure
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,8 @@ class Predictions:
     """Shape [n, classes], each in [0, 1]; a row need not add up to 1."""
     missing: tuple[ClassFailure, ...] = ()
     """The classes that did not answer, and why; only with `allow_partial`."""
+    revision: int = 0
+    """The revision of the ensemble that answered; 0 if it has none."""
 
     @property
     def degraded(self) -> bool:
@@ -59,6 +61,8 @@ class Classifications:
     """Shape [n, classes], columns as `class_labels`; only with `include_probabilities`."""
     missing: tuple[ClassFailure, ...] = ()
     """The classes that did not answer, and why; only with `allow_partial`."""
+    revision: int = 0
+    """The revision of the ensemble that answered; 0 if it has none."""
 
     @property
     def degraded(self) -> bool:
@@ -105,6 +109,8 @@ class SampleScore:
     """Shape [classes], in the order of `class_labels`, each in [0, 1]."""
     label: str
     """The most probable class."""
+    revision: int = 0
+    """The revision of the ensemble that answered; 0 if it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,8 @@ class Metadata:
     """Time that the server gives a call without a deadline; this client always sets one."""
     takes_missing: bool = False
     """Whether a value of a row may be missing, which is NaN."""
+    revision: int = 0
+    """The revision that this describes; 0 if the ensemble has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +154,8 @@ class EnsembleSummary:
     """The classes that are known, in the order that settles ties."""
     ready: bool
     """Whether each of them has a predictor that receives requests."""
+    revisions: Mapping[int, int] = field(default_factory=dict)
+    """The revisions that are loaded, each with its percent of the requests; the highest first."""
 
 
 class PredictorState(Enum):
@@ -175,3 +185,5 @@ class PredictorStatus:
     """Why the predictor is not used; empty when READY."""
     ensemble: str = ""
     """The ensemble of its class; empty if its model does not declare one."""
+    revision: int = 0
+    """The revision that it is asked for; one of several revisions is listed for each."""

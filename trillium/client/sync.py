@@ -50,16 +50,22 @@ class Client:
         address: str = DEFAULT_ADDRESS,
         *,
         ensemble: str = "",
+        revision: int = 0,
+        sticky_key: str = "",
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> None:
         """Nothing is sent yet: the connection is made by the first call, and again when it broke.
 
         `address` is `host:port` or `unix:/path`, else ValueError. `ensemble` is the one to ask; it
-        may be empty where the aggregator serves only one. `timeout_s` is the time in seconds that a
-        call gets without a `timeout_s` of its own.
+        may be empty where the aggregator serves only one. `revision` is the one of its revisions to
+        ask, if that is loaded; 0 means whichever serves. Where several share the requests, calls
+        with the same `sticky_key` get the same one. `timeout_s` is the time in seconds that a call
+        gets without a `timeout_s` of its own.
         """
         self._address = checked_address(address)
         self._ensemble = ensemble
+        self._revision = revision
+        self._sticky_key = wire.checked_sticky_key(sticky_key)
         self._timeout_s = wire.time_limit(timeout_s)
         self._channel = sync_client_channel(address)
         self._stub: AggregatorServiceStub = AggregatorServiceStub(self._channel)
@@ -167,12 +173,12 @@ class Client:
 
     def predict_sample(self, *, timeout_s: float | None = None) -> SampleScore:
         """Score the sample row that the models carry. Raises NoSample if they carry none."""
-        request = pb.PredictSampleRequest(ensemble=self._ensemble)
+        request = pb.PredictSampleRequest(ensemble=self._ensemble, revision=self._revision)
         return wire.sample_score(self._ask(self._stub.PredictSample, request, timeout_s))
 
     def metadata(self, *, timeout_s: float | None = None) -> Metadata:
         """What the ensemble expects and answers. Raises NoMetadata before it is known."""
-        request = pb.GetMetadataRequest(ensemble=self._ensemble)
+        request = pb.GetMetadataRequest(ensemble=self._ensemble, revision=self._revision)
         return wire.metadata(self._ask(self._stub.GetMetadata, request, timeout_s))
 
     def ensembles(self, *, timeout_s: float | None = None) -> tuple[EnsembleSummary, ...]:
@@ -200,13 +206,17 @@ class Client:
     def _predicting(
         self, class_labels: Sequence[str], allow_partial: bool, rows: Rows
     ) -> Asked[Predictions]:
-        request = wire.predict_request(rows, class_labels, allow_partial, self._ensemble)
+        request = wire.predict_request(
+            rows, class_labels, allow_partial, self._ensemble, self._revision
+        )
         return Asked(self._stub.Predict, request, wire.predictions)
 
     def _classifying(
         self, allow_partial: bool, include_probabilities: bool, rows: Rows
     ) -> Asked[Classifications]:
-        request = wire.classify_request(rows, allow_partial, include_probabilities, self._ensemble)
+        request = wire.classify_request(
+            rows, allow_partial, include_probabilities, self._ensemble, self._revision
+        )
         return Asked(self._stub.Classify, request, wire.classifications)
 
     def _in_parts(
@@ -223,7 +233,15 @@ class Client:
             question = ask(rows)
             answer = self._ask(question.method, question.request, limit, request_id, began)
             return [question.read(answer)]
-        return list(self._stream(wire.parts(rows, most), ask, limit, request_id, began=began))
+        pieces = wire.parts(rows, most)
+        question = ask(pieces[0])
+        answer = self._ask(question.method, question.request, limit, request_id, began)
+
+        def same(rows: Rows) -> Asked[T]:
+            return wire.pinned(ask(rows), answer.revision)
+
+        others = self._stream(pieces[1:], same, limit, request_id, began=began)
+        return [question.read(answer), *others]
 
     def _stream(
         self,
@@ -238,7 +256,7 @@ class Client:
         """An answer for each batch. With `began`, all together have the time limit from then on."""
         # One call for each batch, not one stream: gRPC then watches over each one's deadline.
         limit, room = self._limit(timeout_s), wire.window(max_in_flight)
-        metadata = wire.call_metadata(request_id)
+        metadata = wire.call_metadata(request_id, self._sticky_key)
         waiting: deque[tuple[int, Any, Asked[T]]] = deque()
         try:
             for number, batch in enumerate(batches):
@@ -279,7 +297,7 @@ class Client:
             return rows, len(rows)
         known = self._known
         if known is None or has_names:
-            request = pb.GetMetadataRequest(ensemble=self._ensemble)
+            request = pb.GetMetadataRequest(ensemble=self._ensemble, revision=self._revision)
             known = wire.metadata(self._ask(self._stub.GetMetadata, request, limit, request_id))
             self._known = known
         return wire.prepared(values, rows, known)
@@ -299,7 +317,9 @@ class Client:
         limit = self._limit(timeout_s)
         left = limit if began is None else wire.left_of(limit, began)
         try:
-            return method(request, timeout=left, metadata=wire.call_metadata(request_id))
+            return method(
+                request, timeout=left, metadata=wire.call_metadata(request_id, self._sticky_key)
+            )
         except grpc.RpcError as failure:
             raise wire.error_of(failure, self._address, limit) from failure
 

@@ -35,7 +35,7 @@ from trillium.errors import (
     Unreachable,
 )
 from trillium.rows import WIRE_DTYPE, Rows, check_finite
-from trillium.rpc.call import REQUEST_ID_KEY
+from trillium.rpc.call import LONGEST_STICKY_KEY, REQUEST_ID_KEY, STICKY_KEY
 from trillium.rpc.channels import proxy_variable
 from trillium.rpc.status import DETAILS_KEY, class_failure, code_of, from_status
 from trillium.tables.columns import are_numbered, exact_places, names_of
@@ -139,7 +139,10 @@ def joined_predictions(answers: Sequence[Predictions]) -> Predictions:
     columns = [[each.class_labels.index(label) for label in labels] for each in answers]
     pairs = zip(answers, columns, strict=True)
     rows = [each.probabilities[:, chosen] for each, chosen in pairs]
-    return Predictions(answers[0].ensemble, labels, np.concatenate(rows), missing)
+    first = answers[0]
+    return Predictions(
+        first.ensemble, labels, np.concatenate(rows), missing, revision=first.revision
+    )
 
 
 def joined_classifications(answers: Sequence[Classifications]) -> Classifications:
@@ -157,7 +160,14 @@ def joined_classifications(answers: Sequence[Classifications]) -> Classification
         class_labels=labels,
         class_probabilities=np.concatenate(included) if included else None,
         missing=missing,
+        revision=answers[0].revision,
     )
+
+
+def pinned(question: Asked[T], revision: int) -> Asked[T]:
+    """The same question for that revision: parts of one matrix are answered by the same one."""
+    question.request.revision = revision
+    return question
 
 
 def _common(
@@ -213,7 +223,11 @@ def _array(matrix: tensor_pb2.Float32Matrix) -> NDArray[np.float32]:
 
 
 def predict_request(
-    rows: ArrayLike, class_labels: Sequence[str], allow_partial: bool, ensemble: str = ""
+    rows: ArrayLike,
+    class_labels: Sequence[str],
+    allow_partial: bool,
+    ensemble: str = "",
+    revision: int = 0,
 ) -> pb.PredictRequest:
     """The request for the probabilities of `rows`; no `class_labels` means all classes."""
     if isinstance(class_labels, str):
@@ -223,6 +237,7 @@ def predict_request(
         ensemble=ensemble,
         class_labels=class_labels,
         allow_partial=allow_partial,
+        revision=revision,
     )
 
 
@@ -233,11 +248,16 @@ def predictions(response: pb.PredictResponse) -> Predictions:
         class_labels=tuple(response.class_labels),
         probabilities=_array(response.probabilities),
         missing=tuple(class_failure(each) for each in response.missing),
+        revision=response.revision,
     )
 
 
 def classify_request(
-    rows: ArrayLike, allow_partial: bool, include_probabilities: bool, ensemble: str = ""
+    rows: ArrayLike,
+    allow_partial: bool,
+    include_probabilities: bool,
+    ensemble: str = "",
+    revision: int = 0,
 ) -> pb.ClassifyRequest:
     """The request for the labels of `rows`."""
     return pb.ClassifyRequest(
@@ -245,6 +265,7 @@ def classify_request(
         ensemble=ensemble,
         allow_partial=allow_partial,
         include_probabilities=include_probabilities,
+        revision=revision,
     )
 
 
@@ -261,6 +282,7 @@ def classifications(response: pb.ClassifyResponse) -> Classifications:
         class_labels=tuple(response.class_labels),
         class_probabilities=_array(packed.probabilities) if included else None,
         missing=tuple(class_failure(each) for each in response.missing),
+        revision=response.revision,
     )
 
 
@@ -271,6 +293,7 @@ def sample_score(response: pb.PredictSampleResponse) -> SampleScore:
         class_labels=tuple(response.class_labels),
         probabilities=np.array(response.probabilities, dtype=np.float32),
         label=response.label,
+        revision=response.revision,
     )
 
 
@@ -290,6 +313,7 @@ def metadata(response: pb.GetMetadataResponse) -> Metadata:
         max_message_bytes=response.max_message_bytes,
         default_timeout_s=response.default_timeout.ToNanoseconds() / 1e9,
         takes_missing=response.takes_missing,
+        revision=response.revision,
     )
 
 
@@ -304,6 +328,7 @@ def predictor_statuses(response: pb.ListPredictorsResponse) -> tuple[PredictorSt
             since=each.state_time.ToDatetime(UTC),
             detail=each.detail,
             ensemble=each.ensemble,
+            revision=each.revision,
         )
         for each in response.predictors
     )
@@ -312,7 +337,12 @@ def predictor_statuses(response: pb.ListPredictorsResponse) -> tuple[PredictorSt
 def ensemble_statuses(response: pb.ListEnsemblesResponse) -> tuple[EnsembleSummary, ...]:
     """The ensembles that an aggregator serves."""
     return tuple(
-        EnsembleSummary(each.name, tuple(each.class_labels), each.ready)
+        EnsembleSummary(
+            each.name,
+            tuple(each.class_labels),
+            each.ready,
+            {revision.revision: revision.percent for revision in each.revisions},
+        )
         for each in response.ensembles
     )
 
@@ -327,13 +357,22 @@ def is_serving(response: wrappers_pb2.Int32Value) -> bool:
     return response.value == _SERVING
 
 
-def call_metadata(request_id: str | None) -> CallMetadata:
+def call_metadata(request_id: str | None, sticky_key: str = "") -> CallMetadata:
     """The metadata of a call; raises ValueError for an id that cannot travel in it."""
+    sticky = ((STICKY_KEY, sticky_key),) if sticky_key else ()
     if request_id is None:
-        return ()
+        return sticky
     if not (request_id and request_id.isascii() and request_id.isprintable()):
         raise ValueError(f"request_id {request_id!r} must be printable ASCII and not empty")
-    return ((REQUEST_ID_KEY, request_id),)
+    return ((REQUEST_ID_KEY, request_id), *sticky)
+
+
+def checked_sticky_key(text: str) -> str:
+    """A sticky key; raises ValueError for one that cannot travel in a call's metadata."""
+    if text and not (text.isascii() and text.isprintable() and len(text) <= LONGEST_STICKY_KEY):
+        most = f"at most {LONGEST_STICKY_KEY} characters of printable ASCII"
+        raise ValueError(f"sticky_key {text[:80]!r} must have {most}")
+    return text
 
 
 def time_limit(timeout_s: float) -> float:

@@ -13,6 +13,7 @@ from google.rpc import status_pb2
 REQUEST_ID_KEY = "x-request-id"
 STICKY_KEY = "x-sticky-key"
 """Metadata key: calls with the same value get the same revision of an ensemble."""
+LONGEST_STICKY_KEY = 256
 _LONGEST_REQUEST_ID = 128
 _process = os.urandom(4).hex()
 _numbers = itertools.count(1)
@@ -43,7 +44,7 @@ class Call:
 def open_call(method: str, metadata: Mapping[str, str], deadline: float, peer: str) -> Call:
     """The call that a front has just received; a strange request id is replaced."""
     chosen = metadata.get(REQUEST_ID_KEY, "")
-    sticky_key = metadata.get(STICKY_KEY, "")
+    sticky_key = metadata.get(STICKY_KEY, "")[:LONGEST_STICKY_KEY]
     if chosen and len(chosen) <= _LONGEST_REQUEST_ID and chosen.isprintable():
         return Call(method, deadline, chosen, True, peer, sticky_key)
     return Call(method, deadline, f"{_process}-{next(_numbers):x}", False, peer, sticky_key)
