@@ -184,7 +184,12 @@ class CatalogServicer:
 
 def model_message(model: RegisteredModel) -> pb.Model:
     """A model as its message."""
-    message = pb.Model(name=model.name, ensemble=model.ensemble, class_label=model.class_label)
+    message = pb.Model(
+        name=model.name,
+        ensemble=model.ensemble,
+        class_label=model.class_label,
+        class_labels=model.class_labels,
+    )
     for version in model.versions:
         each = message.versions.add(
             version=version.version,

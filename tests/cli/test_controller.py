@@ -9,7 +9,8 @@ import pytest
 
 from controller.app import running_controller
 from controller.config import ControllerConfig
-from trillium.cli.up.deployments import load_all
+from trillium.cli.up.ensembles import load_ensembles
+from trillium.cli.up.plan import Plan
 from trillium.client.controller import AsyncControllerClient
 from trillium.server.process import StartFailed
 
@@ -25,19 +26,22 @@ async def client(tmp_path: Path) -> AsyncIterator[AsyncControllerClient]:
         yield client
 
 
-async def test_a_load_that_is_refused_names_deployment_and_model(
-    client: AsyncControllerClient,
+def plan_in(folder: Path) -> Plan:
+    return Plan(ensembles=("e",), models=folder, demo=True, port=1, controller_port=2, state=folder)
+
+
+async def test_models_that_are_not_registered_make_no_ensemble(
+    client: AsyncControllerClient, tmp_path: Path
 ) -> None:
     said: list[str] = []
-    with pytest.raises(
-        StartFailed, match=r"deployment m-0-\w+ of 0 cannot be loaded: no model .0."
-    ):
-        await load_all(client, ["0"], said.append)
-    assert len(said) == 1
-    assert said[0].startswith("creating deployment: m-0-")
+    files = {"e": [tmp_path / "e-a.onnx"]}
+    with pytest.raises(StartFailed, match="no model of e is registered"):
+        await load_ensembles(plan_in(tmp_path), files, client, said.append)
+    assert said == []
 
 
-async def test_an_unreachable_controller_is_named_by_its_address() -> None:
+async def test_an_unreachable_controller_is_named_by_its_address(tmp_path: Path) -> None:
+    files = {"e": [tmp_path / "e-a.onnx"]}
     async with AsyncControllerClient("127.0.0.1:1") as client:
         with pytest.raises(StartFailed, match=r"does not respond: .*127\.0\.0\.1:1"):
-            await load_all(client, ["e-a"], lambda line: None)
+            await load_ensembles(plan_in(tmp_path), files, client, lambda line: None)

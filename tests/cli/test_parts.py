@@ -21,7 +21,6 @@ from trillium.cli.options import note
 from trillium.cli.plain import PlainTable
 from trillium.cli.run import ShownEvaluation, ShownRun, confusion_table, run_line
 from trillium.cli.show import JsonLines, Score, score_json, score_table
-from trillium.cli.up.deployments import deployment_id
 from trillium.cli.up.servers import last_words, restart_delay_s
 from trillium.model.description import Example, ModelDescription
 from trillium.server.children import how_it_ended
@@ -185,20 +184,6 @@ def test_calls_can_be_copied() -> None:
     assert list_deployments.endswith(
         "127.0.0.1:8 trillium.controller.v1.ControllerService/ListDeployments"
     )
-
-
-@pytest.mark.parametrize("model", ["iris-setosa", "digits-0", "a"])
-def test_a_name_that_is_an_id_stays_as_it_is(model: str) -> None:
-    assert deployment_id(model) == model
-
-
-@pytest.mark.parametrize(
-    "model", ["Iris-Setosa", "iris_setosa", "iris.setosa", "0-a", "-", "x" * 41, "a-", "\u00e4"]
-)
-def test_a_name_that_is_no_id_is_made_one(model: str) -> None:
-    id = deployment_id(model)
-    assert re.fullmatch(r"[a-z][a-z0-9-]{0,38}[a-z0-9]", id)
-    assert id not in {deployment_id(other) for other in ("iris-setosa", "a", "x" * 42)}
 
 
 def test_a_run_is_told_with_its_confusion() -> None:

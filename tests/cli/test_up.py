@@ -36,7 +36,7 @@ IDS = [f"iris-{label}" for label in LABELS]
 def test_the_first_demo_shows_labels_and_a_run_and_leaves_nothing(first_demo: Path) -> None:
     assert (first_demo / "stderr").read_text() == ""
     said = (first_demo / "stdout").read_text()
-    assert f"creating 3 deployments: {', '.join(IDS)} ..." in said
+    assert f"applying iris with 3 classes: {', '.join(IDS)} ..." in said
     for label in LABELS:
         assert len(re.findall(rf" \u2713 {label} ", said)) == 2, said
     assert re.search(r"\w+: iris-virginica on iris: 150 rows in .* s, accuracy 0\.9\d\d", said)
@@ -50,10 +50,10 @@ async def test_a_restart_resumes_and_ctrl_c_stops_everything(
 ) -> None:
     running = start_up(state=state)
     await running.until_up()
-    assert f"\nloading 3 deployments: {', '.join(IDS)} ..." in running.said
+    assert re.search(r"\nresuming iris revision 1, serving since [\d:]+ \.\.\.\n", running.said)
     async with AsyncControllerClient(running.controller_address) as controller:
         loaded = controller.deployments(states=[deployment_pb.STATE_LOADED])
-        assert [each.name async for each in loaded] == [f"deployments/{id}" for id in IDS]
+        assert sorted([each.model async for each in loaded]) == IDS
     children = running.processes()
     running.process.send_signal(signal.SIGINT)
     assert await running.ended() == 0
@@ -141,8 +141,8 @@ async def test_how_to_call_it_can_be_copied(running: Up) -> None:
     assert f" {running.controller_address} " in list_deployments
 
 
-async def test_a_retrained_model_is_rolled_out_at_the_next_start(
-    start_up: Starter, state: Path, models: Path, tmp_path: Path
+async def test_a_restart_undoes_nothing_and_tells_of_a_model_that_is_newer(
+    start_up: Starter, state: Path, models: Path, tmp_path: Path, trillium: Command
 ) -> None:
     retrained = tmp_path / "models"
     shutil.copytree(models, retrained)
@@ -152,11 +152,37 @@ async def test_a_retrained_model_is_rolled_out_at_the_next_start(
     onnx.save(model, artifact)
     running = start_up(models=retrained, state=state)
     await running.until_up()
-    async with AsyncControllerClient(running.controller_address) as controller:
-        versions = {each.name: each.model_version async for each in controller.deployments()}
-    assert [versions[f"deployments/{id}"] for id in IDS] == [2, 1, 1]
+    newer = "; newer models of iris are registered: `trillium apply` serves them ..."
+    assert f"{newer}\n" in running.said.replace("\n  ", " ")
+    file = tmp_path / "iris.yaml"
+    file.write_text("ensemble: iris\nclasses: [iris-setosa, iris-versicolor, iris-virginica]\n")
+    at = ("--address", running.controller_address)
+    planned = await asyncio.to_thread(trillium, "apply", str(file), "--plan", *at)
+    assert planned.returncode == 2
+    assert "class setosa: iris-setosa@1 -> iris-setosa@2" in planned.stdout
+    applied = await asyncio.to_thread(trillium, "apply", str(file), *at)
+    assert applied.returncode == 0, applied.stderr
+    again = await asyncio.to_thread(trillium, "apply", str(file), "--plan", *at)
+    assert (again.returncode, again.stdout) == (0, "nothing would change\n")
+    async with AsyncClient(running.address) as client:
+        await eventually(lambda: answers_with(client, 2))
+        back = await asyncio.to_thread(trillium, "ensembles", "rollback", "iris", *at)
+        assert back.returncode == 0, back.stderr
+        await eventually(lambda: answers_with(client, 1))
     running.process.send_signal(signal.SIGTERM)
     assert await running.ended_with_all() == 0
+    # What was rolled back is not undone.
+    running = start_up(models=retrained, state=state)
+    await running.until_up()
+    assert "resuming iris revision 1, serving since " in running.said
+    async with AsyncClient(running.address) as client:
+        assert await answers_with(client, 1)
+    running.process.send_signal(signal.SIGTERM)
+    assert await running.ended_with_all() == 0
+
+
+async def answers_with(client: AsyncClient, revision: int) -> bool:
+    return (await client.classify([7.0, 3.2, 4.7, 1.4])).revision == revision
 
 
 async def test_ctrl_c_during_the_start_stops_everything(start_up: Starter, state: Path) -> None:
@@ -213,8 +239,8 @@ async def test_a_killed_predictor_is_brought_back_by_the_controller(
     running: Up, trillium: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     before, said = running.processes("predictor"), running.said
-    lost = "deployment iris-versicolor is not loaded: its container ended"
-    again = "deployment iris-versicolor is loaded again"
+    lost = "iris-versicolor@1 is not loaded: its container ended"
+    again = "iris-versicolor@1 is loaded again"
     async with AsyncClient(running.address) as client:
         victim = (await client.predictors())[1]
         socket_path = victim.address.removeprefix("unix:")
@@ -236,7 +262,7 @@ async def test_a_killed_controller_is_started_again_and_resumes(running: Up) -> 
     await running.until(f"the controller (pid {killed}) was ended by SIGKILL; starting it again")
     await running.until("the controller started again")
     for id in IDS:
-        again = f"deployment {id} is loaded again"
+        again = f"{id}@1 is loaded again"
         await running.until(again, said.count(again) + 1)
     async with AsyncClient(running.address) as client:
         await eventually(lambda: is_whole(client))

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import trillium
-from trillium.cli import catalog, deploy, doctor, runs, training
+from trillium.cli import catalog, deploy, doctor, ensembles, runs, training
 from trillium.cli.options import (
     AGGREGATOR,
     CONTROLLER,
@@ -63,6 +63,10 @@ def common(
     """Serve a classifier as one binary model for each class, and ask it."""
 
 
+app.command(
+    "apply", epilog=examples("trillium apply iris.yaml", "trillium apply iris.yaml --plan")
+)(ensembles.apply)
+app.add_typer(ensembles.app, name="ensembles")
 app.add_typer(deploy.app, name="deploy")
 app.add_typer(runs.app, name="run")
 app.add_typer(catalog.models, name="models")

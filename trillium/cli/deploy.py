@@ -18,6 +18,7 @@ from trillium.cli.options import (
     new_group,
 )
 from trillium.cli.output import waiting
+from trillium.cli.sizes import bytes_of
 
 if TYPE_CHECKING:
     from trillium.client.controller import ControllerClient
@@ -25,22 +26,11 @@ if TYPE_CHECKING:
 
 app = new_group("Create, load, unload, terminate and watch deployments.")
 
-_UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-
 
 def _optional_bytes(text: str | None) -> str | None:
-    if text is not None and _memory(text) is None:
+    if text is not None and bytes_of(text) is None:
         raise typer.BadParameter(f"expected a size such as 512MiB or 1.5GiB, got {text!r}")
     return text
-
-
-def _memory(text: str) -> int | None:
-    digits = text.rstrip("BKiMG")
-    unit = text[len(digits) :]
-    try:
-        return round(float(digits) * _UNITS[unit])
-    except (KeyError, ValueError, OverflowError):
-        return None
 
 
 Id = Annotated[str, typer.Argument(help="Id of the deployment.", show_default=False)]
@@ -72,7 +62,7 @@ def create(
             version=version,
             replicas=replicas,
             cpus=cpus,
-            memory_bytes=None if memory is None else _memory(memory),
+            memory_bytes=None if memory is None else bytes_of(memory),
             wait=not no_wait,
         )
 

@@ -18,6 +18,7 @@ from trillium.cli.show import Screen, moment
 from trillium.controller.v1 import catalog_service_pb2 as catalog_pb
 from trillium.controller.v1 import controller_service_pb2 as pb
 from trillium.controller.v1 import deployment_pb2 as deployment_pb
+from trillium.controller.v1 import ensemble_service_pb2 as ensemble_pb
 from trillium.controller.v1 import run_service_pb2 as run_pb
 
 _STYLES = {
@@ -142,6 +143,115 @@ def events(found: Sequence[pb.DeploymentEvent]) -> Table:
             Text(each.cause),
         )
     return table
+
+
+def show_ensemble(ensemble: ensemble_pb.Ensemble, as_json: bool) -> None:
+    """Print one ensemble and its classes."""
+    screen = Screen()
+    if as_json:
+        screen.json(plain(ensemble))
+        return
+    screen.table(ensembles([ensemble]))
+    if ensemble.classes:
+        screen.table(classes(ensemble.classes))
+
+
+def ensembles(found: Sequence[ensemble_pb.Ensemble]) -> Table:
+    """Ensembles, one per row."""
+    headings = ("ensemble", "state", "serving", "since", "kept loaded", "classes", "detail")
+    table = _table(headings, folding=("ensemble", "serving", "classes", "detail"))
+    for each in found:
+        state = ensemble_pb.EnsembleState.Name(each.state).removeprefix("ENSEMBLE_STATE_")
+        until = _when(each.rest_end_time)
+        resting = ", ".join(map(str, each.resting_revisions))
+        labels = [one.class_label for one in each.classes]
+        table.add_row(
+            each.name.removeprefix("ensembles/"),
+            _styled(_words(state)),
+            _shares(each),
+            _when(each.serve_time),
+            f"{resting} until {until}" if resting else "",
+            Text(", ".join(labels) if len(labels) <= 5 else str(len(labels))),
+            Text(each.detail),
+        )
+    return table
+
+
+def _shares(ensemble: ensemble_pb.Ensemble) -> str:
+    if len(ensemble.traffic) == 1:
+        return f"revision {ensemble.traffic[0].revision}"
+    return ", ".join(f"{each.percent} % revision {each.revision}" for each in ensemble.traffic)
+
+
+def classes(found: Sequence[ensemble_pb.EnsembleClass]) -> Table:
+    """The classes of one ensemble."""
+    headings = ("class", "model", "digest", "serving", "deployment", "detail")
+    table = _table(headings, folding=("class", "model", "deployment", "detail"))
+    for each in found:
+        table.add_row(
+            Text(each.class_label),
+            f"{each.model} v{each.model_version}",
+            each.model_digest[:12],
+            f"{each.ready_count} of {each.replica_count}",
+            each.deployment.removeprefix("deployments/"),
+            Text(each.detail),
+        )
+    return table
+
+
+def revisions(found: Sequence[ensemble_pb.EnsembleRevision]) -> Table:
+    """The revisions of one ensemble."""
+    headings = ("revision", "state", "made", "models", "note", "failure")
+    table = _table(headings, folding=("models", "note", "failure"))
+    for each in found:
+        state = ensemble_pb.RevisionState.Name(each.state).removeprefix("REVISION_STATE_")
+        models = [f"{one.model}@{one.model_version}" for one in each.classes]
+        table.add_row(
+            str(each.number),
+            _styled(_words(state)),
+            _when(each.create_time),
+            Text(", ".join(models)),
+            Text(each.note),
+            Text(each.failure),
+        )
+    return table
+
+
+def show_changes(
+    old: ensemble_pb.EnsembleRevision, new: ensemble_pb.EnsembleRevision, as_json: bool
+) -> None:
+    """Print what differs between two revisions, class by class."""
+    screen = Screen()
+    was = {each.class_label: (at, each) for at, each in enumerate(old.classes, 1)}
+    is_ = {each.class_label: (at, each) for at, each in enumerate(new.classes, 1)}
+    table = _table(
+        ("class", f"revision {old.number}", f"revision {new.number}"), folding=("class",)
+    )
+    rows = []
+    for label in dict.fromkeys([*is_, *was]):
+        before, after = was.get(label), is_.get(label)
+        if before is None or after is None or _differ(before, after):
+            rows.append((label, _placed(before), _placed(after)))
+    for label, left, right in rows:
+        if as_json:
+            screen.json({"class_label": label, "old": left, "new": right})
+        table.add_row(Text(label), left, right)
+    if not as_json:
+        screen.table(table) if rows else screen.say("the same classes, models and order")
+
+
+_Placed = tuple[int, ensemble_pb.RevisionClass]
+
+
+def _differ(one: _Placed, other: _Placed) -> bool:
+    return (one[0], one[1].model_digest) != (other[0], other[1].model_digest)
+
+
+def _placed(placed: _Placed | None) -> str:
+    if placed is None:
+        return ""
+    place, found = placed
+    return f"{place}: {found.model}@{found.model_version}"
 
 
 def runs(found: Sequence[run_pb.Run]) -> Table:

@@ -18,7 +18,8 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
 import grpc
 
 from trillium.client import wire
-from trillium.client.controller_calls import ControllerCalls, Stream, Unary
+from trillium.client.controller_calls import ControllerCalls
+from trillium.client.described import Stream, Unary
 from trillium.client.loops import LoopChannel
 from trillium.rpc.channels import sync_client_channel
 from trillium.server.config import address as checked_address
@@ -144,6 +145,19 @@ class ControllerClient(_Connection):
     watch_deployments = _stream(ControllerCalls.watch_deployments)
     events = _stream(ControllerCalls.events)
     servers = _unary(ControllerCalls.servers)
+    apply_ensemble = _unary(ControllerCalls.apply_ensemble)
+    send_application = _unary(ControllerCalls.send_application)
+    plan_ensemble = _unary(ControllerCalls.plan_ensemble)
+    roll_back_ensemble = _unary(ControllerCalls.roll_back_ensemble)
+    scale_ensemble = _unary(ControllerCalls.scale_ensemble)
+    split_ensemble = _unary(ControllerCalls.split_ensemble)
+    load_ensemble = _unary(ControllerCalls.load_ensemble)
+    unload_ensemble = _unary(ControllerCalls.unload_ensemble)
+    delete_ensemble = _unary(ControllerCalls.delete_ensemble)
+    get_ensemble = _unary(ControllerCalls.get_ensemble)
+    ensemble_revisions = _unary(ControllerCalls.ensemble_revisions)
+    ensemble_revision = _unary(ControllerCalls.ensemble_revision)
+    ensembles = _stream(ControllerCalls.ensembles)
     run = _unary(ControllerCalls.run)
     get_run = _unary(ControllerCalls.get_run)
     runs = _stream(ControllerCalls.runs)
@@ -225,6 +239,19 @@ class AsyncControllerClient(_Connection):
     watch_deployments = _async_stream(ControllerCalls.watch_deployments)
     events = _async_stream(ControllerCalls.events)
     servers = _async_unary(ControllerCalls.servers)
+    apply_ensemble = _async_unary(ControllerCalls.apply_ensemble)
+    send_application = _async_unary(ControllerCalls.send_application)
+    plan_ensemble = _async_unary(ControllerCalls.plan_ensemble)
+    roll_back_ensemble = _async_unary(ControllerCalls.roll_back_ensemble)
+    scale_ensemble = _async_unary(ControllerCalls.scale_ensemble)
+    split_ensemble = _async_unary(ControllerCalls.split_ensemble)
+    load_ensemble = _async_unary(ControllerCalls.load_ensemble)
+    unload_ensemble = _async_unary(ControllerCalls.unload_ensemble)
+    delete_ensemble = _async_unary(ControllerCalls.delete_ensemble)
+    get_ensemble = _async_unary(ControllerCalls.get_ensemble)
+    ensemble_revisions = _async_unary(ControllerCalls.ensemble_revisions)
+    ensemble_revision = _async_unary(ControllerCalls.ensemble_revision)
+    ensembles = _async_stream(ControllerCalls.ensembles)
     run = _async_unary(ControllerCalls.run)
     get_run = _async_unary(ControllerCalls.get_run)
     runs = _async_stream(ControllerCalls.runs)

@@ -7,14 +7,15 @@ everything else. Answers are the messages of `trillium.controller.v1`, whose pro
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from trillium.client import wire
+from trillium.client.described import DEFAULT_TIMEOUT_S, VERB_TIMEOUT_S, Stream, Unary, prefixed
+from trillium.client.ensemble_calls import EnsembleCalls
 from trillium.controller.v1 import catalog_service_pb2 as catalog_pb
 from trillium.controller.v1 import controller_service_pb2 as pb
 from trillium.controller.v1 import deployment_pb2 as deployment_pb
@@ -26,9 +27,6 @@ from trillium.tables.dialect import DEFAULT, Dialect
 from trillium.tables.reading import Format
 from trillium.tables.sending import sendable
 
-DEFAULT_TIMEOUT_S = 10.0
-VERB_TIMEOUT_S = 120.0
-"""Verbs wait until predictors have started or loaded, which takes long on a busy machine."""
 RUN_TIMEOUT_S = 3600.0
 """Default time limit of a run."""
 DEPLOYMENTS, RUNS = "deployments/", "runs/"
@@ -45,34 +43,11 @@ Progress = Callable[[int, int], None]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Unary(Generic[T]):
-    """A call with one answer."""
-
-    method: Any
-    request: Any
-    """A message; for an upload an iterator of messages, which reads the file as it goes."""
-    timeout_s: float = DEFAULT_TIMEOUT_S
-    read: Callable[[Any], T] = lambda answer: answer
-    """Turns the answer into what the client returns."""
-    is_upload: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Stream(Generic[T]):
-    """A call with many answers, or a listing, which takes one call for each page."""
-
-    method: Any
-    request: Any
-    read: Callable[[Any], Iterable[T]]
-    """Returns the items of one answer or page."""
-    is_paged: bool = False
-
-
-class ControllerCalls:
+class ControllerCalls(EnsembleCalls):
     """Describes every call that a controller answers, on either kind of channel."""
 
     def __init__(self, channel: Any) -> None:
+        super().__init__(channel)
         self._deployments: Any = ControllerServiceStub(channel)
         self._catalog: Any = CatalogServiceStub(channel)
         self._runs: Any = RunServiceStub(channel)
@@ -135,7 +110,7 @@ class ControllerCalls:
         after the other, and no call fails. Raises the errors of `create`, and DeploymentNotFound.
         """
         request = pb.LoadDeploymentRequest(
-            name=_prefixed(DEPLOYMENTS, id),
+            name=prefixed(DEPLOYMENTS, id),
             model=model,
             model_version=version,
             newest_version=newest,
@@ -153,7 +128,7 @@ class ControllerCalls:
         `create`.
         """
         request = pb.UpdateDeploymentRequest(
-            name=_prefixed(DEPLOYMENTS, id),
+            name=prefixed(DEPLOYMENTS, id),
             replica_count=replicas,
             update_mask=FieldMask(paths=["replica_count"]),
             request_id=request_id,
@@ -166,7 +141,7 @@ class ControllerCalls:
     ) -> Unary[deployment_pb.Deployment]:
         """Withdraw the endpoints, wait for the requests in flight, and free the model."""
         request = pb.UnloadDeploymentRequest(
-            name=_prefixed(DEPLOYMENTS, id), request_id=request_id, no_wait=not wait
+            name=prefixed(DEPLOYMENTS, id), request_id=request_id, no_wait=not wait
         )
         return Unary(self._deployments.UnloadDeployment, request, VERB_TIMEOUT_S)
 
@@ -175,13 +150,13 @@ class ControllerCalls:
     ) -> Unary[deployment_pb.Deployment]:
         """Unload if needed, and remove the predictors."""
         request = pb.TerminateDeploymentRequest(
-            name=_prefixed(DEPLOYMENTS, id), request_id=request_id, no_wait=not wait
+            name=prefixed(DEPLOYMENTS, id), request_id=request_id, no_wait=not wait
         )
         return Unary(self._deployments.TerminateDeployment, request, VERB_TIMEOUT_S)
 
     def deployment(self, id: str) -> Unary[deployment_pb.Deployment]:
         """Return one deployment; raises DeploymentNotFound."""
-        request = pb.GetDeploymentRequest(name=_prefixed(DEPLOYMENTS, id))
+        request = pb.GetDeploymentRequest(name=prefixed(DEPLOYMENTS, id))
         return Unary(self._deployments.GetDeployment, request)
 
     def deployments(
@@ -194,13 +169,13 @@ class ControllerCalls:
 
     def watch_deployments(self, id: str = "") -> Stream[pb.WatchDeploymentsResponse]:
         """Iterate over one deployment, or all, then each change, until the iterator is closed."""
-        name = _prefixed(DEPLOYMENTS, id) if id else ""
+        name = prefixed(DEPLOYMENTS, id) if id else ""
         request = pb.WatchDeploymentsRequest(name=name)
         return Stream(self._deployments.WatchDeployments, request, lambda answer: (answer,))
 
     def events(self, id: str) -> Stream[pb.DeploymentEvent]:
         """Iterate over the history of a deployment, oldest first."""
-        request = pb.ListDeploymentEventsRequest(name=_prefixed(DEPLOYMENTS, id), page_size=500)
+        request = pb.ListDeploymentEventsRequest(name=prefixed(DEPLOYMENTS, id), page_size=500)
         method = self._deployments.ListDeploymentEvents
         return Stream(method, request, lambda page: page.events, is_paged=True)
 
@@ -241,7 +216,7 @@ class ControllerCalls:
             model_version=model_version,
             dataset=dataset,
             dataset_version=dataset_version,
-            deployment=_prefixed(DEPLOYMENTS, deployment) if deployment else "",
+            deployment=prefixed(DEPLOYMENTS, deployment) if deployment else "",
             run_id=id,
             request_id=request_id,
             no_wait=not wait,
@@ -252,7 +227,7 @@ class ControllerCalls:
 
     def get_run(self, id: str) -> Unary[run_pb.Run]:
         """Return one run; raises RunNotFound."""
-        return Unary(self._runs.GetRun, run_pb.GetRunRequest(name=_prefixed(RUNS, id)))
+        return Unary(self._runs.GetRun, run_pb.GetRunRequest(name=prefixed(RUNS, id)))
 
     def runs(
         self, *, states: Sequence[run_pb.RunState.ValueType] = (), model: str = ""
@@ -263,12 +238,12 @@ class ControllerCalls:
 
     def watch_run(self, id: str) -> Stream[run_pb.Run]:
         """Iterate over the states of a run, from the current one to its end."""
-        request = run_pb.WatchRunRequest(name=_prefixed(RUNS, id))
+        request = run_pb.WatchRunRequest(name=prefixed(RUNS, id))
         return Stream(self._runs.WatchRun, request, lambda answer: (answer.run,))
 
     def cancel_run(self, id: str) -> Unary[run_pb.Run]:
         """Cancel a run; a run that has ended stays as it is."""
-        request = run_pb.CancelRunRequest(name=_prefixed(RUNS, id))
+        request = run_pb.CancelRunRequest(name=prefixed(RUNS, id))
         return Unary(self._runs.CancelRun, request, VERB_TIMEOUT_S)
 
     def delete_run(self, id: str, *, validate_only: bool = False) -> Unary[int]:
@@ -277,12 +252,12 @@ class ControllerCalls:
         With `validate_only`, only check that. Raises RunNotFound, and IllegalStep for a run that
         has not ended.
         """
-        request = run_pb.DeleteRunRequest(name=_prefixed(RUNS, id), validate_only=validate_only)
+        request = run_pb.DeleteRunRequest(name=prefixed(RUNS, id), validate_only=validate_only)
         return Unary(self._runs.DeleteRun, request, read=lambda answer: int(answer.deleted_rows))
 
     def results(self, id: str, *, first_row: int = 0) -> Stream[run_pb.Result]:
         """Iterate over the results of a run row by row; raises IllegalStep unless it succeeded."""
-        request = run_pb.StreamResultsRequest(run=_prefixed(RUNS, id), first_row=first_row)
+        request = run_pb.StreamResultsRequest(run=prefixed(RUNS, id), first_row=first_row)
         return Stream(self._runs.StreamResults, request, lambda answer: answer.results)
 
     # The catalog
@@ -430,10 +405,6 @@ class ControllerCalls:
         Raises Unreachable or DeadlineExceeded when there is no answer.
         """
         return Unary(self._check, wire.health_request(service), read=wire.is_serving)
-
-
-def _prefixed(prefix: str, name: str) -> str:
-    return name if name.startswith(prefix) else prefix + name
 
 
 def _upload(

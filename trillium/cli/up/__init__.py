@@ -1,6 +1,6 @@
 """`trillium up`: whole ensembles on this machine, from artifacts to scores, until Ctrl-C.
 
-It reads as it runs: `plan`, `servers`, `deployments`, `scores`.
+It reads as it runs: `plan`, `servers`, `ensembles`, `scores`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ async def up(plan: Plan, screen: Screen) -> int:
             async with servers.all_running():
                 succeeded = await _show(plan, files, servers, screen)
             if not plan.demo:
-                await _stay_up(plan, files, servers, screen)
+                await _stay_up(plan, servers, screen)
             return EXIT_OK if succeeded else EXIT_FAILED
         except asyncio.CancelledError:
             screen.say("stopping ...")
@@ -48,7 +48,7 @@ async def _show(
 ) -> bool:
     """Load every model and score with it; returns whether all scores and the runs succeeded."""
     # Importing gRPC takes as long as a server takes to start, so both happen at the same time.
-    from trillium.cli.up.deployments import load_ensembles
+    from trillium.cli.up.ensembles import load_ensembles
     from trillium.cli.up.scores import run_dataset, score, until_ready
     from trillium.client.aio import AsyncClient
     from trillium.client.controller import AsyncControllerClient
@@ -75,15 +75,12 @@ async def _show(
     return succeeded
 
 
-async def _stay_up(
-    plan: Plan, files: Mapping[str, Sequence[Path]], servers: Servers, screen: Screen
-) -> None:
+async def _stay_up(plan: Plan, servers: Servers, screen: Screen) -> None:
     """Restart servers that end, and report changes of deployments, until cancelled."""
-    from trillium.cli.up.deployments import deployment_id, report_changes
+    from trillium.cli.up.ensembles import report_changes
 
     screen.say(f"logs are in {plan.logs}/; Ctrl-C stops everything")
-    ids = [deployment_id(path.stem) for paths in files.values() for path in paths]
     async with task_group() as group:
         for child in servers.children:
             group.create_task(keep(child, screen.event))
-        await report_changes(servers.controller.address, ids, screen.event)
+        await report_changes(servers.controller.address, plan.ensembles, screen.event)

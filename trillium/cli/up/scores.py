@@ -13,7 +13,7 @@ from trillium.cli.up.servers import POLL_S, START_S
 from trillium.client.aio import AsyncClient
 from trillium.client.answers import PredictorState
 from trillium.client.controller import AsyncControllerClient
-from trillium.client.controller_calls import VERB_TIMEOUT_S
+from trillium.client.described import VERB_TIMEOUT_S
 from trillium.errors import TrilliumError
 from trillium.model.description import Example
 from trillium.server.process import StartFailed

@@ -334,6 +334,7 @@ class Model(_message.Message):
     ENSEMBLE_FIELD_NUMBER: _builtins.int
     CLASS_LABEL_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    CLASS_LABELS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name, such as "iris-setosa"."""
     ensemble: _builtins.str
@@ -344,6 +345,10 @@ class Model(_message.Message):
     def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelVersion]:
         """All versions, oldest first; those that were deleted leave gaps in the numbers."""
 
+    @_builtins.property
+    def class_labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All classes of its ensemble in order, as the model declares them; empty if unknown."""
+
     def __init__(
         self,
         *,
@@ -351,10 +356,11 @@ class Model(_message.Message):
         ensemble: _builtins.str = ...,
         class_label: _builtins.str = ...,
         versions: _abc.Iterable[Global___ModelVersion] | None = ...,
+        class_labels: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_label", b"class_label", "ensemble", b"ensemble", "name", b"name", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class_label", b"class_label", "class_labels", b"class_labels", "ensemble", b"ensemble", "name", b"name", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
