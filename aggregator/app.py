@@ -21,7 +21,7 @@ from .ensemble import Ensemble
 from .ensembles import ServedEnsembles
 from .inference import ServedModels
 from .lanes.fanout import Fanout
-from .plan import Plan, ServingLimits
+from .plan import ServingLimits, ServingPlan
 from .plans.names import Names, Resolver
 from .plans.published import PublishedPlan, without_revisions
 from .plans.resolving import SystemResolver, host_name_of
@@ -76,7 +76,7 @@ async def running_aggregator(
         if names is not None:
             names.roster_changed()
 
-    def planned(ensemble: Ensemble, published: PublishedPlan) -> Plan:
+    def planned(ensemble: Ensemble, published: PublishedPlan) -> ServingPlan:
         is_free = not published.revision
         static = config.predictors if is_free else ()
         roster = Roster(
@@ -105,7 +105,7 @@ async def running_aggregator(
                 resolver or SystemResolver(),
                 interval_s=config.resolve_interval_s,
             )
-        return Plan(
+        return ServingPlan(
             roster,
             fanout,
             clock=clock,

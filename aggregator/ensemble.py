@@ -12,7 +12,7 @@ from trillium.errors import NoMetadata, RevisionNotFound
 from trillium.server.statistics import Statistics
 from trillium.waking import Bell
 
-from .plan import Plan, ServingLimits
+from .plan import ServingLimits, ServingPlan
 from .plans.published import PublishedPlan
 
 SWITCH_S = 1.0
@@ -25,7 +25,7 @@ class Ensemble:
 
     def __init__(
         self,
-        make: Callable[[Ensemble, PublishedPlan], Plan],
+        make: Callable[[Ensemble, PublishedPlan], ServingPlan],
         *,
         limits: ServingLimits,
         name: str = "",
@@ -39,7 +39,7 @@ class Ensemble:
         self._initial = tuple(initial)
         self._on_change = on_change
         self.limits = limits
-        self._plans: dict[int, tuple[Plan, AsyncExitStack]] = {}
+        self._plans: dict[int, tuple[ServingPlan, AsyncExitStack]] = {}
         self._published: dict[int, PublishedPlan] = {}
         self._shares: tuple[tuple[int, int], ...] = ()
         """Revisions that get requests, and the percent of each; the highest first."""
@@ -62,7 +62,7 @@ class Ensemble:
             await self._end(tuple(self._plans))
 
     @property
-    def plans(self) -> tuple[Plan, ...]:
+    def plans(self) -> tuple[ServingPlan, ...]:
         """The plans of all revisions that are loaded: that with most requests first."""
         shares = dict(self._shares)
         numbers = sorted(self._plans, key=lambda number: (-shares.get(number, 0), -number))
@@ -74,13 +74,13 @@ class Ensemble:
         return self._shares
 
     @property
-    def current(self) -> Plan:
+    def current(self) -> ServingPlan:
         """The plan with most requests. Raises NoMetadata while no revision serves."""
         for number, _ in self._shares:
             return self._plans[number][0]
         raise NoMetadata(f"no revision of ensemble {self.name!r} serves yet")
 
-    def plan(self, revision: int = 0, sticky_key: str = "") -> Plan:
+    def plan(self, revision: int = 0, sticky_key: str = "") -> ServingPlan:
         """The plan of that revision; of 0 the one that a request gets by the shares, always the
         same for one key that is not empty. Raises RevisionNotFound, NoMetadata."""
         if revision:
@@ -94,7 +94,7 @@ class Ensemble:
                 return self._plans[number][0]
         return self.current
 
-    def _pinned(self, revision: int) -> Plan:
+    def _pinned(self, revision: int) -> ServingPlan:
         found = self._plans.get(revision)
         if found is not None:
             return found[0]

@@ -12,7 +12,7 @@ from trillium.server.statistics import Statistics
 
 from .ensemble import Ensemble
 from .ensembles import ServedEnsembles
-from .plan import Plan
+from .plan import ServingPlan
 from .plans.roster import LinkState
 
 NAMELESS = "ensemble"
@@ -100,7 +100,7 @@ class EnsembleModels:
     """A model for the whole ensemble ("iris"), and one for each class ("iris-setosa"), as one
     revision has them, whose number is their version."""
 
-    def __init__(self, ensemble: Ensemble, plan: Plan) -> None:
+    def __init__(self, ensemble: Ensemble, plan: ServingPlan) -> None:
         self._ensemble = ensemble
         self._plan = plan
 
@@ -211,5 +211,5 @@ class EnsembleModels:
         return ModelState.LOADING if LinkState.CONNECTING in states else ModelState.UNAVAILABLE
 
 
-def _version(plan: Plan) -> str:
+def _version(plan: ServingPlan) -> str:
     return str(plan.revision or VERSION)

@@ -38,7 +38,7 @@ class ServingLimits:
     default_timeout_s: float
 
 
-class Plan:
+class ServingPlan:
     """Asks the predictors of one revision."""
 
     def __init__(

@@ -33,7 +33,7 @@ from .combine import decide
 from .ensemble import Ensemble
 from .ensembles import ServedEnsembles
 from .instances import read_instances, write_classifications, write_predictions
-from .plan import Plan
+from .plan import ServingPlan
 from .plans.roster import LinkState, RosterEntry
 
 AGGREGATOR_SERVICE = "trillium.aggregator.v1.AggregatorService"
@@ -247,7 +247,7 @@ def _summary(ensemble: Ensemble) -> pb.EnsembleSummary:
     )
 
 
-def _rows(request: pb.PredictRequest | pb.ClassifyRequest, plan: Plan) -> Block:
+def _rows(request: pb.PredictRequest | pb.ClassifyRequest, plan: ServingPlan) -> Block:
     known = plan.roster.metadata
     max_rows = plan.limits.max_rows
     wanted = None if known is None else known.feature_count

@@ -30,7 +30,7 @@ from .deployments.service import CONTROLLER_SERVICE, ControllerServicer
 from .discovery.service import DISCOVERY_SERVICE, DiscoveryServicer
 from .discovery.snapshot import Discovery
 from .ensembles.keeper import EnsembleKeeper
-from .ensembles.repository import Ensembles
+from .ensembles.repository import EnsembleRepository
 from .ensembles.service import ENSEMBLE_SERVICE, EnsembleServicer
 from .failpoints import Failpoints
 from .outages import reporting_outages
@@ -124,7 +124,7 @@ class _Loops:
     source: CatalogSource
     library: Library
     reconciler: Reconciler
-    ensembles: Ensembles
+    ensembles: EnsembleRepository
     keeper: EnsembleKeeper
     discovery: Discovery
     executor: RunExecutor
@@ -144,7 +144,7 @@ def _loops(
         timedelta(seconds=config.keep_events_s), timedelta(seconds=config.keep_terminated_s)
     )
     deployments, library = Deployments(store, clock, retention), Library(catalog)
-    ensembles = Ensembles(store, clock)
+    ensembles = EnsembleRepository(store, clock)
     discovery = Discovery(store, deployments, ensembles, clock, on_failing)
     ports = ReconcilerPorts(
         deployments, runtime, predictors, library.artifact, discovery, clock, failpoints

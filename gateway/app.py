@@ -30,6 +30,7 @@ from .operation import Operation
 from .protocol import Protocol
 from .proxy import Proxy
 from .reading import Reader
+from .revisions import RevisionRoutes
 from .routing import Routes
 from .runs import RunRoutes
 from .scoring import Scoring
@@ -88,6 +89,7 @@ def operations(
     scoring = Scoring(aggregator)
     parts = (
         Ensembles(aggregator, scoring),
+        RevisionRoutes(controller),
         DeploymentRoutes(controller, draining),
         RunRoutes(controller, draining),
         CatalogRoutes(controller),

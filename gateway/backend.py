@@ -13,6 +13,7 @@ from trillium.aggregator.v1.aggregator_service_pb2_grpc import AggregatorService
 from trillium.client import wire
 from trillium.controller.v1.catalog_service_pb2_grpc import CatalogServiceStub
 from trillium.controller.v1.controller_service_pb2_grpc import ControllerServiceStub
+from trillium.controller.v1.ensemble_service_pb2_grpc import EnsembleServiceStub
 from trillium.controller.v1.run_service_pb2_grpc import RunServiceStub
 from trillium.oip import open_inference_pb2
 from trillium.oip.service import INFERENCE_SERVICE
@@ -83,5 +84,6 @@ class Controller(Backend):
     def __init__(self, address: str) -> None:
         super().__init__(address)
         self.deployments = ControllerServiceStub(self._channel)
+        self.ensembles = EnsembleServiceStub(self._channel)
         self.runs = RunServiceStub(self._channel)
         self.catalog = CatalogServiceStub(self._channel)

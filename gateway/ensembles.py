@@ -12,6 +12,7 @@ from trillium.aggregator.v1 import aggregator_service_pb2 as pb
 from trillium.client.answers import Classifications
 
 from .backend import Aggregator
+from .control import Version
 from .few_errors import FewErrors
 from .messages import shortest, to_json
 from .operation import HttpRequest, Operation, Promise, Strict, json_response
@@ -19,6 +20,7 @@ from .problems import MissingClass, missing_json
 from .scoring import Rows, Scoring
 
 TAG = "Ensembles"
+REVISION_HEADER = "trillium-revision"
 _ROWS = [[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]]
 
 
@@ -30,6 +32,9 @@ class PredictBody(Strict):
         default=[], description="Only these classes, each at most once; empty: all."
     )
     allow_partial: bool = Field(default=False, description="Return the other classes if some fail.")
+    revision: Version = Field(
+        default=0, description="The revision to ask, which must be loaded; 0: whichever serves."
+    )
 
 
 class ClassifyBody(Strict):
@@ -44,12 +49,16 @@ class ClassifyBody(Strict):
     include_probabilities: bool = Field(
         default=False, description="Also return every class's probability of each row."
     )
+    revision: Version = Field(
+        default=0, description="The revision to ask, which must be loaded; 0: whichever serves."
+    )
 
 
 class PredictionRoutes(BaseModel):
     """Every class's probability of each row; the sum of a row may differ from 1."""
 
     ensemble: str = Field(description="Empty if its models have no ensemble name.")
+    revision: int = Field(description="That answered; 0 if the ensemble has none.")
     class_labels: list[str] = Field(description="The classes of the columns of `predictions`.")
     predictions: list[list[float]] = Field(description="One row per instance.")
     degraded: bool = Field(description="Whether classes are missing.")
@@ -71,6 +80,7 @@ class ClassifiedAll(BaseModel):
     """The label of each row."""
 
     ensemble: str = Field(description="Empty if its models have no ensemble name.")
+    revision: int = Field(description="That answered; 0 if the ensemble has none.")
     class_labels: list[str] = Field(description="The classes that were scored.")
     classifications: list[Classified] = Field(description="One per instance.")
     degraded: bool = Field(description="Whether classes are missing.")
@@ -122,17 +132,20 @@ class Ensembles:
             http,
             field="instances",
             ensemble=http.path["ensemble"],
+            revision=body.revision,
             class_labels=body.class_labels,
             allow_partial=body.allow_partial,
         )
         return json_response(
             {
                 "ensemble": answer.ensemble,
+                "revision": answer.revision,
                 "class_labels": answer.class_labels,
                 "predictions": shortest(answer.probabilities),
                 "degraded": answer.degraded,
                 "missing": [missing_json(each) for each in answer.missing],
-            }
+            },
+            headers={REVISION_HEADER: str(answer.revision)},
         )
 
     async def _classify(self, http: HttpRequest) -> Response:
@@ -142,17 +155,20 @@ class Ensembles:
             http,
             field="instances",
             ensemble=http.path["ensemble"],
+            revision=body.revision,
             allow_partial=body.allow_partial,
             include_probabilities=body.include_probabilities,
         )
         return json_response(
             {
                 "ensemble": answer.ensemble,
+                "revision": answer.revision,
                 "class_labels": answer.class_labels,
                 "classifications": _classified(answer),
                 "degraded": answer.degraded,
                 "missing": [missing_json(each) for each in answer.missing],
-            }
+            },
+            headers={REVISION_HEADER: str(answer.revision)},
         )
 
     async def _get(self, http: HttpRequest) -> Response:

@@ -86,22 +86,27 @@ def _prefix(enum: EnumDescriptor) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", enum.name).upper() + "_"
 
 
+_OTHER_TITLES = {"trillium.controller.v1.ListEnsemblesResponse": "ListEnsembleStatusesResponse"}
+"""Of messages whose names messages of other packages have, too."""
+
+
 def add_schema(descriptor: Any, schemas: dict[str, Schema]) -> Schema:
     """A reference to the schema of a message, which is added to `schemas` with all that it uses."""
-    if descriptor.name not in schemas:
+    title = _OTHER_TITLES.get(descriptor.full_name, descriptor.name)
+    if title not in schemas:
         schema: Schema = {
             "type": "object",
-            "title": descriptor.name,
+            "title": title,
             "description": _comment(descriptor.full_name),
         }
-        schemas[descriptor.name] = schema
+        schemas[title] = schema
         schema["properties"] = {
             _key(field): _described(_field_schema(field, schemas), _comment(field.full_name))
             for field in descriptor.fields
         }
         schema["required"] = list(schema["properties"])
         schema["additionalProperties"] = False
-    return {"$ref": f"#/components/schemas/{descriptor.name}"}
+    return {"$ref": f"#/components/schemas/{title}"}
 
 
 def _described(schema: Schema, comment: str) -> Schema:

@@ -63,7 +63,7 @@ def document(operations: Sequence[Operation], *, title: str, version: str, about
 def statuses(operation: Operation) -> Sequence[int]:
     """Every status with which the operation may return a problem."""
     found = {400, 403, 421, 429, 500, *operation.refusals}
-    if operation.method == "POST":
+    if operation.method in ("POST", "PUT"):
         found |= {403, 408, 413, 415, 499}
     if not operation.local:
         found |= set(SERVER_STATUSES)

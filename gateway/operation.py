@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
-from trillium.rpc.call import REQUEST_ID_KEY
+from trillium.rpc.call import REQUEST_ID_KEY, STICKY_KEY
 
 from .few_errors import few_unknown_keys
 from .problems import MEDIA_TYPE
@@ -68,8 +68,13 @@ PATH_PARAMETERS: Mapping[str, PathParameter] = {
             "model", "Name of the ensemble or of one class's model.", "^.{1,256}$", "iris"
         ),
         PathParameter("dataset", "Name of the dataset.", _NAME, "iris"),
-        PathParameter("number", "Number of the version.", "^[1-9][0-9]{0,8}$", "2"),
-        PathParameter("version", "Version of the model: always 1.", "^[0-9]{1,9}$", "1"),
+        PathParameter("number", "Number of the version or revision.", "^[1-9][0-9]{0,8}$", "2"),
+        PathParameter(
+            "version",
+            "Version of the model: the revision of its ensemble, or 1.",
+            "^[0-9]{1,9}$",
+            "1",
+        ),
         PathParameter("asset", "Name of a file.", "^[a-z]+[.](js|css)$", "page.js"),
     )
 }
@@ -103,8 +108,11 @@ class HttpRequest:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Metadata of the calls for this request: an id that the caller chose is traced there."""
-        return ((REQUEST_ID_KEY, self.request_id),) if self.traced else ()
+        """Metadata of the calls for this request: an id that the caller chose is traced there, and
+        its sticky key chooses among revisions."""
+        sticky_key = self.headers.get(STICKY_KEY, "")
+        sticky = ((STICKY_KEY, sticky_key),) if sticky_key.isascii() and sticky_key else ()
+        return ((REQUEST_ID_KEY, self.request_id), *sticky) if self.traced else sticky
 
 
 @dataclass(frozen=True, slots=True)

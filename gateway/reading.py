@@ -27,7 +27,7 @@ TIMEOUT_HEADER = "request-timeout"
 MOST_PARAMETERS = 256
 """Largest number of parameters in one query; more than any operation takes."""
 _NUMBER = re.compile(r"([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
-_BODY_METHODS = ("POST",)
+_BODY_METHODS = ("POST", "PUT")
 _ALTERNATIVES = (
     "str",
     "int",

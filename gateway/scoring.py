@@ -66,13 +66,15 @@ class Scoring:
         *,
         field: str,
         ensemble: str = "",
+        revision: int = 0,
         class_labels: Sequence[str] = (),
         allow_partial: bool = False,
     ) -> Predictions:
         """Every class's probability of each row; `field` names the rows in errors."""
         request = pb.PredictRequest(
-            matrix=matrix(await self._in_order(rows, http, field, ensemble), field),
+            matrix=matrix(await self._in_order(rows, http, field, ensemble, revision), field),
             ensemble=ensemble,
+            revision=revision,
             class_labels=class_labels,
             allow_partial=allow_partial,
         )
@@ -87,13 +89,15 @@ class Scoring:
         *,
         field: str,
         ensemble: str = "",
+        revision: int = 0,
         allow_partial: bool = False,
         include_probabilities: bool = False,
     ) -> Classifications:
         """The most probable class of each row; `field` names the rows in errors."""
         request = pb.ClassifyRequest(
-            matrix=matrix(await self._in_order(rows, http, field, ensemble), field),
+            matrix=matrix(await self._in_order(rows, http, field, ensemble, revision), field),
             ensemble=ensemble,
+            revision=revision,
             allow_partial=allow_partial,
             include_probabilities=include_probabilities,
         )
@@ -102,13 +106,13 @@ class Scoring:
         )
 
     async def _in_order(
-        self, rows: GivenRows, http: HttpRequest, field: str, ensemble: str
+        self, rows: GivenRows, http: HttpRequest, field: str, ensemble: str, revision: int
     ) -> Sequence[Sequence[Value]]:
         """The rows, those by name in the order of the model's features. Raises InvalidRequest."""
         first = rows[0]
         if not isinstance(first, Mapping):
             return cast(Sequence[Sequence[Value]], rows)
-        names = (await self.metadata(http, ensemble)).feature_names
+        names = (await self.metadata(http, ensemble, revision)).feature_names
         if not names:
             text = "has names, and the models declare none for their features: send lists"
             raise InvalidRequest.of(f"{field}[0]", text)
@@ -124,10 +128,12 @@ class Scoring:
             ordered.append([row[key] for key in orders[keys]])
         return ordered
 
-    async def metadata(self, http: HttpRequest, ensemble: str = "") -> pb.GetMetadataResponse:
+    async def metadata(
+        self, http: HttpRequest, ensemble: str = "", revision: int = 0
+    ) -> pb.GetMetadataResponse:
         """The ensemble's inputs and outputs. Raises HttpError if it is not named `ensemble`."""
         method = self._aggregator.stub.GetMetadata
-        request = pb.GetMetadataRequest(ensemble=ensemble)
+        request = pb.GetMetadataRequest(ensemble=ensemble, revision=revision)
         answer: pb.GetMetadataResponse
         answer = await self._answered(method, request, http, "", lambda each: each)
         return answer

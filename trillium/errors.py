@@ -242,7 +242,7 @@ class EnsembleFailed(TrilliumError):
 
 
 class EnsembleChanged(TrilliumError):
-    """The ensemble is not the one that was read; the message says what is wanted now."""
+    """The ensemble is not the one that was read; the message has what is desired now."""
 
     code = Code.ABORTED
     reason = "ENSEMBLE_CHANGED"

@@ -212,7 +212,7 @@ class Roster:
         if not self.knows(endpoint):
             return
         if self._digests:
-            # A revision says which models belong together, whatever they were made for.
+            # A revision names its models, whatever ensemble they were made for.
             described = replace(described, ensemble="")
         entry = replace(self._entries[endpoint], state=LinkState.READY, described=described)
         if self._confirms(entry):

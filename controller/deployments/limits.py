@@ -1,4 +1,4 @@
-"""What one predictor may use, and how many there may be: the checks of requests that say so."""
+"""What one predictor may use, and how many there may be: checks of requests."""
 
 from __future__ import annotations
 

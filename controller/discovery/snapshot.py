@@ -25,7 +25,7 @@ from trillium.waking import Bell, first_of
 from ..deployments.document import LIVE, PUBLISHED, Deployment, Target
 from ..deployments.repository import Deployments
 from ..ensembles.document import EnsembleDocument
-from ..ensembles.repository import Ensembles
+from ..ensembles.repository import EnsembleRepository
 from ..store.port import AlreadyThere, Kind, Record, Store, StoreError
 from ..store.records import Followed
 
@@ -57,7 +57,7 @@ class PublishedEndpoint:
     digest: str
     deployment: str
     owned: bool = False
-    """Whether it serves revisions of its ensemble, and so is asked only as the routes say."""
+    """Whether it serves revisions of its ensemble, and so is asked only by the routes."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -141,7 +141,7 @@ class Discovery:
         self,
         store: Store,
         deployments: Deployments,
-        ensembles: Ensembles,
+        ensembles: EnsembleRepository,
         clock: Clock,
         on_failing: Callable[[str, bool], None] = lambda task, failing: None,
     ) -> None:

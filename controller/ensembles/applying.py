@@ -24,7 +24,7 @@ LONGEST_NOTE = 200
 _MASKABLE = ("classes", "traffic", "target")
 
 
-class Models(Protocol):
+class ModelVersions(Protocol):
     """Knows the registered models."""
 
     async def model_version(
@@ -59,7 +59,7 @@ def revision_in(name: str) -> tuple[str, int]:
 
 
 async def application_of(
-    request: pb.ApplyEnsembleRequest, known: EnsembleDocument | None, models: Models
+    request: pb.ApplyEnsembleRequest, known: EnsembleDocument | None, models: ModelVersions
 ) -> Application:
     """What a request asks for. Raises InvalidRequest with every wrong field, ModelNotFound."""
     _check_apply(request)
@@ -87,7 +87,7 @@ async def application_of(
 
 
 async def _found(
-    index: int, asked: pb.ApplyClass, models: Models
+    index: int, asked: pb.ApplyClass, models: ModelVersions
 ) -> tuple[RegisteredModel, ModelVersion]:
     try:
         return await models.model_version(asked.model, asked.model_version)

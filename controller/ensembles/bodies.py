@@ -1,4 +1,4 @@
-"""Ensembles as store bodies and back; fields that a body lacks get their defaults."""
+"""EnsembleRepository as store bodies and back; fields that a body lacks get their defaults."""
 
 from __future__ import annotations
 

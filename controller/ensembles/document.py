@@ -1,6 +1,6 @@
 """An ensemble as it is kept: what its callers want of it, and what is. Pure values.
 
-Callers write what is wanted (through `verbs`); the system writes what serves and which deployments
+Callers write what is desired (through `verbs`); the system writes what serves and which deployments
 are held (through `steps`). All of it stands in this one document, so that one compare-and-set is
 the whole transaction: there is one serving document, whoever writes it.
 """
@@ -110,7 +110,7 @@ class EnsembleDocument:
     """Oldest first; their numbers ascend."""
     last_revision: int = 0
     generation: int = 0
-    """Grows with every change of what is wanted; what had failed is tried again."""
+    """Grows with every change of what is desired; what had failed is tried again."""
     requests: tuple[str, ...] = ()
     """Ids of the requests that were last carried out on it."""
 

@@ -1,4 +1,4 @@
-"""Brings ensembles to what is wanted: reads, decides, writes or commands, and reads again.
+"""Brings ensembles to what is desired: reads, decides, writes or commands, and reads again.
 
 `steps` decides. Nothing here touches the world: what an ensemble needs is asked of deployments,
 which the reconciler tends. One task tends all ensembles, one after the other, since each step is no
@@ -32,7 +32,7 @@ from ..store.port import StoreError
 from ..store.records import Followed, Stored
 from .document import EnsembleDocument
 from .owned import OwnedDeployments
-from .repository import Ensembles
+from .repository import EnsembleRepository
 from .steps import Commands, Forget, Pause, Write, ended, step, without_hold
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class EnsembleKeeper:
 
     def __init__(
         self,
-        ensembles: Ensembles,
+        ensembles: EnsembleRepository,
         deployments: Deployments,
         clock: Clock,
         failpoints: Failpoints,
@@ -65,7 +65,7 @@ class EnsembleKeeper:
         self._owned = OwnedDeployments(deployments)
         self._known = Followed(ensembles, ())
         self._pending: set[str] = set()
-        """Ensembles to tend, as they have changed, or one of their deployments has."""
+        """EnsembleRepository to tend, as they have changed, or one of their deployments has."""
         self._due: dict[str, datetime] = {}
         """When each ensemble is to be tended, though nothing may have changed."""
 

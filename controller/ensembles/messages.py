@@ -1,4 +1,4 @@
-"""Ensembles and revisions as messages."""
+"""EnsembleRepository and revisions as messages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def ensemble_message(ensemble: EnsembleDocument, owned: Owned) -> pb.Ensemble:
         state=state,
         detail=detail,
         traffic=_shares(ensemble.serving),
-        wanted_traffic=_shares(ensemble.wanted),
+        desired_traffic=_shares(ensemble.wanted),
         classes=classes,
         resting_revisions=ensemble.resting,
         rollback_window_s=ensemble.rollback_window_s,
@@ -50,7 +50,7 @@ def ensemble_message(ensemble: EnsembleDocument, owned: Owned) -> pb.Ensemble:
 
 
 def shown_classes(ensemble: EnsembleDocument) -> tuple[ClassModel, ...]:
-    """The classes of the revision that is wanted most, or else of the newest."""
+    """The classes of the revision that is desired most, or else of the newest."""
     number = ensemble.wanted[0].revision if ensemble.wanted else ensemble.last_revision
     revision = ensemble.revision(number)
     return () if revision is None else revision.classes

@@ -40,7 +40,7 @@ def plan_message(
 
 
 def _needs(ensemble: EnsembleDocument) -> dict[Need, ClassModel]:
-    """What the revisions that are wanted need."""
+    """What the revisions that are desired need."""
     return {
         ensemble.need_of(model): model
         for share in ensemble.wanted

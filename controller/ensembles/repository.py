@@ -14,7 +14,7 @@ from .document import EnsembleDocument
 from .verbs import Application, EnsembleUpdate, apply, delete, not_there, roll_back, update
 
 
-class Ensembles(Records[EnsembleDocument]):
+class EnsembleRepository(Records[EnsembleDocument]):
     """The ensembles of one store."""
 
     def __init__(self, store: Store, clock: Clock) -> None:

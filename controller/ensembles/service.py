@@ -21,7 +21,7 @@ from ..store.port import StoreError, StoreUnavailable
 from ..store.records import Stored
 from . import verbs
 from .applying import (
-    Models,
+    ModelVersions,
     application_of,
     ensemble_id,
     id_of,
@@ -32,7 +32,7 @@ from .document import EnsembleDocument, Owned
 from .messages import ensemble_message, revision_message
 from .owned import OwnedDeployments
 from .planning import plan_message
-from .repository import Ensembles
+from .repository import EnsembleRepository
 
 ENSEMBLE_SERVICE = "trillium.controller.v1.EnsembleService"
 MOST_IN_PAGE = 500
@@ -44,7 +44,11 @@ class EnsembleServicer:
     """Applies verbs and returns ensembles."""
 
     def __init__(
-        self, ensembles: Ensembles, deployments: Deployments, requests: Requests, models: Models
+        self,
+        ensembles: EnsembleRepository,
+        deployments: Deployments,
+        requests: Requests,
+        models: ModelVersions,
     ) -> None:
         self._ensembles = ensembles
         self._deployments = deployments

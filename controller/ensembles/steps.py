@@ -80,7 +80,7 @@ def step(ensemble: EnsembleDocument, owned: Owned, now: datetime) -> Step:
 
 
 def _switched(ensemble: EnsembleDocument, owned: Owned, now: datetime) -> Write | None:
-    """What is wanted comes to serve, once all of it is ready; or nothing serves any more."""
+    """What is desired comes to serve, once all of it is ready; or nothing serves any more."""
     wanted = ensemble.wanted if ensemble.target is Target.LOADED else ()
     if ensemble.serving == wanted:
         return None
@@ -204,7 +204,7 @@ def _plain(name: str, most: int) -> str:
 
 
 def _commands(ensemble: EnsembleDocument, owned: Owned) -> Sequence[Command]:
-    """What the deployments are to be told."""
+    """Commands for the deployments."""
     held = {hold.deployment: hold for hold in ensemble.holds}
     commands = [_told(ensemble, hold, owned.get(id)) for id, hold in held.items()]
     commands += [
@@ -231,7 +231,7 @@ def _told(ensemble: EnsembleDocument, hold: Hold, there: Deployment | None) -> C
 
 
 def ended(id: str, owned: Owned) -> tuple[Command, ...]:
-    """What is left to be told to deployments whose ensemble has no document any more."""
+    """Commands for deployments whose ensemble has no document any more."""
     return tuple(
         Command(Verb.TERMINATE, each, owner=id)
         for each, deployment in owned.items()

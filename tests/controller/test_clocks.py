@@ -14,7 +14,7 @@ from controller.deployments.inventory import Inventory
 from controller.deployments.probing import Probes, ProbingPolicy
 from controller.deployments.repository import Deployments
 from controller.discovery.snapshot import Discovery
-from controller.ensembles.repository import Ensembles
+from controller.ensembles.repository import EnsembleRepository
 from controller.failpoints import Failpoints
 from controller.predictors import Predictors
 from controller.store.port import Kind
@@ -88,7 +88,7 @@ async def test_a_watcher_is_silent_by_the_clock_of_the_one_who_looks(tmp_path: P
     store, clock = SqliteStore(tmp_path / "s.db"), MovableClock()
     await store.open()
     clock.stop()
-    discovery = Discovery(store, Deployments(store, clock), Ensembles(store, clock), clock)
+    discovery = Discovery(store, Deployments(store, clock), EnsembleRepository(store, clock), clock)
     snapshot = {"revision": 7, "endpoints": [], "gone": {"h:1": 7}}
     await store.create(Kind.SNAPSHOT, "endpoints", snapshot)
     # Written by a controller whose clock is a day ahead, or behind.
@@ -122,7 +122,7 @@ async def test_what_is_asked_of_the_runtime_again_has_a_pace(tmp_path: Path) -> 
         runtime,
         Predictors(),
         lambda deployment, digest: asyncio.sleep(0, None),  # type: ignore[arg-type]
-        Discovery(store, deployments, Ensembles(store, clock), clock),
+        Discovery(store, deployments, EnsembleRepository(store, clock), clock),
         clock,
         Failpoints({}),
     )

@@ -17,7 +17,7 @@ from controller.deployments.probing import Probes, ProbingPolicy
 from controller.deployments.reconciler import Reconciler
 from controller.deployments.repository import Deployments
 from controller.discovery.snapshot import Discovery
-from controller.ensembles.repository import Ensembles
+from controller.ensembles.repository import EnsembleRepository
 from controller.failpoints import Failpoints
 from controller.predictors import Artifact, Predictors
 from controller.runtime.port import Container
@@ -134,7 +134,7 @@ async def test_the_publisher_of_endpoints_goes_on_after_a_defect(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = SystemClock()
-    discovery = Discovery(store, Deployments(store, clock), Ensembles(store, clock), clock)
+    discovery = Discovery(store, Deployments(store, clock), EnsembleRepository(store, clock), clock)
     refresh, calls = Discovery._refresh, 0
 
     async def flawed(this: Discovery) -> None:

@@ -17,7 +17,7 @@ from controller.catalog.collecting import BlobCollector
 from controller.catalog.trial import Trial
 from controller.deployments.repository import Deployments
 from controller.discovery.snapshot import Discovery
-from controller.ensembles.repository import Ensembles
+from controller.ensembles.repository import EnsembleRepository
 from controller.store.port import Kind
 from controller.store.sqlite import SqliteStore
 from tests.artifacts import renamed_opset
@@ -148,7 +148,7 @@ async def test_what_was_published_of_it_stays_published_after_a_restart(tmp_path
     )
     await store.create(Kind.DEPLOYMENT, "d1", {"state": "loaded", "model": "m"})
     clock = MovableClock()
-    discovery = Discovery(store, Deployments(store, clock), Ensembles(store, clock), clock)
+    discovery = Discovery(store, Deployments(store, clock), EnsembleRepository(store, clock), clock)
     async with discovery.running():
         await eventually(lambda: discovery.snapshot.revision == 8)
     # There is no other deployment.

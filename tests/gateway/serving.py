@@ -93,6 +93,12 @@ class Caller:
             return await self.call("POST", path, headers=headers, **options)
         return await self.call("POST", path, data=raw, headers=headers, **options)
 
+    async def put(self, path: str, body: Any) -> Answer:
+        return await self.call("PUT", path, json=body)
+
+    async def delete(self, path: str) -> Answer:
+        return await self.call("DELETE", path)
+
     async def call(self, method: str, path: str, **options: Any) -> Answer:
         async with self._session.request(method, self.base + path, **options) as response:
             answer = Answer(response.status, response.headers, await response.read())

@@ -22,12 +22,12 @@ _LIMIT_KEYS = ("cpus", "memory")
 
 
 class FileWrong(ValueError):
-    """The file says nothing that can be applied. Its text names the place and what is allowed."""
+    """The file cannot be applied. The text names the place and what is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnsembleFile:
-    """What a file says."""
+    """The content of a file."""
 
     request: pb.ApplyEnsembleRequest
     """Without traffic."""

@@ -49,7 +49,7 @@ def apply(
     timeout: Patience = None,
     as_json: Json = False,
 ) -> None:
-    """Make an ensemble what a file says; the same again changes nothing."""
+    """Make an ensemble what a file describes; the same again changes nothing."""
     from trillium.cli import ensemble_file
 
     try:
@@ -125,7 +125,7 @@ def _previous(controller: ControllerClient, request: pb.ApplyEnsembleRequest) ->
     except EnsembleNotFound:
         return 0
     own = controller.plan_ensemble(request).revision
-    others = [each.revision for each in now.wanted_traffic if each.revision != own]
+    others = [each.revision for each in now.desired_traffic if each.revision != own]
     return next(iter([*others, *now.resting_revisions]), 0)
 
 

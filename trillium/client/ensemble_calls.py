@@ -43,7 +43,7 @@ class EnsembleCalls:
         Args:
             id: of the ensemble.
             classes: in the order that settles ties: models as "iris-setosa@3", or "iris-setosa" for
-                the newest version, or messages, which may say more.
+                the newest version, or messages, which have more fields.
             traffic: percent of the requests by revision, where 0 is the revision of this call; None
                 means that this one gets all.
             note: for the history.

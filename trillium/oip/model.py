@@ -12,7 +12,7 @@ from trillium.rpc.call import Call
 from trillium.server.statistics import Statistics
 
 VERSION = "1"
-"""The one version that a model has unless it says so itself."""
+"""The version of a model whose server has no revisions."""
 INPUT = "input"
 PROBABILITIES = "probabilities"
 LABEL = "label"

@@ -100,7 +100,7 @@ async def _resumed_or_applied(
         known = await controller.get_ensemble(name)
     except EnsembleNotFound:
         known = None
-    if known is None or not known.wanted_traffic:
+    if known is None or not known.desired_traffic:
         classes = [each.name for each in newest]
         say(f"applying {name} with {len(classes)} classes: {', '.join(classes)} ...")
         await controller.apply_ensemble(name, classes)
@@ -113,7 +113,7 @@ async def _resumed_or_applied(
 def resumed(ensemble: pb.Ensemble, newest: Collection[str]) -> str:
     """A line on an ensemble that goes on; `newest` are the digests of the models of its folder."""
     name = ensemble.name.removeprefix(ENSEMBLES)
-    shares = ensemble.traffic or ensemble.wanted_traffic
+    shares = ensemble.traffic or ensemble.desired_traffic
     revisions = " and ".join(str(each.revision) for each in shares)
     line = f"resuming {name} revision {revisions}"
     if ensemble.HasField("serve_time"):

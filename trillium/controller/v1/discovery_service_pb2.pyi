@@ -226,7 +226,7 @@ class Endpoint(_message.Message):
     class_position: _builtins.int
     """Position of the class in the ensemble's order of classes, which settles ties; from 0."""
     owned: _builtins.bool
-    """Whether it serves revisions of the ensemble, and so is asked only as `ensembles` says."""
+    """Whether it serves revisions of the ensemble, and so is asked only by `ensembles`."""
     def __init__(
         self,
         *,

@@ -28,57 +28,57 @@ from trillium.controller.v1 import deployment_pb2 as trillium_dot_controller_dot
 from trillium.controller.v1 import record_pb2 as trillium_dot_controller_dot_v1_dot_record__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-trillium/controller/v1/ensemble_service.proto\x12\x16trillium.controller.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'trillium/controller/v1/deployment.proto\x1a#trillium/controller/v1/record.proto\"\xdb\x04\n\x08\x45nsemble\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x06target\x18\x02 \x01(\x0e\x32\x1e.trillium.controller.v1.Target\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32%.trillium.controller.v1.EnsembleState\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x35\n\x07traffic\x18\x05 \x03(\x0b\x32$.trillium.controller.v1.TrafficShare\x12<\n\x0ewanted_traffic\x18\x06 \x03(\x0b\x32$.trillium.controller.v1.TrafficShare\x12\x36\n\x07\x63lasses\x18\x07 \x03(\x0b\x32%.trillium.controller.v1.EnsembleClass\x12\x19\n\x11resting_revisions\x18\x08 \x03(\r\x12\x31\n\rrest_end_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11rollback_window_s\x18\n \x01(\x01\x12\x15\n\rlast_revision\x18\x0b \x01(\r\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\x12.\n\nserve_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"1\n\x0cTrafficShare\x12\x10\n\x08revision\x18\x01 \x01(\r\x12\x0f\n\x07percent\x18\x02 \x01(\r\"\xe0\x01\n\rEnsembleClass\x12\x13\n\x0b\x63lass_label\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\x12\x15\n\rreplica_count\x18\x05 \x01(\r\x12.\n\x06limits\x18\x06 \x01(\x0b\x32\x1e.trillium.controller.v1.Limits\x12\x12\n\ndeployment\x18\x07 \x01(\t\x12\x13\n\x0bready_count\x18\x08 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\t \x01(\t\"\xee\x01\n\x10\x45nsembleRevision\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\r\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32%.trillium.controller.v1.RevisionState\x12\x36\n\x07\x63lasses\x18\x04 \x03(\x0b\x32%.trillium.controller.v1.RevisionClass\x12\x0c\n\x04note\x18\x05 \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"`\n\rRevisionClass\x12\x13\n\x0b\x63lass_label\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\"\x8e\x01\n\nApplyClass\x12\x13\n\x0b\x63lass_label\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x15\n\rreplica_count\x18\x04 \x01(\r\x12.\n\x06limits\x18\x05 \x01(\x0b\x32\x1e.trillium.controller.v1.Limits\"\xbe\x02\n\x14\x41pplyEnsembleRequest\x12\x13\n\x0b\x65nsemble_id\x18\x01 \x01(\t\x12\x33\n\x07\x63lasses\x18\x02 \x03(\x0b\x32\".trillium.controller.v1.ApplyClass\x12.\n\x06limits\x18\x03 \x01(\x0b\x32\x1e.trillium.controller.v1.Limits\x12\x35\n\x07traffic\x18\x04 \x03(\x0b\x32$.trillium.controller.v1.TrafficShare\x12\x0c\n\x04note\x18\x05 \x01(\t\x12\x1e\n\x11rollback_window_s\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x0f\n\x07no_wait\x18\t \x01(\x08\x42\x14\n\x12_rollback_window_s\"R\n\x13PlanEnsembleRequest\x12;\n\x05\x61pply\x18\x01 \x01(\x0b\x32,.trillium.controller.v1.ApplyEnsembleRequest\"\x97\x01\n\x14PlanEnsembleResponse\x12\x10\n\x08revision\x18\x01 \x01(\r\x12\x17\n\x0fis_new_revision\x18\x02 \x01(\x08\x12\x0f\n\x07\x63hanges\x18\x03 \x01(\x08\x12\x13\n\x0b\x64ifferences\x18\x04 \x03(\t\x12\x0f\n\x07started\x18\x05 \x03(\t\x12\x0f\n\x07stopped\x18\x06 \x03(\t\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\"^\n\x17RollBackEnsembleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\r\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0f\n\x07no_wait\x18\x04 \x01(\x08\"i\n\x0b\x43lassUpdate\x12\x13\n\x0b\x63lass_label\x18\x01 \x01(\t\x12\x15\n\rreplica_count\x18\x02 \x01(\r\x12.\n\x06limits\x18\x03 \x01(\x0b\x32\x1e.trillium.controller.v1.Limits\"\xa6\x02\n\x15UpdateEnsembleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x34\n\x07\x63lasses\x18\x02 \x03(\x0b\x32#.trillium.controller.v1.ClassUpdate\x12\x35\n\x07traffic\x18\x03 \x03(\x0b\x32$.trillium.controller.v1.TrafficShare\x12.\n\x06target\x18\x04 \x01(\x0e\x32\x1e.trillium.controller.v1.Target\x12/\n\x0bupdate_mask\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x0f\n\x07no_wait\x18\x08 \x01(\x08\"M\n\x15\x44\x65leteEnsembleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12\x0f\n\x07no_wait\x18\x03 \x01(\x08\"-\n\x16\x44\x65leteEnsembleResponse\x12\x13\n\x0b\x64\x65ployments\x18\x01 \x03(\t\"\"\n\x12GetEnsembleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x14ListEnsemblesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xa3\x01\n\x15ListEnsemblesResponse\x12\x33\n\tensembles\x18\x01 \x03(\x0b\x32 .trillium.controller.v1.Ensemble\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12<\n\nunreadable\x18\x03 \x03(\x0b\x32(.trillium.controller.v1.UnreadableRecord\",\n\x1cListEnsembleRevisionsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\\\n\x1dListEnsembleRevisionsResponse\x12;\n\trevisions\x18\x01 \x03(\x0b\x32(.trillium.controller.v1.EnsembleRevision\"*\n\x1aGetEnsembleRevisionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t*\xbd\x01\n\rEnsembleState\x12\x1e\n\x1a\x45NSEMBLE_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45NSEMBLE_STATE_PREPARING\x10\x01\x12\x1a\n\x16\x45NSEMBLE_STATE_SERVING\x10\x02\x12\x1a\n\x16\x45NSEMBLE_STATE_CREATED\x10\x03\x12\x19\n\x15\x45NSEMBLE_STATE_FAILED\x10\x04\x12\x1b\n\x17\x45NSEMBLE_STATE_DELETING\x10\x05*\xbc\x01\n\rRevisionState\x12\x1e\n\x1aREVISION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18REVISION_STATE_PREPARING\x10\x01\x12\x1a\n\x16REVISION_STATE_SERVING\x10\x02\x12\x1a\n\x16REVISION_STATE_RESTING\x10\x03\x12\x1a\n\x16REVISION_STATE_RETIRED\x10\x04\x12\x19\n\x15REVISION_STATE_FAILED\x10\x05\x32\xdf\x07\n\x0f\x45nsembleService\x12_\n\rApplyEnsemble\x12,.trillium.controller.v1.ApplyEnsembleRequest\x1a .trillium.controller.v1.Ensemble\x12i\n\x0cPlanEnsemble\x12+.trillium.controller.v1.PlanEnsembleRequest\x1a,.trillium.controller.v1.PlanEnsembleResponse\x12\x65\n\x10RollBackEnsemble\x12/.trillium.controller.v1.RollBackEnsembleRequest\x1a .trillium.controller.v1.Ensemble\x12\x61\n\x0eUpdateEnsemble\x12-.trillium.controller.v1.UpdateEnsembleRequest\x1a .trillium.controller.v1.Ensemble\x12o\n\x0e\x44\x65leteEnsemble\x12-.trillium.controller.v1.DeleteEnsembleRequest\x1a..trillium.controller.v1.DeleteEnsembleResponse\x12[\n\x0bGetEnsemble\x12*.trillium.controller.v1.GetEnsembleRequest\x1a .trillium.controller.v1.Ensemble\x12l\n\rListEnsembles\x12,.trillium.controller.v1.ListEnsemblesRequest\x1a-.trillium.controller.v1.ListEnsemblesResponse\x12\x84\x01\n\x15ListEnsembleRevisions\x12\x34.trillium.controller.v1.ListEnsembleRevisionsRequest\x1a\x35.trillium.controller.v1.ListEnsembleRevisionsResponse\x12s\n\x13GetEnsembleRevision\x12\x32.trillium.controller.v1.GetEnsembleRevisionRequest\x1a(.trillium.controller.v1.EnsembleRevisionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-trillium/controller/v1/ensemble_service.proto\x12\x16trillium.controller.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\'trillium/controller/v1/deployment.proto\x1a#trillium/controller/v1/record.proto\"\xdc\x04\n\x08\x45nsemble\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x06target\x18\x02 \x01(\x0e\x32\x1e.trillium.controller.v1.Target\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32%.trillium.controller.v1.EnsembleState\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x35\n\x07traffic\x18\x05 \x03(\x0b\x32$.trillium.controller.v1.TrafficShare\x12=\n\x0f\x64\x65sired_traffic\x18\x06 \x03(\x0b\x32$.trillium.controller.v1.TrafficShare\x12\x36\n\x07\x63lasses\x18\x07 \x03(\x0b\x32%.trillium.controller.v1.EnsembleClass\x12\x19\n\x11resting_revisions\x18\x08 \x03(\r\x12\x31\n\rrest_end_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11rollback_window_s\x18\n \x01(\x01\x12\x15\n\rlast_revision\x18\x0b \x01(\r\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\x12.\n\nserve_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"1\n\x0cTrafficShare\x12\x10\n\x08revision\x18\x01 \x01(\r\x12\x0f\n\x07percent\x18\x02 \x01(\r\"\xe0\x01\n\rEnsembleClass\x12\x13\n\x0b\x63lass_label\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\x12\x15\n\rreplica_count\x18\x05 \x01(\r\x12.\n\x06limits\x18\x06 \x01(\x0b\x32\x1e.trillium.controller.v1.Limits\x12\x12\n\ndeployment\x18\x07 \x01(\t\x12\x13\n\x0bready_count\x18\x08 \x01(\r\x12\x0e\n\x06\x64\x65tail\x18\t \x01(\t\"\xee\x01\n\x10\x45nsembleRevision\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\r\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32%.trillium.controller.v1.RevisionState\x12\x36\n\x07\x63lasses\x18\x04 \x03(\x0b\x32%.trillium.controller.v1.RevisionClass\x12\x0c\n\x04note\x18\x05 \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"`\n\rRevisionClass\x12\x13\n\x0b\x63lass_label\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\"\x8e\x01\n\nApplyClass\x12\x13\n\x0b\x63lass_label\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\r\x12\x15\n\rreplica_count\x18\x04 \x01(\r\x12.\n\x06limits\x18\x05 \x01(\x0b\x32\x1e.trillium.controller.v1.Limits\"\xbe\x02\n\x14\x41pplyEnsembleRequest\x12\x13\n\x0b\x65nsemble_id\x18\x01 \x01(\t\x12\x33\n\x07\x63lasses\x18\x02 \x03(\x0b\x32\".trillium.controller.v1.ApplyClass\x12.\n\x06limits\x18\x03 \x01(\x0b\x32\x1e.trillium.controller.v1.Limits\x12\x35\n\x07traffic\x18\x04 \x03(\x0b\x32$.trillium.controller.v1.TrafficShare\x12\x0c\n\x04note\x18\x05 \x01(\t\x12\x1e\n\x11rollback_window_s\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x0f\n\x07no_wait\x18\t \x01(\x08\x42\x14\n\x12_rollback_window_s\"R\n\x13PlanEnsembleRequest\x12;\n\x05\x61pply\x18\x01 \x01(\x0b\x32,.trillium.controller.v1.ApplyEnsembleRequest\"\x97\x01\n\x14PlanEnsembleResponse\x12\x10\n\x08revision\x18\x01 \x01(\r\x12\x17\n\x0fis_new_revision\x18\x02 \x01(\x08\x12\x0f\n\x07\x63hanges\x18\x03 \x01(\x08\x12\x13\n\x0b\x64ifferences\x18\x04 \x03(\t\x12\x0f\n\x07started\x18\x05 \x03(\t\x12\x0f\n\x07stopped\x18\x06 \x03(\t\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\"^\n\x17RollBackEnsembleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\r\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0f\n\x07no_wait\x18\x04 \x01(\x08\"i\n\x0b\x43lassUpdate\x12\x13\n\x0b\x63lass_label\x18\x01 \x01(\t\x12\x15\n\rreplica_count\x18\x02 \x01(\r\x12.\n\x06limits\x18\x03 \x01(\x0b\x32\x1e.trillium.controller.v1.Limits\"\xa6\x02\n\x15UpdateEnsembleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x34\n\x07\x63lasses\x18\x02 \x03(\x0b\x32#.trillium.controller.v1.ClassUpdate\x12\x35\n\x07traffic\x18\x03 \x03(\x0b\x32$.trillium.controller.v1.TrafficShare\x12.\n\x06target\x18\x04 \x01(\x0e\x32\x1e.trillium.controller.v1.Target\x12/\n\x0bupdate_mask\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x0f\n\x07no_wait\x18\x08 \x01(\x08\"M\n\x15\x44\x65leteEnsembleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12\x0f\n\x07no_wait\x18\x03 \x01(\x08\"-\n\x16\x44\x65leteEnsembleResponse\x12\x13\n\x0b\x64\x65ployments\x18\x01 \x03(\t\"\"\n\x12GetEnsembleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x14ListEnsemblesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xa3\x01\n\x15ListEnsemblesResponse\x12\x33\n\tensembles\x18\x01 \x03(\x0b\x32 .trillium.controller.v1.Ensemble\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12<\n\nunreadable\x18\x03 \x03(\x0b\x32(.trillium.controller.v1.UnreadableRecord\",\n\x1cListEnsembleRevisionsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\\\n\x1dListEnsembleRevisionsResponse\x12;\n\trevisions\x18\x01 \x03(\x0b\x32(.trillium.controller.v1.EnsembleRevision\"*\n\x1aGetEnsembleRevisionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t*\xbd\x01\n\rEnsembleState\x12\x1e\n\x1a\x45NSEMBLE_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45NSEMBLE_STATE_PREPARING\x10\x01\x12\x1a\n\x16\x45NSEMBLE_STATE_SERVING\x10\x02\x12\x1a\n\x16\x45NSEMBLE_STATE_CREATED\x10\x03\x12\x19\n\x15\x45NSEMBLE_STATE_FAILED\x10\x04\x12\x1b\n\x17\x45NSEMBLE_STATE_DELETING\x10\x05*\xbc\x01\n\rRevisionState\x12\x1e\n\x1aREVISION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18REVISION_STATE_PREPARING\x10\x01\x12\x1a\n\x16REVISION_STATE_SERVING\x10\x02\x12\x1a\n\x16REVISION_STATE_RESTING\x10\x03\x12\x1a\n\x16REVISION_STATE_RETIRED\x10\x04\x12\x19\n\x15REVISION_STATE_FAILED\x10\x05\x32\xdf\x07\n\x0f\x45nsembleService\x12_\n\rApplyEnsemble\x12,.trillium.controller.v1.ApplyEnsembleRequest\x1a .trillium.controller.v1.Ensemble\x12i\n\x0cPlanEnsemble\x12+.trillium.controller.v1.PlanEnsembleRequest\x1a,.trillium.controller.v1.PlanEnsembleResponse\x12\x65\n\x10RollBackEnsemble\x12/.trillium.controller.v1.RollBackEnsembleRequest\x1a .trillium.controller.v1.Ensemble\x12\x61\n\x0eUpdateEnsemble\x12-.trillium.controller.v1.UpdateEnsembleRequest\x1a .trillium.controller.v1.Ensemble\x12o\n\x0e\x44\x65leteEnsemble\x12-.trillium.controller.v1.DeleteEnsembleRequest\x1a..trillium.controller.v1.DeleteEnsembleResponse\x12[\n\x0bGetEnsemble\x12*.trillium.controller.v1.GetEnsembleRequest\x1a .trillium.controller.v1.Ensemble\x12l\n\rListEnsembles\x12,.trillium.controller.v1.ListEnsemblesRequest\x1a-.trillium.controller.v1.ListEnsemblesResponse\x12\x84\x01\n\x15ListEnsembleRevisions\x12\x34.trillium.controller.v1.ListEnsembleRevisionsRequest\x1a\x35.trillium.controller.v1.ListEnsembleRevisionsResponse\x12s\n\x13GetEnsembleRevision\x12\x32.trillium.controller.v1.GetEnsembleRevisionRequest\x1a(.trillium.controller.v1.EnsembleRevisionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trillium.controller.v1.ensemble_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ENSEMBLESTATE']._serialized_start=3221
-  _globals['_ENSEMBLESTATE']._serialized_end=3410
-  _globals['_REVISIONSTATE']._serialized_start=3413
-  _globals['_REVISIONSTATE']._serialized_end=3601
+  _globals['_ENSEMBLESTATE']._serialized_start=3222
+  _globals['_ENSEMBLESTATE']._serialized_end=3411
+  _globals['_REVISIONSTATE']._serialized_start=3414
+  _globals['_REVISIONSTATE']._serialized_end=3602
   _globals['_ENSEMBLE']._serialized_start=219
-  _globals['_ENSEMBLE']._serialized_end=822
-  _globals['_TRAFFICSHARE']._serialized_start=824
-  _globals['_TRAFFICSHARE']._serialized_end=873
-  _globals['_ENSEMBLECLASS']._serialized_start=876
-  _globals['_ENSEMBLECLASS']._serialized_end=1100
-  _globals['_ENSEMBLEREVISION']._serialized_start=1103
-  _globals['_ENSEMBLEREVISION']._serialized_end=1341
-  _globals['_REVISIONCLASS']._serialized_start=1343
-  _globals['_REVISIONCLASS']._serialized_end=1439
-  _globals['_APPLYCLASS']._serialized_start=1442
-  _globals['_APPLYCLASS']._serialized_end=1584
-  _globals['_APPLYENSEMBLEREQUEST']._serialized_start=1587
-  _globals['_APPLYENSEMBLEREQUEST']._serialized_end=1905
-  _globals['_PLANENSEMBLEREQUEST']._serialized_start=1907
-  _globals['_PLANENSEMBLEREQUEST']._serialized_end=1989
-  _globals['_PLANENSEMBLERESPONSE']._serialized_start=1992
-  _globals['_PLANENSEMBLERESPONSE']._serialized_end=2143
-  _globals['_ROLLBACKENSEMBLEREQUEST']._serialized_start=2145
-  _globals['_ROLLBACKENSEMBLEREQUEST']._serialized_end=2239
-  _globals['_CLASSUPDATE']._serialized_start=2241
-  _globals['_CLASSUPDATE']._serialized_end=2346
-  _globals['_UPDATEENSEMBLEREQUEST']._serialized_start=2349
-  _globals['_UPDATEENSEMBLEREQUEST']._serialized_end=2643
-  _globals['_DELETEENSEMBLEREQUEST']._serialized_start=2645
-  _globals['_DELETEENSEMBLEREQUEST']._serialized_end=2722
-  _globals['_DELETEENSEMBLERESPONSE']._serialized_start=2724
-  _globals['_DELETEENSEMBLERESPONSE']._serialized_end=2769
-  _globals['_GETENSEMBLEREQUEST']._serialized_start=2771
-  _globals['_GETENSEMBLEREQUEST']._serialized_end=2805
-  _globals['_LISTENSEMBLESREQUEST']._serialized_start=2807
-  _globals['_LISTENSEMBLESREQUEST']._serialized_end=2868
-  _globals['_LISTENSEMBLESRESPONSE']._serialized_start=2871
-  _globals['_LISTENSEMBLESRESPONSE']._serialized_end=3034
-  _globals['_LISTENSEMBLEREVISIONSREQUEST']._serialized_start=3036
-  _globals['_LISTENSEMBLEREVISIONSREQUEST']._serialized_end=3080
-  _globals['_LISTENSEMBLEREVISIONSRESPONSE']._serialized_start=3082
-  _globals['_LISTENSEMBLEREVISIONSRESPONSE']._serialized_end=3174
-  _globals['_GETENSEMBLEREVISIONREQUEST']._serialized_start=3176
-  _globals['_GETENSEMBLEREVISIONREQUEST']._serialized_end=3218
-  _globals['_ENSEMBLESERVICE']._serialized_start=3604
-  _globals['_ENSEMBLESERVICE']._serialized_end=4595
+  _globals['_ENSEMBLE']._serialized_end=823
+  _globals['_TRAFFICSHARE']._serialized_start=825
+  _globals['_TRAFFICSHARE']._serialized_end=874
+  _globals['_ENSEMBLECLASS']._serialized_start=877
+  _globals['_ENSEMBLECLASS']._serialized_end=1101
+  _globals['_ENSEMBLEREVISION']._serialized_start=1104
+  _globals['_ENSEMBLEREVISION']._serialized_end=1342
+  _globals['_REVISIONCLASS']._serialized_start=1344
+  _globals['_REVISIONCLASS']._serialized_end=1440
+  _globals['_APPLYCLASS']._serialized_start=1443
+  _globals['_APPLYCLASS']._serialized_end=1585
+  _globals['_APPLYENSEMBLEREQUEST']._serialized_start=1588
+  _globals['_APPLYENSEMBLEREQUEST']._serialized_end=1906
+  _globals['_PLANENSEMBLEREQUEST']._serialized_start=1908
+  _globals['_PLANENSEMBLEREQUEST']._serialized_end=1990
+  _globals['_PLANENSEMBLERESPONSE']._serialized_start=1993
+  _globals['_PLANENSEMBLERESPONSE']._serialized_end=2144
+  _globals['_ROLLBACKENSEMBLEREQUEST']._serialized_start=2146
+  _globals['_ROLLBACKENSEMBLEREQUEST']._serialized_end=2240
+  _globals['_CLASSUPDATE']._serialized_start=2242
+  _globals['_CLASSUPDATE']._serialized_end=2347
+  _globals['_UPDATEENSEMBLEREQUEST']._serialized_start=2350
+  _globals['_UPDATEENSEMBLEREQUEST']._serialized_end=2644
+  _globals['_DELETEENSEMBLEREQUEST']._serialized_start=2646
+  _globals['_DELETEENSEMBLEREQUEST']._serialized_end=2723
+  _globals['_DELETEENSEMBLERESPONSE']._serialized_start=2725
+  _globals['_DELETEENSEMBLERESPONSE']._serialized_end=2770
+  _globals['_GETENSEMBLEREQUEST']._serialized_start=2772
+  _globals['_GETENSEMBLEREQUEST']._serialized_end=2806
+  _globals['_LISTENSEMBLESREQUEST']._serialized_start=2808
+  _globals['_LISTENSEMBLESREQUEST']._serialized_end=2869
+  _globals['_LISTENSEMBLESRESPONSE']._serialized_start=2872
+  _globals['_LISTENSEMBLESRESPONSE']._serialized_end=3035
+  _globals['_LISTENSEMBLEREVISIONSREQUEST']._serialized_start=3037
+  _globals['_LISTENSEMBLEREVISIONSREQUEST']._serialized_end=3081
+  _globals['_LISTENSEMBLEREVISIONSRESPONSE']._serialized_start=3083
+  _globals['_LISTENSEMBLEREVISIONSRESPONSE']._serialized_end=3175
+  _globals['_GETENSEMBLEREVISIONREQUEST']._serialized_start=3177
+  _globals['_GETENSEMBLEREVISIONREQUEST']._serialized_end=3219
+  _globals['_ENSEMBLESERVICE']._serialized_start=3605
+  _globals['_ENSEMBLESERVICE']._serialized_end=4596
 # @@protoc_insertion_point(module_scope)

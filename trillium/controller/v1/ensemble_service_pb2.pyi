@@ -32,13 +32,13 @@ class _EnsembleStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Ensembl
     ENSEMBLE_STATE_UNSPECIFIED: _EnsembleState.ValueType  # 0
     """Never sent."""
     ENSEMBLE_STATE_PREPARING: _EnsembleState.ValueType  # 1
-    """The revisions that are wanted are being prepared; those that serve go on."""
+    """The revisions that are desired are being prepared; those that serve go on."""
     ENSEMBLE_STATE_SERVING: _EnsembleState.ValueType  # 2
-    """The revisions that are wanted serve."""
+    """The revisions that are desired serve."""
     ENSEMBLE_STATE_CREATED: _EnsembleState.ValueType  # 3
     """Its predictors run, and none has a model."""
     ENSEMBLE_STATE_FAILED: _EnsembleState.ValueType  # 4
-    """No revision serves, as the one that was wanted cannot be prepared."""
+    """No revision serves, as the one that was desired cannot be prepared."""
     ENSEMBLE_STATE_DELETING: _EnsembleState.ValueType  # 5
     """Its predictors are being removed; the record goes with the last one."""
 
@@ -48,13 +48,13 @@ class EnsembleState(_EnsembleState, metaclass=_EnsembleStateEnumTypeWrapper):
 ENSEMBLE_STATE_UNSPECIFIED: EnsembleState.ValueType  # 0
 """Never sent."""
 ENSEMBLE_STATE_PREPARING: EnsembleState.ValueType  # 1
-"""The revisions that are wanted are being prepared; those that serve go on."""
+"""The revisions that are desired are being prepared; those that serve go on."""
 ENSEMBLE_STATE_SERVING: EnsembleState.ValueType  # 2
-"""The revisions that are wanted serve."""
+"""The revisions that are desired serve."""
 ENSEMBLE_STATE_CREATED: EnsembleState.ValueType  # 3
 """Its predictors run, and none has a model."""
 ENSEMBLE_STATE_FAILED: EnsembleState.ValueType  # 4
-"""No revision serves, as the one that was wanted cannot be prepared."""
+"""No revision serves, as the one that was desired cannot be prepared."""
 ENSEMBLE_STATE_DELETING: EnsembleState.ValueType  # 5
 """Its predictors are being removed; the record goes with the last one."""
 Global___EnsembleState: _TypeAlias = EnsembleState  # noqa: Y015
@@ -76,7 +76,7 @@ class _RevisionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Revisio
     REVISION_STATE_RETIRED: _RevisionState.ValueType  # 4
     """It has no predictors of its own."""
     REVISION_STATE_FAILED: _RevisionState.ValueType  # 5
-    """It could not be prepared; `failure` says why."""
+    """It could not be prepared; `failure` has the reason."""
 
 class RevisionState(_RevisionState, metaclass=_RevisionStateEnumTypeWrapper):
     """A state of a revision."""
@@ -92,7 +92,7 @@ REVISION_STATE_RESTING: RevisionState.ValueType  # 3
 REVISION_STATE_RETIRED: RevisionState.ValueType  # 4
 """It has no predictors of its own."""
 REVISION_STATE_FAILED: RevisionState.ValueType  # 5
-"""It could not be prepared; `failure` says why."""
+"""It could not be prepared; `failure` has the reason."""
 Global___RevisionState: _TypeAlias = RevisionState  # noqa: Y015
 
 @_typing.final
@@ -106,7 +106,7 @@ class Ensemble(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     TRAFFIC_FIELD_NUMBER: _builtins.int
-    WANTED_TRAFFIC_FIELD_NUMBER: _builtins.int
+    DESIRED_TRAFFIC_FIELD_NUMBER: _builtins.int
     CLASSES_FIELD_NUMBER: _builtins.int
     RESTING_REVISIONS_FIELD_NUMBER: _builtins.int
     REST_END_TIME_FIELD_NUMBER: _builtins.int
@@ -135,12 +135,12 @@ class Ensemble(_message.Message):
         """What of the requests each revision answers; empty while none serves."""
 
     @_builtins.property
-    def wanted_traffic(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrafficShare]:
-        """What is wanted: equal to `traffic` once that has been reached."""
+    def desired_traffic(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrafficShare]:
+        """What is desired: equal to `traffic` once that has been reached."""
 
     @_builtins.property
     def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnsembleClass]:
-        """The classes of the revision that is wanted most, in order, and how they are served."""
+        """The classes of the revision that is desired most, in order, and how they are served."""
 
     @_builtins.property
     def resting_revisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -170,7 +170,7 @@ class Ensemble(_message.Message):
         state: Global___EnsembleState.ValueType = ...,
         detail: _builtins.str = ...,
         traffic: _abc.Iterable[Global___TrafficShare] | None = ...,
-        wanted_traffic: _abc.Iterable[Global___TrafficShare] | None = ...,
+        desired_traffic: _abc.Iterable[Global___TrafficShare] | None = ...,
         classes: _abc.Iterable[Global___EnsembleClass] | None = ...,
         resting_revisions: _abc.Iterable[_builtins.int] | None = ...,
         rest_end_time: _timestamp_pb2.Timestamp | None = ...,
@@ -183,7 +183,7 @@ class Ensemble(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "rest_end_time", b"rest_end_time", "serve_time", b"serve_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "create_time", b"create_time", "detail", b"detail", "etag", b"etag", "last_revision", b"last_revision", "name", b"name", "rest_end_time", b"rest_end_time", "resting_revisions", b"resting_revisions", "rollback_window_s", b"rollback_window_s", "serve_time", b"serve_time", "state", b"state", "target", b"target", "traffic", b"traffic", "update_time", b"update_time", "wanted_traffic", b"wanted_traffic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classes", b"classes", "create_time", b"create_time", "desired_traffic", b"desired_traffic", "detail", b"detail", "etag", b"etag", "last_revision", b"last_revision", "name", b"name", "rest_end_time", b"rest_end_time", "resting_revisions", b"resting_revisions", "rollback_window_s", b"rollback_window_s", "serve_time", b"serve_time", "state", b"state", "target", b"target", "traffic", b"traffic", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -397,7 +397,7 @@ Global___ApplyClass: _TypeAlias = ApplyClass  # noqa: Y015
 
 @_typing.final
 class ApplyEnsembleRequest(_message.Message):
-    """Says what an ensemble is to be."""
+    """Describes what an ensemble is to be."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -499,7 +499,7 @@ class PlanEnsembleResponse(_message.Message):
     STOPPED_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
-    """The revision that would be wanted."""
+    """The revision that would be desired."""
     is_new_revision: _builtins.bool
     """Whether that revision is a new one."""
     changes: _builtins.bool
@@ -746,7 +746,7 @@ class ListEnsemblesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most so many, 1 to 500; 0 means 100."""
+    """Maximum number in the page, 1 to 500; 0 means 100."""
     page_token: _builtins.str
     """The next_page_token of the page before; empty for the first one."""
     def __init__(

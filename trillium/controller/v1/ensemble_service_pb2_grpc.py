@@ -127,7 +127,7 @@ class EnsembleServiceServicer(object):
     """
 
     def ApplyEnsemble(self, request, context):
-        """Makes an ensemble what the request says: creates it, or has it serve a new revision, or changes
+        """Makes an ensemble what the request describes: creates it, or has it serve a new revision, or changes
         how it is served. The same request again changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -55,7 +55,7 @@ class EnsembleServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EnsembleServiceAsyncStub: ...
     ApplyEnsemble: _grpc.UnaryUnaryMultiCallable[_ensemble_service_pb2.ApplyEnsembleRequest, _ensemble_service_pb2.Ensemble]
-    """Makes an ensemble what the request says: creates it, or has it serve a new revision, or changes
+    """Makes an ensemble what the request describes: creates it, or has it serve a new revision, or changes
     how it is served. The same request again changes nothing.
     """
     PlanEnsemble: _grpc.UnaryUnaryMultiCallable[_ensemble_service_pb2.PlanEnsembleRequest, _ensemble_service_pb2.PlanEnsembleResponse]
@@ -102,7 +102,7 @@ class EnsembleServiceAsyncStub(EnsembleServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ApplyEnsemble: _aio.UnaryUnaryMultiCallable[_ensemble_service_pb2.ApplyEnsembleRequest, _ensemble_service_pb2.Ensemble]  # type: ignore[assignment]
-    """Makes an ensemble what the request says: creates it, or has it serve a new revision, or changes
+    """Makes an ensemble what the request describes: creates it, or has it serve a new revision, or changes
     how it is served. The same request again changes nothing.
     """
     PlanEnsemble: _aio.UnaryUnaryMultiCallable[_ensemble_service_pb2.PlanEnsembleRequest, _ensemble_service_pb2.PlanEnsembleResponse]  # type: ignore[assignment]
@@ -152,7 +152,7 @@ class EnsembleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ensemble_service_pb2.ApplyEnsembleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ensemble_service_pb2.Ensemble, _abc.Awaitable[_ensemble_service_pb2.Ensemble]]:
-        """Makes an ensemble what the request says: creates it, or has it serve a new revision, or changes
+        """Makes an ensemble what the request describes: creates it, or has it serve a new revision, or changes
         how it is served. The same request again changes nothing.
         """
 
