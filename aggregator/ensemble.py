@@ -114,6 +114,11 @@ class Ensemble:
         return any(self._plans[number][0].roster.entries for number, _ in self._shares)
 
     @property
+    def has_revisions(self) -> bool:
+        """Whether it is one that somebody applied."""
+        return any(self._plans)
+
+    @property
     def queued_rows(self) -> dict[str, int]:
         """Rows that wait, by class; those of all revisions."""
         queued: dict[str, int] = {}

@@ -100,8 +100,8 @@ class ServedEnsembles:
         return () if has_revisions else without_revisions({})
 
     def chosen(self, name: str) -> Ensemble:
-        """The ensemble that a request names; it need not where there is only one. Raises
-        InvalidRequest, and NoMetadata while none is known."""
+        """The ensemble that a request names; it need not where there is only one, or only one that
+        has revisions. Raises InvalidRequest, and NoMetadata while none is known."""
         ensembles = self.all()
         if not ensembles:
             text = "no class is known yet: the controller has published no predictor"
@@ -109,6 +109,9 @@ class ServedEnsembles:
         for each in ensembles:
             if each.name == name:
                 return each
+        owned = [each for each in ensembles if each.has_revisions]
+        if not name and len(owned) == 1:
+            return owned[0]
         # What its models do not declare, or not yet, is no other name.
         if len(ensembles) == 1 and not (name and ensembles[0].name):
             return ensembles[0]

@@ -478,3 +478,17 @@ async def test_several_ensembles_of_the_same_models_do_not_disturb_each_other(
     assert await door.is_serving("ensembles/mixed")
     assert not await door.is_serving("ensembles/iris")
     assert list((await door.predict(ROWS)).class_labels) == ["setosa", "other"]
+
+
+async def test_a_request_without_a_name_is_for_the_only_ensemble_that_was_applied(
+    world: Ensembles, door: Aggregated
+) -> None:
+    await world.up.load("stray", model="other")
+    await eventually(lambda: [e.name for e in door.aggregator.ensembles.all()] == ["elsewhere"])
+    await world.apply("setosa", "versicolor")
+    await eventually(lambda: door.is_serving("ensembles/iris"))
+    assert list((await door.predict(ROWS)).class_labels) == ["setosa", "versicolor"]
+    await world.apply("setosa", id="second")
+    await eventually(lambda: door.is_serving("ensembles/second"))
+    error = await refused(door.predict(ROWS), "INVALID_ARGUMENT/INVALID_REQUEST")
+    assert "'elsewhere', 'iris', 'second'" in error.message

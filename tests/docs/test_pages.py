@@ -22,7 +22,10 @@ from tests.docs.pages import ROOT, block_after, blocks, commands, page, prints, 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
-@pytest.mark.parametrize("name", ["docs/python.md", "README.md", "docs/http.md", "docs/models.md"])
+PYTHON = ("docs/python.md", "README.md", "docs/http.md", "docs/models.md", "docs/ensembles.md")
+
+
+@pytest.mark.parametrize("name", PYTHON)
 def test_python_sessions_print_what_the_page_shows(live: Live, name: str) -> None:
     assert run_sessions(name, page(name, live.addresses)) > 0
 

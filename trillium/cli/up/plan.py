@@ -71,11 +71,10 @@ class Plan:
         return self._program("controller", port, f"controller-{port}", *store, *models)
 
     def aggregator(self) -> Program:
-        """The aggregator of the ensembles."""
+        """The aggregator: of these ensembles, and of those that are applied later."""
         log = f"{self.ensembles[0]}-aggregator-{self.port}"
-        names = [f"--ensemble={each}" for each in self.ensembles]
         controller = ("--controller", self.controller().address)
-        return self._program("aggregator", self.port, log, *controller, *names)
+        return self._program("aggregator", self.port, log, *controller)
 
     def gateways(self) -> list[Program]:
         """The gateway, if the plan has one."""
