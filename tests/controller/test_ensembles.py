@@ -19,7 +19,7 @@ from controller.store.sqlite import SqliteStore
 from tests.aggregator.serving import Aggregated, aggregating, unpacked
 from tests.artifacts import iris_rows, reference_positive_probabilities
 from tests.artifacts import with_trillium_metadata as labelled
-from tests.controller.run_fakes import MovableClock
+from tests.controller.run_fakes import Mortal, MovableClock
 from tests.controller.serving import CALL_S, Serving, serving
 from tests.controller.test_discovery import SharedRuntime
 from tests.oip import calling as oip
@@ -65,9 +65,15 @@ class Ensembles:
         self._revisions: dict[int, np.ndarray] = {}
 
     @asynccontextmanager
-    async def controlling(self) -> AsyncIterator[Serving]:
+    async def controlling(self, failpoints: Mortal | None = None) -> AsyncIterator[Serving]:
         store = SqliteStore(self.folder / "store.db")
-        async with serving(self.folder, runtime=self.runtime, store=store, clock=self.clock) as up:
+        async with serving(
+            self.folder,
+            runtime=self.runtime,
+            store=store,
+            clock=self.clock,
+            failpoints=failpoints,
+        ) as up:
             self.up = up
             yield up
 
@@ -492,3 +498,33 @@ async def test_a_request_without_a_name_is_for_the_only_ensemble_that_was_applie
     await eventually(lambda: door.is_serving("ensembles/second"))
     error = await refused(door.predict(ROWS), "INVALID_ARGUMENT/INVALID_REQUEST")
     assert "'elsewhere', 'iris', 'second'" in error.message
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize(
+    ("what", "count"), [("write", 1), ("write", 2), ("write", 3), ("command", 1), ("command", 2)]
+)
+async def test_another_controller_finishes_a_rollout_that_a_dead_one_began(
+    tmp_path: Path, side: str, what: str, count: int
+) -> None:
+    async with AsyncExitStack() as stack:
+        world = Ensembles(tmp_path, stack)
+        stack.push_async_callback(world.runtime.end)
+        async with world.controlling():
+            for label, version in (("setosa", 1), ("setosa", 2), ("versicolor", 1)):
+                await world.register(label, version)
+            await world.apply("setosa@1", "versicolor", rollback_window_s=0)
+        mortal = Mortal(f"{side}-ensemble-{what}", count)
+        async with world.controlling(mortal):
+            await world.apply("setosa@2", "versicolor", no_wait=True)
+            await mortal.reached()
+        async with world.controlling():
+            await eventually(lambda: serves_alone(world, 2))
+            await eventually(lambda: has_deployments(world, 2))
+            running = {each.deployment for each in await world.runtime.look()}
+            named = {each.name.removeprefix("deployments/") for each in await world.deployments()}
+            assert running == named
+
+
+async def serves_alone(world: Ensembles, revision: int) -> bool:
+    return shares(await world.get()) == {revision: 100}
