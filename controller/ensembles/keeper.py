@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from trillium.clock import Clock
 from trillium.errors import (
@@ -89,7 +89,7 @@ class EnsembleKeeper:
                 now = self._clock.now()
                 self._pending |= {id for id, due in self._due.items() if due <= now}
                 while self._pending:
-                    await self._tend(min(self._pending))
+                    await self._tend_safely(min(self._pending))
             except StoreError as error:
                 log.warning("ensembles not tended", extra={"detail": str(error)})
                 next_round = self._clock.monotonic()
@@ -107,6 +107,20 @@ class EnsembleKeeper:
         self._pending |= await self._owned.look()
         self._pending |= await self._known.look()
 
+    async def _tend_safely(self, id: str) -> None:
+        """Tend one; what is wrong with it keeps the others from nothing."""
+        self._pending.discard(id)
+        try:
+            await self._tend(id)
+        except StoreError:
+            raise
+        except Exception:
+            log.exception("ensemble not tended", extra={"ensemble": id})
+            self._again_later(id)
+
+    def _again_later(self, id: str) -> None:
+        self._due[id] = self._clock.now() + timedelta(seconds=TROUBLE_S)
+
     async def _tend(self, id: str) -> None:
         """Take one step after the other until there is nothing to do."""
         for _ in range(_MOST_STEPS):
@@ -119,7 +133,8 @@ class EnsembleKeeper:
                 # Its deployments are left as they are: who could read it might want them.
                 return
             if stored is None:
-                await self._carry_out(ended(id, owned))
+                if not await self._carry_out(ended(id, owned)):
+                    self._again_later(id)
                 return
             taken = step(stored.value, owned, to_milliseconds(self._clock.now()))
             match taken:
@@ -132,9 +147,10 @@ class EnsembleKeeper:
                 case Forget():
                     await self._ensembles.delete(id, stored.rev)
                 case Commands(commands):
-                    await self._carry_out(commands, stored)
-            self._pending.add(id)
+                    if not await self._carry_out(commands, stored):
+                        break
             await self._look()
+        self._again_later(id)
 
     async def _write(
         self, stored: Stored[EnsembleDocument], after: EnsembleDocument, cause: str
@@ -149,20 +165,23 @@ class EnsembleKeeper:
 
     async def _carry_out(
         self, commands: tuple[Command, ...], stored: Stored[EnsembleDocument] | None = None
-    ) -> None:
+    ) -> bool:
+        """Whether all commands were carried out; else they are to be repeated after a pause."""
+        done = True
         for command in commands:
             self._failpoints.passed("before-ensemble-command")
+            facts = {"deployment": command.deployment}
             try:
                 await self._deployments.apply(command)
             except (IllegalStep, DeploymentExists) as error:
-                facts = {"deployment": command.deployment, "detail": str(error)}
-                log.warning("command refused", extra=facts)
+                log.warning("command refused", extra={**facts, "detail": str(error)})
                 if stored is not None:
                     # Somebody else has a deployment of that id: another one is taken.
                     other = without_hold(stored.value, command.deployment)
                     await self._ensembles.put(stored.id, other, stored.rev)
-                    return
+                return False
             except (DeploymentNotFound, Superseded, RecordUnreadable) as error:
-                facts = {"deployment": command.deployment, "detail": str(error)}
-                log.info("command will be repeated", extra=facts)
+                log.info("command will be repeated", extra={**facts, "detail": str(error)})
+                done = False
             self._failpoints.passed("after-ensemble-command")
+        return done
