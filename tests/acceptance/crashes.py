@@ -267,8 +267,12 @@ CHAINS: dict[str, Callable[[Yard], Chain]] = {
         both("failed", prefix="run-"), ordering("bad"), check_run, yard, is_refused=True
     ),
 }
-ELSEWHERE = both("again", "beat", prefix="run-")
-"""Failpoints that only a predictor that fails or is slow reaches; tests/controller has them."""
+ELSEWHERE = (
+    *both("again", "beat", prefix="run-"),
+    *both("ensemble-write", "ensemble-command"),
+)
+"""Failpoints that only a predictor that fails or is slow reaches, and those of ensembles, which act
+on no process themselves; tests/controller has them."""
 
 
 @asynccontextmanager
