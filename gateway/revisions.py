@@ -135,7 +135,7 @@ class RevisionRoutes:
                 query=DeleteEnsembleQuery, refusals=_CHANGE, waits=True, changes=True,
             ),
             Operation(
-                "GET", f"{one}/status", TAG, "Get what serves and what is wanted", self._get,
+                "GET", f"{one}/status", TAG, "Get what serves and what is desired", self._get,
                 (ensemble,), refusals=(404,),
             ),
             Operation(
@@ -150,7 +150,7 @@ class RevisionRoutes:
                 refusals=(404,),
             ),
             Operation(
-                "GET", "/v1/ensemble-statuses", TAG, "List what serves and what is wanted",
+                "GET", "/v1/ensemble-statuses", TAG, "List what serves and what is desired",
                 self._list, (Promise(200, "Sorted by id.", pb.ListEnsemblesResponse),),
                 query=ShortPageQuery,
             ),

@@ -103,8 +103,8 @@ def _limits(resources: Resources) -> str:
 
 
 def _told(shares: Iterable[Share]) -> str:
-    told = ", ".join(f"{each.percent} % revision {each.revision}" for each in shares)
-    return told or "none"
+    parts = ", ".join(f"{each.percent} % revision {each.revision}" for each in shares)
+    return parts or "none"
 
 
 def _named(model: ClassModel) -> str:
