@@ -156,7 +156,7 @@ class AggregatorServicer:
         self, request: pb.GetMetadataRequest, call: Call
     ) -> pb.GetMetadataResponse:
         ensemble = self._ensembles.chosen(request.ensemble)
-        plan = ensemble.plan(request.revision) if request.revision else ensemble.current
+        plan = ensemble.plan(request.revision, call.sticky_key)
         known = plan.metadata
         labels = plan.class_labels
         limits = plan.limits

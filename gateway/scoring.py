@@ -71,8 +71,9 @@ class Scoring:
         allow_partial: bool = False,
     ) -> Predictions:
         """Every class's probability of each row; `field` names the rows in errors."""
+        ordered, revision = await self._in_order(rows, http, field, ensemble, revision)
         request = pb.PredictRequest(
-            matrix=matrix(await self._in_order(rows, http, field, ensemble, revision), field),
+            matrix=matrix(ordered, field),
             ensemble=ensemble,
             revision=revision,
             class_labels=class_labels,
@@ -94,8 +95,9 @@ class Scoring:
         include_probabilities: bool = False,
     ) -> Classifications:
         """The most probable class of each row; `field` names the rows in errors."""
+        ordered, revision = await self._in_order(rows, http, field, ensemble, revision)
         request = pb.ClassifyRequest(
-            matrix=matrix(await self._in_order(rows, http, field, ensemble, revision), field),
+            matrix=matrix(ordered, field),
             ensemble=ensemble,
             revision=revision,
             allow_partial=allow_partial,
@@ -107,12 +109,14 @@ class Scoring:
 
     async def _in_order(
         self, rows: GivenRows, http: HttpRequest, field: str, ensemble: str, revision: int
-    ) -> Sequence[Sequence[Value]]:
-        """The rows, those by name in the order of the model's features. Raises InvalidRequest."""
+    ) -> tuple[Sequence[Sequence[Value]], int]:
+        """The rows, those by name in the order of the model's features, and the revision to ask:
+        for those by name the one whose order that is. Raises InvalidRequest."""
         first = rows[0]
         if not isinstance(first, Mapping):
-            return cast(Sequence[Sequence[Value]], rows)
-        names = (await self.metadata(http, ensemble, revision)).feature_names
+            return cast(Sequence[Sequence[Value]], rows), revision
+        known = await self.metadata(http, ensemble, revision)
+        names = known.feature_names
         if not names:
             text = "has names, and the models declare none for their features: send lists"
             raise InvalidRequest.of(f"{field}[0]", text)
@@ -126,7 +130,7 @@ class Scoring:
                 except ValueError as error:
                     raise InvalidRequest.of(f"{field}[{index}]", str(error)) from error
             ordered.append([row[key] for key in orders[keys]])
-        return ordered
+        return ordered, known.revision
 
     async def metadata(
         self, http: HttpRequest, ensemble: str = "", revision: int = 0

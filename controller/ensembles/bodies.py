@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..deployments.document import Target
 from ..store.port import Body
@@ -17,7 +17,10 @@ from .document import (
     Share,
 )
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 def to_body(ensemble: EnsembleDocument) -> Body:
@@ -59,7 +62,7 @@ def _all(kind: type[T], bodies: list[dict[str, Any]]) -> tuple[T, ...]:
 
 def _made(kind: type[T], values: dict[str, Any]) -> T:
     """A dataclass of the values that it knows: a later version's further ones are left out."""
-    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
+    known = {each.name for each in fields(kind)}
     return kind(**{name: value for name, value in values.items() if name in known})
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from controller.store.sqlite import SqliteStore
 from tests.aggregator.serving import Aggregated, aggregating, unpacked
 from tests.artifacts import iris_rows, reference_positive_probabilities
 from tests.artifacts import with_trillium_metadata as labelled
+from tests.client.test_frames import Frame
 from tests.controller.run_fakes import Mortal, MovableClock
 from tests.controller.serving import CALL_S, Serving, serving
 from tests.controller.test_discovery import SharedRuntime
@@ -26,6 +27,7 @@ from tests.oip import calling as oip
 from tests.onnx_graphs import assemble, constants, logit, rows_in, scores_out, two_columns
 from tests.rpc.errors import Failure, failed
 from tests.waiting import eventually
+from trillium import AsyncClient
 from trillium.aggregator.v1 import aggregator_service_pb2 as aggregator_pb
 from trillium.controller.v1 import catalog_service_pb2 as catalog_pb
 from trillium.controller.v1 import controller_service_pb2 as controller_pb
@@ -37,11 +39,16 @@ LABELS = ("setosa", "versicolor", "virginica", "other")
 NAME = "ensembles/iris"
 
 
-def artifact(label: str, version: int) -> bytes:
-    """A model that answers something else than every other label and version."""
+def artifact(label: str, version: int, names: Sequence[str] = ()) -> bytes:
+    """A model that answers something else than every other label and version. With `names`, which
+    are "a" to "d" in any order, they are the names of its columns."""
     factor = np.float32(0.05 * version + 0.4 * LABELS.index(label))
     initializers = constants()
     initializers["weights"] = initializers["weights"] * factor
+    if names:
+        rows = [sorted(names).index(name) for name in names]
+        initializers["weights"] = initializers["weights"][rows]
+    declared = {"feature_names": json.dumps(names)} if names else {}
     nodes = [*logit(), *two_columns()]
     return labelled(
         assemble(nodes, [rows_in()], [scores_out()], initializers),
@@ -49,6 +56,7 @@ def artifact(label: str, version: int) -> bytes:
         # What a model says of its ensemble does not matter to a revision.
         ensemble="elsewhere" if label == "other" else "iris",
         class_labels=json.dumps(LABELS),
+        **declared,
     )
 
 
@@ -528,3 +536,45 @@ async def test_another_controller_finishes_a_rollout_that_a_dead_one_began(
 
 async def serves_alone(world: Ensembles, revision: int) -> bool:
     return shares(await world.get()) == {revision: 100}
+
+
+async def test_columns_by_name_are_answered_by_the_revision_whose_order_they_were_put_in(
+    world: Ensembles, door: Aggregated
+) -> None:
+    names = ("a", "b", "c", "d")
+    for version, order in ((2, names), (3, names[::-1])):
+        made = artifact("setosa", 2, names=order)
+        assert await world.up.register("setosa", made, "setosa") == version
+    right = reference_positive_probabilities(artifact("setosa", 2, names=names), ROWS, 1)
+    await world.apply("setosa@2")
+    await door.until_ready()
+    frame = Frame(list(names), ROWS)
+
+    class SwitchedMeanwhile(AsyncClient):
+        """Between the question for the names and that for the rows, another revision serves."""
+
+        async def _prepared(self, *args: Any, **options: Any) -> Any:
+            prepared = await super()._prepared(*args, **options)
+            await world.apply("setosa@3")
+            await eventually(lambda: door.aggregator.ensembles.all()[0].shares == ((2, 100),))
+            return prepared
+
+    async with SwitchedMeanwhile(door.aggregator.address) as client:
+        for revision in (1, 2):
+            answer = await client.predict(frame)
+            assert answer.revision == revision
+            assert np.allclose(answer.probabilities[:, 0], right, atol=1e-6)
+
+
+async def test_a_client_that_is_pinned_stays_with_its_revision(
+    world: Ensembles, door: Aggregated
+) -> None:
+    await world.apply("setosa", "versicolor")
+    await door.until_ready()
+    async with AsyncClient(door.aggregator.address) as client:
+        known = await client.pin()
+        await world.apply("setosa")
+        await eventually(lambda: door.aggregator.ensembles.all()[0].shares == ((2, 100),))
+        answer = await client.predict(ROWS)
+    assert (known.revision, answer.revision) == (1, 1)
+    assert answer.class_labels == ("setosa", "versicolor")

@@ -342,7 +342,8 @@ def _score(
     kept = kept_rows(form, output) if resume else Kept()
     made = Client(asked.address, ensemble=asked.ensemble, timeout_s=asked.timeout_s)
     with sentences(), made as client, counting(output) as progress:
-        metadata = cache(client.metadata)
+        # All rows of a file are answered by the revision whose names their columns are ordered by.
+        metadata = cache(client.pin)
         rows = after(read_rows(values or [], csv, metadata, note, dialect), kept.row_count)
         scored = score(client, rows, labels=labels, progress=progress)
         if form is not Form.TABLE:

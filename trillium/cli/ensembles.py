@@ -53,37 +53,37 @@ def apply(
     from trillium.cli import ensemble_file
 
     try:
-        said = ensemble_file.read(file)
+        content = ensemble_file.read(file)
     except ensemble_file.FileWrong as error:
         raise typer.BadParameter(f"{file}: {error}") from error
     except OSError as error:
         raise typer.BadParameter(f"{file} cannot be read: {error.strerror}") from error
     if note:
-        said.request.note = note
+        content.request.note = note
     with controller_at(address, timeout) as controller:
-        _find_artifacts(controller, said, file, may_register=not plan)
-        _split(controller, said, file)
+        _find_artifacts(controller, content, file, may_register=not plan)
+        _split(controller, content, file)
         if plan:
-            _show_plan(controller.plan_ensemble(said.request), as_json)
+            _show_plan(controller.plan_ensemble(content.request), as_json)
             return
-        said.request.no_wait = no_wait
+        content.request.no_wait = no_wait
         with waiting("waiting for the controller"):
-            ensemble = controller.send_application(said.request)
+            ensemble = controller.send_application(content.request)
     _show(ensemble, as_json)
 
 
 def _find_artifacts(
-    controller: ControllerClient, said: EnsembleFile, file: Path, *, may_register: bool
+    controller: ControllerClient, content: EnsembleFile, file: Path, *, may_register: bool
 ) -> None:
     """Name the versions of files: each is registered unless it is already."""
     import hashlib
 
     known = {}
-    if said.artifacts:
+    if content.artifacts:
         models = controller.models()
         known = {(m.name, v.digest): v.version for m in models for v in m.versions}
-    for index, artifact in said.artifacts.items():
-        asked = said.request.classes[index]
+    for index, artifact in content.artifacts.items():
+        asked = content.request.classes[index]
         at = f"{file}: classes[{index}].model"
         try:
             digest = hashlib.sha256(artifact.read_bytes()).hexdigest()
@@ -101,19 +101,19 @@ def _find_artifacts(
         asked.model_version = version
 
 
-def _split(controller: ControllerClient, said: EnsembleFile, file: Path) -> None:
+def _split(controller: ControllerClient, content: EnsembleFile, file: Path) -> None:
     """Number the revisions that the file calls latest and previous."""
     from trillium.cli.ensemble_file import LATEST, PREVIOUS
 
-    for name, percent in said.traffic.items():
+    for name, percent in content.traffic.items():
         number = name if isinstance(name, int) else 0
         if name == PREVIOUS:
-            number = _previous(controller, said.request)
+            number = _previous(controller, content.request)
             if not number:
                 text = "no other revision has served before; give all to latest"
                 raise typer.BadParameter(f"{file}: traffic.{PREVIOUS}: {text}")
         assert number or name == LATEST
-        said.request.traffic.add(revision=number, percent=percent)
+        content.request.traffic.add(revision=number, percent=percent)
 
 
 def _previous(controller: ControllerClient, request: pb.ApplyEnsembleRequest) -> int:

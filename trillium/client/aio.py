@@ -163,6 +163,13 @@ class AsyncClient:
             await self._ask(self._channel.stubs().aggregator.GetMetadata, request, timeout_s)
         )
 
+    async def pin(self, *, timeout_s: float | None = None) -> Metadata:
+        """Have all later calls answered by the revision that serves now, for as long as that is
+        loaded; returns its metadata. Raises NoMetadata before it is known."""
+        known = await self.metadata(timeout_s=timeout_s)
+        self._revision = known.revision
+        return known
+
     async def ensembles(self, *, timeout_s: float | None = None) -> tuple[EnsembleSummary, ...]:
         """Every ensemble that the aggregator serves, in the order of their names."""
         request = pb.ListEnsemblesRequest()
@@ -212,13 +219,13 @@ class AsyncClient:
     ) -> Sequence[T]:
         """The answers for rows of any number, in as many calls as the server's limits demand."""
         limit, began = self._limit(timeout_s), time.monotonic()
-        rows, most = await self._prepared(values, limit, request_id)
+        rows, most, revision = await self._prepared(values, limit, request_id)
         if len(rows) <= most:
-            question = ask(rows)
+            question = wire.pinned(ask(rows), revision)
             answer = await self._ask(question.method, question.request, limit, request_id, began)
             return [question.read(answer)]
         pieces = wire.parts(rows, most)
-        question = ask(pieces[0])
+        question = wire.pinned(ask(pieces[0]), revision)
         answer = await self._ask(question.method, question.request, limit, request_id, began)
 
         def same(rows: Rows) -> Asked[T]:
@@ -246,8 +253,9 @@ class AsyncClient:
         try:
             async for batch in _asynchronous(batches):
                 start = time.monotonic() if began is None else began
-                rows = await self._batch(number, batch, limit, request_id, began is not None)
-                question = ask(rows)
+                is_part = began is not None
+                rows, revision = await self._batch(number, batch, limit, request_id, is_part)
+                question = wire.pinned(ask(rows), revision)
                 left = wire.left_of(limit, start)
                 call = question.method(question.request, timeout=left, metadata=metadata)
                 waiting.append((number, call, question))
@@ -262,32 +270,36 @@ class AsyncClient:
 
     async def _batch(
         self, number: int, values: ArrayLike, limit: float, request_id: str | None, is_part: bool
-    ) -> Rows:
+    ) -> tuple[Rows, int]:
+        """The rows of a batch, and the revision that has their columns in that order; 0 for any."""
         try:
             if is_part:
-                return wire.as_rows(values)
-            return (await self._prepared(values, limit, request_id, whole=True))[0]
+                return wire.as_rows(values), 0
+            rows, _, revision = await self._prepared(values, limit, request_id, whole=True)
+            return rows, revision
         except TrilliumError as error:
             raise wire.of_batch(error, number) from error.__cause__
 
     async def _prepared(
         self, values: ArrayLike, limit: float, request_id: str | None, *, whole: bool = False
-    ) -> tuple[Rows, int]:
-        """The rows with their columns as the model has them, and how many fit into one call.
+    ) -> tuple[Rows, int, int]:
+        """The rows with their columns as the model has them, how many fit into one call, and the
+        revision that has the columns in that order, 0 for rows without names.
 
-        The names are asked for each time, as the next version of a model may have others.
+        The names are asked for each time, as the next revision may have others.
         """
         rows = wire.as_rows(values)
         has_names = bool(names_of(values))
         if not has_names and (whole or wire.is_small(rows)):
-            return rows, len(rows)
+            return rows, len(rows), 0
         known = self._known
         if known is None or has_names:
             request = pb.GetMetadataRequest(ensemble=self._ensemble, revision=self._revision)
             method = self._channel.stubs().aggregator.GetMetadata
             known = wire.metadata(await self._ask(method, request, limit, request_id))
             self._known = known
-        return wire.prepared(values, rows, known)
+        rows, most = wire.prepared(values, rows, known)
+        return rows, most, known.revision if has_names else 0
 
     def _limit(self, timeout_s: float | None) -> float:
         return self._timeout_s if timeout_s is None else wire.time_limit(timeout_s)

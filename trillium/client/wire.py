@@ -165,8 +165,10 @@ def joined_classifications(answers: Sequence[Classifications]) -> Classification
 
 
 def pinned(question: Asked[T], revision: int) -> Asked[T]:
-    """The same question for that revision: parts of one matrix are answered by the same one."""
-    question.request.revision = revision
+    """The same question for that revision; 0 leaves it as it is. Columns that were put in the order
+    of a revision, and all parts of one matrix, are answered by the same one."""
+    if revision:
+        question.request.revision = revision
     return question
 
 

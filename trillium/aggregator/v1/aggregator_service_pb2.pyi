@@ -500,7 +500,9 @@ class GetMetadataRequest(_message.Message):
     ensemble: _builtins.str
     """Name of the ensemble to ask; may be empty where the aggregator serves only one."""
     revision: _builtins.int
-    """The revision of the ensemble to ask, which must be loaded; 0 means the one with most requests."""
+    """The revision of the ensemble to ask, which must be loaded; 0 means one that a request would get.
+    Who orders values by these names asks for the revision of the answer from then on.
+    """
     def __init__(
         self,
         *,
