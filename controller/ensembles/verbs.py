@@ -6,6 +6,7 @@ ensemble is being deleted.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -150,8 +151,13 @@ def check_etag(ensemble: EnsembleDocument, etag: str) -> None:
 
 
 def ordered(shares: Iterable[Share]) -> tuple[Share, ...]:
-    """Shares in the order in which they are kept: the highest first."""
-    return tuple(sorted(shares, key=lambda each: (-each.percent, -each.revision)))
+    """Shares as they are kept: one for each revision, and the highest first."""
+    percents = Counter[int]()
+    for each in shares:
+        # Two names may mean one revision: that of an application, and its number.
+        percents[each.revision] += each.percent
+    merged = [Share(revision, percent) for revision, percent in percents.items()]
+    return tuple(sorted(merged, key=lambda each: (-each.percent, -each.revision)))
 
 
 def not_there(id: str) -> EnsembleNotFound:
@@ -169,7 +175,8 @@ def revision_of(ensemble: EnsembleDocument, number: int) -> EnsembleRevision:
 
 def _no_revision(id: str, number: int, revisions: Sequence[EnsembleRevision]) -> RevisionNotFound:
     there = ", ".join(str(each.number) for each in revisions) or "none"
-    why = "was forgotten" if revisions and number < revisions[0].number else "was never made"
+    is_old = bool(revisions) and 0 < number < revisions[0].number
+    why = "was forgotten" if is_old else "was never made"
     return RevisionNotFound(f"revision {number} of ensemble {id!r} {why}; there: {there}")
 
 

@@ -320,8 +320,16 @@ async def test_shares_of_revisions_are_kept_and_sticky(world: Ensembles, door: A
         assert inferred.model_version == version
         right = await world.right(int(version))
         assert np.allclose(oip.numbers(inferred), right, atol=1e-6)
+    # Two names of one revision: that of the request, and its number.
+    twice = [pb.TrafficShare(revision=0, percent=60), pb.TrafficShare(revision=2, percent=40)]
+    assert shares(await world.apply("setosa@2", *FIRST[1:], traffic=twice)) == {2: 100}
+    assert shares(await world.update(traffic=half_each(1, 2))) == {1: 50, 2: 50}
     all_of_it = [pb.TrafficShare(revision=2, percent=100)]
     assert shares(await world.update(traffic=all_of_it)) == {2: 100}
+
+
+def half_each(*revisions: int) -> list[pb.TrafficShare]:
+    return [pb.TrafficShare(revision=each, percent=50) for each in revisions]
 
 
 async def test_a_revision_that_cannot_be_prepared_fails_and_the_other_goes_on(
