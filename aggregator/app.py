@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from grpc import aio
 
+from trillium.access.tokens import TokensError, read_token
 from trillium.clock import Clock, SystemClock
 from trillium.oip import service as oip
 from trillium.rpc.channels import link_channel
 from trillium.rpc.front import AddressInUse, Front
 from trillium.rpc.health import Health
 from trillium.rpc.methods import Limits
+from trillium.server.doors import door_of
 from trillium.server.process import StartFailed
 
 from .config import AggregatorConfig
@@ -130,7 +134,13 @@ async def running_aggregator(
     )
     limits = Limits(config.max_message_bytes, config.max_bytes_in_flight)
     services = (servicer.service(), inference.service(), health.service())
-    front = Front(services, (config.listen,), limits, shares_port=config.shares_port == "yes")
+    front = Front(
+        services,
+        (config.listen,),
+        limits,
+        door=door_of(config, config.listen),
+        shares_port=config.shares_port == "yes",
+    )
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(ensembles.running())
         changed()
@@ -141,7 +151,7 @@ async def running_aggregator(
                 config.controller,
                 ensembles.follow,
                 ensemble=config.ensemble[0] if len(config.ensemble) == 1 else "",
-                open_channel=open_channel,
+                open_channel=_to_controller(config.controller_token_file, open_channel),
             )
             await stack.enter_async_context(watcher.running())
         try:
@@ -155,3 +165,16 @@ async def running_aggregator(
             servicer.draining.set()
             inference.draining.set()
             await front.stop(config.drain_s)
+
+
+def _to_controller(
+    token_file: Path | None, open_channel: Callable[[str], aio.Channel]
+) -> Callable[[str], aio.Channel]:
+    """How channels to the controller are opened: `open_channel` without a token. Raises StartFailed
+    for a file that has none."""
+    if token_file is None:
+        return open_channel
+    try:
+        return partial(link_channel, token=read_token(token_file))
+    except TokensError as error:
+        raise StartFailed(f"{error}; check --controller-token-file") from error

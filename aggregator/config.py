@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from trillium.server.config import (
     ConfigError,
-    ServerConfig,
+    GrpcServerConfig,
     address,
+    file,
     nonempty,
     one_of,
     read,
@@ -39,7 +41,7 @@ def endpoint(text: str) -> Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class AggregatorConfig(ServerConfig):
+class AggregatorConfig(GrpcServerConfig):
     """All settings of an aggregator."""
 
     predictors: tuple[Endpoint, ...] = setting(
@@ -59,6 +61,12 @@ class AggregatorConfig(ServerConfig):
         None,
         "a controller whose predictors are asked, in addition to or instead of those named",
         metavar="ADDRESS",
+    )
+    controller_token_file: Path | None = setting(
+        file,
+        None,
+        "file with the token that the controller is asked with, of role service",
+        metavar="FILE",
     )
     workers: int = setting(
         whole_number(1, 64),

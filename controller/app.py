@@ -12,6 +12,7 @@ from trillium.clock import Clock, SteadyClock
 from trillium.rpc.front import AddressInUse, Front
 from trillium.rpc.health import Health
 from trillium.rpc.methods import Limits
+from trillium.server.doors import door_of
 from trillium.server.process import StartFailed
 from trillium.server.tasks import Supervisor
 
@@ -92,7 +93,12 @@ async def running_controller(
         )
         servicers = _servicers(config, loops, catalog, Requests(store, clock), runtime, refused)
         services = [*(each.service() for each in servicers), health.service()]
-        front = Front([reporting_outages(each) for each in services], (config.listen,), Limits())
+        front = Front(
+            [reporting_outages(each) for each in services],
+            (config.listen,),
+            Limits(),
+            door=door_of(config, config.listen),
+        )
         try:
             await front.start()
         except AddressInUse as error:

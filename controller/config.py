@@ -9,7 +9,7 @@ from typing import Any
 
 from trillium.server.config import (
     ConfigError,
-    ServerConfig,
+    GrpcServerConfig,
     Setting,
     address,
     folder,
@@ -49,7 +49,7 @@ def label(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class ControllerConfig(ServerConfig):
+class ControllerConfig(GrpcServerConfig):
     """All settings of a controller."""
 
     listen: str = setting(address, "127.0.0.1:50052", "where to listen; port 0 takes any")

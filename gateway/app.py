@@ -14,10 +14,12 @@ from pathlib import Path
 
 import uvicorn
 
+from trillium.server.doors import check_reach
 from trillium.server.process import StartFailed
 from trillium.server.tasks import background
 
 from .backend import Aggregator, Controller
+from .callers import Callers
 from .catalog import CatalogRoutes
 from .config import GatewayConfig
 from .deployments import DeploymentRoutes
@@ -58,21 +60,26 @@ async def running_gateway(config: GatewayConfig) -> AsyncIterator[RunningGateway
 
     The aggregator and the controller may start later. Raises StartFailed.
     """
+    check_reach(config.listen, insecure=config.insecure == "yes")
     draining = asyncio.Event()
     async with AsyncExitStack() as stack:
         aggregator = await stack.enter_async_context(Aggregator(config.aggregator))
         controller = await stack.enter_async_context(Controller(config.controller))
         hosts = Hosts(config.listen, config.allowed_hosts)
-        routes = Routes(operations(aggregator, controller, draining, config.sample), Reader(config))
+        callers = Callers()
+        reader = Reader(config, callers)
+        routes = Routes(operations(aggregator, controller, draining, config.sample), reader)
         edge = Edge(routes, hosts=hosts, max_requests=config.max_requests)
         listener = stack.enter_context(_listening(config.listen))
+        address = _address(config.listen, listener)
+        callers.opened(address)
         server = _Server(_settings(edge, config.drain_s))
         serving = await stack.enter_async_context(
             background("HTTP server", server.serve([listener]))
         )
         try:
             await server.started_up.wait()
-            yield RunningGateway(_address(config.listen, listener), edge, serving)
+            yield RunningGateway(address, edge, serving)
         finally:
             draining.set()
             server.should_exit = True

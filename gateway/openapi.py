@@ -22,6 +22,12 @@ _REQUEST_ID = {
     "description": "The id of the request: the caller's own, or a generated one.",
     "schema": {"type": "string"},
 }
+_TOKEN = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A token of `trillium token create`. On the machine that the gateway runs on, "
+    "its own user needs none.",
+}
 _HEADERS = (
     {
         "name": TIMEOUT_HEADER,
@@ -56,7 +62,12 @@ def document(operations: Sequence[Operation], *, title: str, version: str, about
         "info": {"title": title, "version": version, "description": about},
         "tags": [{"name": tag} for tag in tags],
         "paths": paths,
-        "components": {"schemas": dict(sorted(schemas.items()))},
+        "components": {
+            "schemas": dict(sorted(schemas.items())),
+            "securitySchemes": {"token": _TOKEN},
+        },
+        # Either: which callers need a token is up to the services behind the gateway.
+        "security": [{}, {"token": []}],
     }
 
 

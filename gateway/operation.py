@@ -22,7 +22,7 @@ from .few_errors import few_unknown_keys
 from .problems import MEDIA_TYPE
 
 JSON = "application/json"
-SERVER_STATUSES = (429, 499, 500, 501, 503, 504)
+SERVER_STATUSES = (401, 403, 429, 499, 500, 501, 503, 504)
 """Statuses of problems of every operation that calls a service behind the gateway."""
 
 
@@ -93,6 +93,8 @@ class HttpRequest:
     raw: bytes
     """The body as received."""
     headers: Headers
+    credentials: tuple[tuple[str, str], ...]
+    """Metadata that tells the services behind the gateway who asks."""
     deadline: float
     """On the monotonic clock."""
     timed: bool
@@ -108,11 +110,13 @@ class HttpRequest:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Metadata of the calls for this request: an id that the caller chose is traced there, and
-        its sticky key chooses among revisions."""
+        """Metadata of the calls for this request: who asks; an id that the caller chose, which is
+        traced there; and its sticky key, which chooses among revisions."""
         sticky_key = self.headers.get(STICKY_KEY, "")
-        sticky = ((STICKY_KEY, sticky_key),) if sticky_key.isascii() and sticky_key else ()
-        return ((REQUEST_ID_KEY, self.request_id), *sticky) if self.traced else sticky
+        more = ((STICKY_KEY, sticky_key),) if sticky_key.isascii() and sticky_key else ()
+        if self.traced:
+            more = ((REQUEST_ID_KEY, self.request_id), *more)
+        return (*self.credentials, *more)
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,8 @@ def answer_of(error: TrilliumError, request_id: str, *, path: str) -> Answer:
             ]
         case PredictorsFailed():
             content["missing"] = [missing_json(each) for each in error.failures]
+        case _ if status == HTTPStatus.UNAUTHORIZED:
+            headers["www-authenticate"] = "Bearer"
         case Overloaded():
             content["retry_after_s"] = error.retry_after_s
             headers["retry-after"] = str(math.ceil(error.retry_after_s))

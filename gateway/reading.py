@@ -18,6 +18,7 @@ from trillium.errors import Cancelled, Code, InvalidRequest, Violation
 from trillium.rpc.budget import Budget
 from trillium.violations import MAX_VIOLATIONS, Violations
 
+from .callers import Callers
 from .config import LONGEST_TIMEOUT_S, SHORTEST_TIMEOUT_S, GatewayConfig
 from .operation import JSON, HttpRequest, Operation, RawBody
 from .problems import HttpError
@@ -57,10 +58,11 @@ class Held:
 
 
 class Reader:
-    """Reads requests within the limits of a config."""
+    """Reads requests within the limits of a config, and finds out who sends them."""
 
-    def __init__(self, config: GatewayConfig) -> None:
+    def __init__(self, config: GatewayConfig, callers: Callers) -> None:
         self._config = config
+        self._callers = callers
         self._budget = Budget(config.max_bytes_in_flight)
 
     @contextmanager
@@ -91,6 +93,7 @@ class Reader:
         violations.extend(_wrong_path(operation, path))
         query = violations.check(lambda: _query(operation, _parameters(scope["query_string"])))
         violations.raise_any()
+        credentials = () if operation.local else self._callers.metadata(scope, headers)
         raw = b""
         body = None
         if operation.method in _BODY_METHODS:
@@ -102,6 +105,7 @@ class Reader:
             body=body,
             raw=raw,
             headers=headers,
+            credentials=credentials,
             deadline=started + (self._default_s(operation) if timeout_s is None else timeout_s),
             timed=timeout_s is not None,
             request_id=request_id,

@@ -13,6 +13,7 @@ from trillium.oip import service as oip
 from trillium.rpc.front import AddressInUse, Front
 from trillium.rpc.health import Health
 from trillium.rpc.methods import Limits
+from trillium.server.doors import door_of
 from trillium.server.process import StartFailed
 
 from .config import PredictorConfig
@@ -72,7 +73,7 @@ async def running_predictor(
         health.service(),
     )
     limits = Limits(config.max_message_bytes, config.max_bytes_in_flight)
-    front = Front(services, (config.listen,), limits)
+    front = Front(services, (config.listen,), limits, door=door_of(config, config.listen))
     try:
         await front.start()
     except AddressInUse as error:

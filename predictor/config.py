@@ -10,7 +10,7 @@ from typing import Any
 from trillium.model.declared import DeclaredFacts, column
 from trillium.server.config import (
     ConfigError,
-    ServerConfig,
+    GrpcServerConfig,
     Setting,
     address,
     file,
@@ -27,7 +27,7 @@ PROGRAM = "predictor"
 
 
 @dataclass(frozen=True, slots=True)
-class PredictorConfig(ServerConfig):
+class PredictorConfig(GrpcServerConfig):
     """The settings of one predictor."""
 
     listen: str = setting(address, "127.0.0.1:50061", "where to listen; port 0 takes any")

@@ -4,7 +4,8 @@
 #
 #     scripts/smoke_http.sh [http://127.0.0.1:9000]
 #
-# It expects the iris ensemble to be loaded, and leaves nothing running.
+# It expects the iris ensemble to be loaded, and leaves nothing running. Where the routing service's
+# calls need a token, SMOKE_TOKEN has one.
 set -euo pipefail
 
 base=${1:-http://127.0.0.1:9000}
@@ -71,9 +72,17 @@ order() {
     printf '{"job_id": "%s", "model": "iris-setosa", "dataset": "iris", ' "$job"
     printf '"operation_type": "%s", "container_id": ""}' "$1"
 }
+# A header from a file is in no list of processes.
+bearer=()
+if [ -n "${SMOKE_TOKEN:-}" ]; then
+    header=$(mktemp)
+    trap 'rm -f "$header"' EXIT
+    printf 'Authorization: Bearer %s\n' "$SMOKE_TOKEN" > "$header"
+    bearer=(--header "@$header")
+fi
 route() {
-    check "POST /inference_router/ $1" "$2" "${json[@]}" --data "$(order "$1")" \
-        "$base/inference_router/"
+    check "POST /inference_router/ $1" "$2" "${json[@]}" ${bearer[@]+"${bearer[@]}"} \
+        --data "$(order "$1")" "$base/inference_router/"
 }
 route DEPLOY_CREATE 'answer["state"] == "CREATED"'
 route DEPLOY_LOAD 'answer["state"] == "LOADED"'

@@ -32,6 +32,8 @@
     ├── RecordUnreadable      FAILED_PRECONDITION  RECORD_UNREADABLE   a person must look at it
     ├── StoreDown             UNAVAILABLE          STORE_UNAVAILABLE   the store does not answer
     ├── Overloaded            RESOURCE_EXHAUSTED   OVERLOADED          try again after a while
+    ├── Unauthenticated       UNAUTHENTICATED      UNAUTHENTICATED     no proof of who asks
+    ├── PermissionDenied      PERMISSION_DENIED    PERMISSION_DENIED   another role is needed
     ├── DeadlineExceeded      DEADLINE_EXCEEDED    DEADLINE_EXCEEDED   the time was up
     ├── Cancelled             CANCELLED            CANCELLED           the caller withdrew
     ├── Draining              UNAVAILABLE          DRAINING            the server is about to stop
@@ -320,6 +322,20 @@ class Overloaded(TrilliumError):
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class Unauthenticated(TrilliumError):
+    """The caller has not proved who it is, or its credential is none."""
+
+    code = Code.UNAUTHENTICATED
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDenied(TrilliumError):
+    """The caller is known, and its role does not allow the call."""
+
+    code = Code.PERMISSION_DENIED
+    reason = "PERMISSION_DENIED"
 
 
 class DeadlineExceeded(TrilliumError):

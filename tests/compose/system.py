@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,12 +27,15 @@ ROOT = Path(__file__).resolve().parents[2]
 SERVICES = (
     "aggregator",
     "controller",
+    "credentials",
     "gateway",
     "mongo",
     "predictor-setosa",
     "predictor-versicolor",
     "predictor-virginica",
 )
+ONE_SHOT = ("credentials",)
+"""Services that end by themselves."""
 AGGREGATOR = "trillium.aggregator.v1.AggregatorService"
 CONTROLLER = "trillium.controller.v1.ControllerService"
 RUNS = "trillium.controller.v1.RunService"
@@ -149,7 +153,9 @@ class System:
     def is_healthy(self, *services: str) -> bool:
         """Whether every container of these services is healthy."""
         return all(
-            each["State"].get("Health", {}).get("Status") == "healthy"
+            each["State"]["ExitCode"] == 0
+            if service in ONE_SHOT
+            else each["State"].get("Health", {}).get("Status") == "healthy"
             for service in services
             for each in self.containers(service)
         )
@@ -173,12 +179,27 @@ class System:
         """What a command in a service's container prints; it must succeed."""
         return self.compose("exec", "-T", service, *command).stdout.decode()
 
+    @cached_property
+    def token(self) -> str:
+        """A token for everything, made as an operator makes one."""
+        create = "-m trillium token create tests --role admin --expires 1d"
+        return self.run_in("controller", "python", *create.split()).strip()
+
+    @property
+    def bearing(self) -> tuple[str, str]:
+        """What grpcurl is given to bring the token."""
+        return "-H", f"authorization: Bearer {self.token}"
+
     def control(self, method: str, **message: Any) -> Any:
         """What a method of the controller answers to grpcurl; with its service for others than
         ControllerService."""
         full = method if "/" in method else f"{CONTROLLER}/{method}"
         return json.loads(
-            grpcurl("-d", json.dumps(message), self.controller, full, within=self.within)
+            grpcurl(
+                *self.bearing,
+                *("-d", json.dumps(message), self.controller, full),
+                within=self.within,
+            )
         )
 
     def is_controlling(self) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.compose.system import ROOT, SERVICES, command_of_compose
+from tests.compose.system import ONE_SHOT, ROOT, SERVICES, command_of_compose
 
 pytestmark = pytest.mark.engine
 
@@ -48,12 +49,13 @@ def test_every_service_is_contained_and_limited(service: str) -> None:
     assert facts["read_only"] is True
     assert facts["cap_drop"] == ["ALL"]
     assert facts["security_opt"] == ["no-new-privileges:true"]
-    assert facts["restart"] == "unless-stopped"
+    assert facts["restart"] == ("no" if service in ONE_SHOT else "unless-stopped")
     assert facts["cpus"] > 0
     assert int(facts["mem_limit"]) == int(facts["memswap_limit"]) > 0
     assert facts["pids_limit"] > 0
     assert set(facts["logging"]["options"]) == {"max-size", "max-file"}
-    assert not {"privileged", "cap_add", "devices", "pid", "network_mode"} & set(facts)
+    assert not {"privileged", "cap_add", "devices", "pid"} & set(facts)
+    assert facts.get("network_mode", "none") == "none"
 
 
 def test_only_the_doors_are_published_and_only_on_the_loopback_interface() -> None:
@@ -77,7 +79,9 @@ def test_the_engines_socket_reaches_the_controller_only() -> None:
         if "volumes" in facts
     }
     assert mounts == {
-        "controller": [("bind", "/var/run/docker.sock")],
+        "aggregator": [("volume", "credentials")],
+        "controller": [("bind", "/var/run/docker.sock"), ("volume", "credentials")],
+        "credentials": [("volume", "credentials")],
         "mongo": [("volume", "state")],
     }
 
@@ -88,10 +92,14 @@ def test_predictors_and_the_database_reach_nothing_outside() -> None:
         "predictors",
         "state",
     }
-    outside = {name for name, each in facts["services"].items() if "doors" in each["networks"]}
+    outside = {name for name, each in facts["services"].items() if "doors" in networks(each)}
     assert outside == {"aggregator", "controller", "gateway"}
-    users = {name for name, each in facts["services"].items() if "state" in each["networks"]}
+    users = {name for name, each in facts["services"].items() if "state" in networks(each)}
     assert users == {"controller", "mongo"}
+
+
+def networks(service: Mapping[str, Any]) -> list[str]:
+    return list(service.get("networks", ()))
 
 
 def test_the_database_is_the_official_image_and_a_replica_set_of_one() -> None:
@@ -113,9 +121,11 @@ def test_services_wait_for_what_they_need() -> None:
     }
     assert waits == {
         ("aggregator", "controller"): "service_started",
+        ("aggregator", "credentials"): "service_completed_successfully",
         ("aggregator", "predictor-setosa"): "service_healthy",
         ("aggregator", "predictor-versicolor"): "service_healthy",
         ("aggregator", "predictor-virginica"): "service_healthy",
+        ("controller", "credentials"): "service_completed_successfully",
         ("controller", "mongo"): "service_healthy",
         ("gateway", "aggregator"): "service_started",
         ("gateway", "controller"): "service_started",

@@ -19,6 +19,7 @@ from controller.failpoints import Failpoints
 from controller.outages import reporting_outages
 from controller.runs.repository import Runs
 from controller.store.sqlite import SqliteStore
+from trillium.access.door import Door
 from trillium.clock import SystemClock
 from trillium.controller.v1 import catalog_service_pb2 as pb
 from trillium.controller.v1 import catalog_service_pb2_grpc
@@ -81,7 +82,7 @@ async def serving(store: SqliteStore, trial: ModelTrial, **limits: Any) -> Async
     runs = Runs(store, deployments, SystemClock(), Failpoints({}))
     deletions = Deleting(catalog, deployments, runs)
     service = reporting_outages(CatalogServicer(catalog, deletions=deletions, **limits).service())
-    front = Front((service,), ("127.0.0.1:0",), Limits())
+    front = Front((service,), ("127.0.0.1:0",), Limits(), door=Door())
     await front.start()
     try:
         async with aio.insecure_channel(front.addresses[0]) as channel:

@@ -21,6 +21,7 @@ from tests.artifacts import iris_rows
 from tests.controller.run_fakes import Gate
 from tests.controller.run_world import Controller, World, open_world
 from tests.waiting import eventually
+from trillium.access.door import Door
 from trillium.client.wire import error_of
 from trillium.controller.v1 import run_service_pb2 as pb
 from trillium.controller.v1.run_service_pb2_grpc import RunServiceStub
@@ -54,7 +55,7 @@ class Asking:
 async def asking(world: World, controller: Controller) -> AsyncIterator[Asking]:
     requests = Requests(world.store, world.clock)
     service = RunServicer(controller.orders, controller.runs, requests).service()
-    front = Front((service,), ("127.0.0.1:0",), Limits())
+    front = Front((service,), ("127.0.0.1:0",), Limits(), door=Door())
     await front.start()
     try:
         async with aio.insecure_channel(front.addresses[0]) as channel:

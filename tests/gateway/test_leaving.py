@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from starlette.responses import Response
 
+from gateway.callers import Callers
 from gateway.config import GatewayConfig
 from gateway.edge import Edge, Served
 from gateway.hosts import Hosts
@@ -54,7 +55,9 @@ class Handler:
 async def served(handler: Handler, *, changes: bool) -> list[Any]:
     """What is sent to a caller who leaves as soon as the handler has begun."""
     operation = Operation("POST", "/x", "", "", handler, (), changes=changes)
-    routes = Routes((operation,), Reader(GatewayConfig()))
+    callers = Callers()
+    callers.opened("unix:/gateway")
+    routes = Routes((operation,), Reader(GatewayConfig(), callers))
     scope = {
         "type": "http",
         "method": "POST",

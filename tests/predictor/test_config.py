@@ -55,6 +55,9 @@ def test_every_setting_can_be_made_by_flag_and_by_environment(tmp_path: Path) ->
         "max_model_bytes": "4096",
         "drain_s": "0.5",
         "parent_pid": "7",
+        "anonymous": "Infer",
+        "tokens": "tokens.json",
+        "insecure": "Yes",
         "log_level": "DEBUG",
     }
     assert texts.keys() == {setting.name for setting in SETTINGS}
@@ -72,6 +75,9 @@ def test_every_setting_can_be_made_by_flag_and_by_environment(tmp_path: Path) ->
         max_model_bytes=4096,
         drain_s=0.5,
         parent_pid=7,
+        anonymous="infer",
+        tokens=Path("tokens.json"),
+        insecure="yes",
         log_level="debug",
     )
     assert from_command_line(flags, {}) == expected

@@ -15,7 +15,7 @@ import pytest
 import uvloop
 from google.protobuf.wrappers_pb2 import StringValue
 
-from tests.rpc.toy import CALL_S, NAME, Playing, Toy, playing
+from tests.rpc.toy import CALL_S, NAME, Playing, Toy, playing, toy_door
 from tests.waiting import eventually
 from trillium.rpc import accepting
 from trillium.rpc.front import Front
@@ -115,7 +115,7 @@ def test_serves_and_stops_on_any_event_loop(
 
 async def test_server_that_has_stopped_leaves_no_task() -> None:
     before = asyncio.all_tasks()
-    front = Front((Toy().service(),), ("127.0.0.1:0",), Limits())
+    front = Front((Toy().service(),), ("127.0.0.1:0",), Limits(), door=toy_door())
     await front.start()
     assert asyncio.all_tasks() > before
     await front.stop(0)

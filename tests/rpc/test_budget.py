@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from tests.rpc.errors import failed
-from tests.rpc.toy import CALL_S, NAME, Playing, Toy, playing
+from tests.rpc.toy import CALL_S, NAME, Playing, Toy, playing, toy_door
 from tests.waiting import eventually
 from trillium.errors import Overloaded
 from trillium.rpc import budget, front
@@ -137,7 +137,7 @@ async def test_health_has_room_when_nothing_else_has() -> None:
     toy, health = Toy(), Health(())
     health.set_serving(True)
     limits = Limits(max_concurrent_calls=2)
-    serving = Front((toy.service(), health.service()), ("127.0.0.1:0",), limits)
+    serving = Front((toy.service(), health.service()), ("127.0.0.1:0",), limits, door=toy_door())
     await serving.start()
     try:
         async with aio.insecure_channel(serving.addresses[0]) as channel:

@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.rpc.errors import taken_apart
+from trillium.access.door import Door
+from trillium.access.roles import Role
 from trillium.aggregator.v1 import aggregator_service_pb2 as pb
 from trillium.oip import open_inference_pb2 as oip
 from trillium.rpc.call import Call, CallFailed, open_call
@@ -93,7 +95,7 @@ async def test_a_message_of_too_many_entries_is_refused_before_it_is_parsed() ->
 
     unparsed: Any = SimpleNamespace(DESCRIPTOR=pb.PredictRequest.DESCRIPTOR, FromString=parse)
     method = RpcMethod("One", MethodKind.UNARY_UNARY, unparsed, never)
-    endpoint = Endpoints(Limits(max_entries=1000)).of(method)
+    endpoint = Endpoints(Limits(max_entries=1000), Door(rules={"/One": Role.NONE})).of(method)
     raw = pb.PredictRequest(instances=[pb.Instance()] * 2**19).SerializeToString()
     with pytest.raises(CallFailed) as caught:
         await endpoint(raw + b"\x12\x00", open_call("/One", {}, math.inf, ""))

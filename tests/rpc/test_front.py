@@ -17,7 +17,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from grpc import aio
 
 from tests.rpc.errors import Failure, failed, refused
-from tests.rpc.toy import CALL_S, NAME, SECRET, Playing, Toy, playing
+from tests.rpc.toy import CALL_S, NAME, SECRET, Playing, Toy, playing, toy_door
 from tests.waiting import eventually
 from trillium.rpc import accepting
 from trillium.rpc.front import AddressInUse, Front
@@ -331,7 +331,7 @@ async def is_answered(play: Playing) -> bool:
 async def test_port_in_use_is_told() -> None:
     async with playing() as play:
         address = play.front.addresses[0]
-        second = Front((Toy().service(),), ("127.0.0.1:0", address), Limits())
+        second = Front((Toy().service(),), ("127.0.0.1:0", address), Limits(), door=toy_door())
         with pytest.raises(AddressInUse, match=f"cannot listen on {address}: it is in use"):
             await second.start()
         assert await ask_one(play, "still here") == "STILL HERE"
@@ -339,7 +339,7 @@ async def test_port_in_use_is_told() -> None:
 
 async def test_unix_socket_is_listened_on(tmp_path: Path) -> None:
     address = f"unix:{tmp_path}/toy.sock"
-    front = Front((Toy().service(),), (address, "127.0.0.1:0"), Limits())
+    front = Front((Toy().service(),), (address, "127.0.0.1:0"), Limits(), door=toy_door())
     await front.start()
     assert front.addresses[0] == address
     for each in front.addresses:

@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.rpc.errors import failed
 from tests.rpc.toy import CALL_S
+from trillium.access.door import Door
 from trillium.rpc.call import open_call
 from trillium.rpc.front import Front
 from trillium.rpc.health import SERVICE_NAME, Health
@@ -41,7 +42,7 @@ class Asked:
 @pytest.fixture
 async def asked() -> AsyncIterator[Asked]:
     health = Health((A, B))
-    front = Front((health.service(),), ("127.0.0.1:0",), Limits())
+    front = Front((health.service(),), ("127.0.0.1:0",), Limits(), door=Door())
     await front.start()
     async with aio.insecure_channel(front.addresses[0]) as channel:
         yield Asked(health, channel)

@@ -11,6 +11,8 @@ from typing import Any
 from google.protobuf.wrappers_pb2 import StringValue
 from grpc import aio
 
+from trillium.access.door import Door
+from trillium.access.roles import RULES, Role
 from trillium.errors import InvalidRequest, Overloaded
 from trillium.rpc.call import Call
 from trillium.rpc.front import Front
@@ -100,6 +102,12 @@ class Toy:
             self.closed.append("Both")
 
 
+def toy_door() -> Door:
+    """A door that lets everybody play."""
+    toys = {f"/{NAME}/{method}": Role.NONE for method in ("One", "Down", "Up", "Both")}
+    return Door(rules={**RULES, **toys})
+
+
 @dataclass(frozen=True, slots=True)
 class Playing:
     """A server of the toy, and its methods as a caller sees them."""
@@ -116,7 +124,7 @@ class Playing:
 async def playing(limits: Limits | None = None) -> AsyncIterator[Playing]:
     """A toy behind a front on a free port."""
     toy = Toy()
-    front = Front((toy.service(),), ("127.0.0.1:0",), limits or Limits())
+    front = Front((toy.service(),), ("127.0.0.1:0",), limits or Limits(), door=toy_door())
     await front.start()
     codec = {
         "request_serializer": StringValue.SerializeToString,

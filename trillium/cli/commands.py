@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,8 @@ from typing import Annotated
 import typer
 
 import trillium
-from trillium.cli import catalog, deploy, doctor, ensembles, runs, training
+from trillium.access.tokens import TokensError, read_token
+from trillium.cli import catalog, deploy, doctor, ensembles, runs, tokens, training
 from trillium.cli.options import (
     AGGREGATOR,
     CONTROLLER,
@@ -41,10 +43,21 @@ from trillium.cli.options import (
     visible,
 )
 from trillium.cli.output import Form, FormOption, Kept, Output, counting, form_of, kept_rows
+from trillium.client.credentials import TOKEN_FILE
 from trillium.server.process import EXIT_FAILED
 from trillium.tables.dialect import Dialect
 
 app = new_group("", completion=True)
+
+
+def _use_token_file(path: Path | None) -> None:
+    if path is not None:
+        try:
+            read_token(path)
+        except TokensError as error:
+            raise typer.BadParameter(str(error)) from error
+        # Every client that a command makes looks for it there.
+        os.environ[TOKEN_FILE] = str(path)
 
 
 def _print_version(wanted: bool) -> None:
@@ -59,6 +72,14 @@ def common(
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar=TOKEN_FILE,
+            callback=_use_token_file,
+            help="File with the token that tells servers who asks.",
+        ),
+    ] = None,
 ) -> None:
     """Serve a classifier as one binary model for each class, and ask it."""
 
@@ -78,6 +99,7 @@ catalog.models.command(
         "trillium models train flowers.csv --ensemble flowers --label-column species",
     ),
 )(training.train)
+app.add_typer(tokens.app, name="token")
 app.command("servers", epilog=examples("trillium servers"))(deploy.servers)
 app.command("doctor", epilog=examples("trillium doctor"))(doctor.examine)
 # "-1.5" is a value; an option that there is not is refused as a value that is no number.

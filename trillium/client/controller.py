@@ -19,6 +19,7 @@ import grpc
 
 from trillium.client import wire
 from trillium.client.controller_calls import ControllerCalls
+from trillium.client.credentials import token_of
 from trillium.client.described import Stream, Unary
 from trillium.client.loops import LoopChannel
 from trillium.rpc.channels import sync_client_channel
@@ -84,7 +85,9 @@ def _async_upload(
     # blocking the loop, and ends when its channel is closed, as a cancelled task does here.
     @wraps(upload)
     async def call(self: AsyncControllerClient, /, *args: P.args, **options: P.kwargs) -> T:
-        with ControllerClient(self._address, timeout_s=self._timeout_s) as client:
+        with ControllerClient(
+            self._address, timeout_s=self._timeout_s, token=self._token
+        ) as client:
             return await asyncio.to_thread(upload, client, *args, **options)
 
     return call
@@ -93,8 +96,9 @@ def _async_upload(
 class _Connection:
     """The address and time limit of either client."""
 
-    def __init__(self, address: str, timeout_s: float | None) -> None:
+    def __init__(self, address: str, timeout_s: float | None, token: str) -> None:
         self._address = checked_address(address)
+        self._token = token_of(token)
         self._timeout_s = None if timeout_s is None else wire.time_limit(timeout_s)
 
     def __reduce__(self) -> NoReturn:
@@ -112,7 +116,9 @@ class _Connection:
 class ControllerClient(_Connection):
     """A blocking client. Safe to share between threads; `close` it, or use it in a `with`."""
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout_s: float | None = None) -> None:
+    def __init__(
+        self, address: str = DEFAULT_ADDRESS, *, timeout_s: float | None = None, token: str = ""
+    ) -> None:
         """Connects at the first call, and again whenever the connection broke.
 
         Args:
@@ -120,9 +126,11 @@ class ControllerClient(_Connection):
             timeout_s: time limit of every call in seconds. None gives 10 s to a query, 120 s to
                 a command and an hour to a run; a watch then has no limit. The controller goes on
                 with a command or a run after the limit: a deadline undoes nothing.
+            token: tells the controller who asks; without one, it is what the file has that the
+                variable TRILLIUM_TOKEN_FILE names, if that is set.
         """
-        super().__init__(address, timeout_s)
-        self._channel = sync_client_channel(self._address)
+        super().__init__(address, timeout_s, token)
+        self._channel = sync_client_channel(self._address, self._token)
         self._calls = ControllerCalls(self._channel)
 
     def __enter__(self) -> Self:
@@ -210,10 +218,12 @@ class AsyncControllerClient(_Connection):
     may be made anywhere and serve one event loop after another, but only one at a time.
     """
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, *, timeout_s: float | None = None) -> None:
+    def __init__(
+        self, address: str = DEFAULT_ADDRESS, *, timeout_s: float | None = None, token: str = ""
+    ) -> None:
         """As `ControllerClient`."""
-        super().__init__(address, timeout_s)
-        self._channel = LoopChannel(self, self._address, ControllerCalls)
+        super().__init__(address, timeout_s, token)
+        self._channel = LoopChannel(self, self._address, self._token, ControllerCalls)
 
     @property
     def _calls(self) -> ControllerCalls:

@@ -27,6 +27,7 @@ from trillium.client.answers import (
     PredictorStatus,
     SampleScore,
 )
+from trillium.client.credentials import token_of
 from trillium.client.wire import (
     DEFAULT_ADDRESS,
     DEFAULT_IN_FLIGHT,
@@ -53,6 +54,7 @@ class Client:
         revision: int = 0,
         sticky_key: str = "",
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        token: str = "",
     ) -> None:
         """Nothing is sent yet: the connection is made by the first call, and again when it broke.
 
@@ -60,14 +62,15 @@ class Client:
         may be empty where the aggregator serves only one. `revision` is the one of its revisions to
         ask, if that is loaded; 0 means whichever serves. Where several share the requests, calls
         with the same `sticky_key` get the same one. `timeout_s` is the time in seconds that a call
-        gets without a `timeout_s` of its own.
+        gets without a `timeout_s` of its own. `token` tells the server who asks; without one, it is
+        what the file has that the variable TRILLIUM_TOKEN_FILE names, if that is set.
         """
         self._address = checked_address(address)
         self._ensemble = ensemble
         self._revision = revision
         self._sticky_key = wire.checked_sticky_key(sticky_key)
         self._timeout_s = wire.time_limit(timeout_s)
-        self._channel = sync_client_channel(address)
+        self._channel = sync_client_channel(address, token_of(token))
         self._stub: AggregatorServiceStub = AggregatorServiceStub(self._channel)
         self._known: Metadata | None = None  # Limits, which a server keeps as long as it lives.
         self._check = self._channel.unary_unary(wire.HEALTH_CHECK, *wire.HEALTH_TYPES)

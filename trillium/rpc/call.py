@@ -6,11 +6,16 @@ import itertools
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from google.rpc import status_pb2
 
+from trillium.access.door import Credentials, Principal
+
 REQUEST_ID_KEY = "x-request-id"
+AUTHORIZATION_KEY = "authorization"
+ANONYMOUS_KEY = "x-trillium-anonymous"
+"""Metadata key: the caller wants to be anonymous, whoever it is."""
 STICKY_KEY = "x-sticky-key"
 """Metadata key: calls with the same value get the same revision of an ensemble."""
 LONGEST_STICKY_KEY = 256
@@ -35,6 +40,9 @@ class Call:
     """Where the call came from, for the log."""
     sticky_key: str = ""
     """Calls with the same key get the same revision of an ensemble; empty for any."""
+    credentials: Credentials = field(default=Credentials(""), repr=False)
+    principal: Principal | None = None
+    """Who asks, once the call was admitted."""
 
     def remaining_s(self, now: float) -> float:
         """Seconds left at `now`, never below 0; infinite without a deadline."""
@@ -45,9 +53,11 @@ def open_call(method: str, metadata: Mapping[str, str], deadline: float, peer: s
     """The call that a front has just received; a strange request id is replaced."""
     chosen = metadata.get(REQUEST_ID_KEY, "")
     sticky_key = metadata.get(STICKY_KEY, "")[:LONGEST_STICKY_KEY]
+    credentials = Credentials(peer, metadata.get(AUTHORIZATION_KEY, ""), ANONYMOUS_KEY in metadata)
     if chosen and len(chosen) <= _LONGEST_REQUEST_ID and chosen.isprintable():
-        return Call(method, deadline, chosen, True, peer, sticky_key)
-    return Call(method, deadline, f"{_process}-{next(_numbers):x}", False, peer, sticky_key)
+        return Call(method, deadline, chosen, True, peer, sticky_key, credentials)
+    made = f"{_process}-{next(_numbers):x}"
+    return Call(method, deadline, made, False, peer, sticky_key, credentials)
 
 
 class CallFailed(Exception):

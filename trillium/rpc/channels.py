@@ -1,12 +1,14 @@
-"""Where channels are made. TLS and credentials belong here and in `front`, and nowhere else."""
+"""Where channels are made: with the token that all calls carry, if there is one."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from grpc import aio
+
+from trillium.rpc.call import AUTHORIZATION_KEY
 
 _UNLIMITED = -1
 
@@ -36,19 +38,71 @@ _LINK: tuple[tuple[str, int], ...] = (
 )
 
 
-def link_channel(address: str) -> aio.Channel:
+def link_channel(address: str, token: str = "") -> aio.Channel:
     """A channel between Trillium's own servers: pings an idle peer and reconnects quickly."""
-    return aio.insecure_channel(address, options=_LINK)
+    return aio.insecure_channel(address, options=_LINK, interceptors=_bearers(token))
 
 
-def client_channel(address: str) -> aio.Channel:
+def client_channel(address: str, token: str = "") -> aio.Channel:
     """An asyncio channel of a client of ours."""
-    return aio.insecure_channel(address, options=_client_options(address))
+    options = _client_options(address)
+    return aio.insecure_channel(address, options=options, interceptors=_bearers(token))
 
 
-def sync_client_channel(address: str) -> Any:
+def sync_client_channel(address: str, token: str = "") -> Any:
     """A channel of a synchronous client of ours."""
-    return grpc.insecure_channel(address, options=_client_options(address))
+    channel = grpc.insecure_channel(address, options=_client_options(address))
+    return grpc.intercept_channel(channel, _sync_bearer(token)) if token else channel
+
+
+def _with_token(details: Any, token: str) -> Any:
+    """The details of a call that carries a token besides."""
+    more = (*(details.metadata or ()), (AUTHORIZATION_KEY, f"Bearer {token}"))
+    return _CallDetails(
+        details.method, details.timeout, more, details.credentials, details.wait_for_ready
+    )
+
+
+class _CallDetails(NamedTuple):
+    method: Any
+    timeout: float | None
+    metadata: Any
+    credentials: Any
+    wait_for_ready: bool | None
+
+
+_KINDS = ("UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream")
+_METHODS = (
+    "intercept_unary_unary",
+    "intercept_unary_stream",
+    "intercept_stream_unary",
+    "intercept_stream_stream",
+)
+
+
+def _sync_bearer(token: str) -> Any:
+    """An interceptor that has all calls of a blocking channel carry a token."""
+
+    def go_on(_: Any, continuation: Any, details: Any, requests: Any) -> Any:
+        return continuation(_with_token(details, token), requests)
+
+    kinds = tuple(getattr(grpc, f"{kind}ClientInterceptor") for kind in _KINDS)
+    return type("Bearer", kinds, dict.fromkeys(_METHODS, go_on))()
+
+
+def _bearers(token: str) -> list[Any] | None:
+    """The same for an asyncio channel: one for each kind of call, since grpc.aio takes each for one
+    kind only."""
+    if not token:
+        return None
+
+    async def go_on(_: Any, continuation: Any, details: Any, requests: Any) -> Any:
+        return await continuation(_with_token(details, token), requests)
+
+    return [
+        type("Bearer", (getattr(aio, f"{kind}ClientInterceptor"),), {method: go_on})()
+        for kind, method in zip(_KINDS, _METHODS, strict=True)
+    ]
 
 
 def proxy_variable(address: str) -> str:

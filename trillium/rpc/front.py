@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import grpc
 
+from trillium.access.door import Door
 from trillium.rpc.accepting import new_server
 from trillium.rpc.call import Call, CallFailed, open_call
 from trillium.rpc.methods import Endpoints, Limits, MethodKind, RpcMethod, Service
@@ -42,12 +43,15 @@ class Front:
         listen: Sequence[str],
         limits: Limits,
         *,
+        door: Door,
         shares_port: bool = False,
     ) -> None:
-        """`listen` holds addresses such as `127.0.0.1:50051` (port 0: any) or `unix:/path`. With
-        `shares_port` other processes of this user may listen there, too."""
+        """`listen` holds addresses such as `127.0.0.1:50051` (port 0: any) or `unix:/path`; `door`
+        says who may call what. With `shares_port` other processes of this user may listen there,
+        too."""
         self._listen = tuple(listen)
-        self._endpoints = Endpoints(limits)
+        self._door = door
+        self._endpoints = Endpoints(limits, door)
         self._addresses: list[str] = []
         handlers = {
             service.name: {
@@ -79,6 +83,7 @@ class Front:
                 raise AddressInUse(text) from error
             is_path = address.startswith("unix:")
             self._addresses.append(address if is_path else f"{address.rpartition(':')[0]}:{port}")
+        self._door.opened(self._addresses)
         await self._server.start()
 
     async def stop(self, grace_s: float) -> None:

@@ -1,11 +1,11 @@
 """Handlers of messages as endpoints of bytes: the one wrapper round every handler.
 
-It parses and serialises, refuses what is too large or no message, counts the calls in flight,
-turns whatever goes wrong into a google.rpc.Status, and writes the log. It knows no grpc types, so
-the front that carries the bytes can be another one.
+It asks who calls and whether they may, parses and serialises, refuses what is too large or no
+message, counts the calls in flight, turns whatever goes wrong into a google.rpc.Status, and writes
+the log. It knows no grpc types, so the front that carries the bytes can be another one.
 
-What is logged: calls that fail, and calls whose caller chose the request id (key "x-request-id"),
-at INFO; all others at DEBUG; defects at ERROR with their stack.
+What is logged: calls that change something, that fail, and whose caller chose the request id (key
+"x-request-id"), at INFO; all others at DEBUG; defects at ERROR with their stack.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
 from typing import Any, TypeAlias
@@ -33,6 +33,8 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
+from trillium.access.door import Door
+from trillium.access.roles import CHANGES
 from trillium.errors import (
     DeadlineExceeded,
     InternalError,
@@ -136,8 +138,9 @@ def service_of(
 class Endpoints:
     """Wraps the methods of one server and counts the calls that are in flight."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, door: Door) -> None:
         self._limits = limits
+        self._door = door
         self._budget = Budget(limits.max_bytes_in_flight)
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -164,17 +167,18 @@ class Endpoints:
 
     def _unary_unary(self, method: RpcMethod) -> UnaryUnary:
         async def endpoint(raw: bytes, call: Call) -> bytes:
-            with self._guarded(call), self._held(len(raw)):
+            with self._guarded(call) as admitted, self._held(len(raw)):
                 request = self._parse(method, raw)
-                response: Message = await method.handler(request, call)
+                response: Message = await method.handler(request, admitted)
                 return response.SerializeToString()
 
         return endpoint
 
     def _unary_stream(self, method: RpcMethod) -> UnaryStream:
         async def endpoint(raw: bytes, call: Call) -> AsyncGenerator[bytes]:
-            with self._guarded(call), self._held(len(raw)):
-                async with aclosing(method.handler(self._parse(method, raw), call)) as responses:
+            with self._guarded(call) as admitted, self._held(len(raw)):
+                request = self._parse(method, raw)
+                async with aclosing(method.handler(request, admitted)) as responses:
                     async for response in responses:
                         yield response.SerializeToString()
 
@@ -182,18 +186,18 @@ class Endpoints:
 
     def _stream_unary(self, method: RpcMethod) -> StreamUnary:
         async def endpoint(raws: AsyncIterator[bytes], call: Call) -> bytes:
-            with self._guarded(call), closing(StreamShare(self._budget)) as share:
+            with self._guarded(call) as admitted, closing(StreamShare(self._budget)) as share:
                 requests = self._parse_all(method, raws, share, keeps=False)
-                response: Message = await method.handler(requests, call)
+                response: Message = await method.handler(requests, admitted)
                 return response.SerializeToString()
 
         return endpoint
 
     def _stream_stream(self, method: RpcMethod) -> StreamStream:
         async def endpoint(raws: AsyncIterator[bytes], call: Call) -> AsyncGenerator[bytes]:
-            with self._guarded(call), closing(StreamShare(self._budget)) as share:
+            with self._guarded(call) as admitted, closing(StreamShare(self._budget)) as share:
                 requests = self._parse_all(method, raws, share, keeps=True)
-                async with aclosing(method.handler(requests, call)) as responses:
+                async with aclosing(method.handler(requests, admitted)) as responses:
                     async for response in responses:
                         yield response.SerializeToString()
                         share.give_back_oldest()
@@ -246,13 +250,16 @@ class Endpoints:
             self._budget.give_back(size)
 
     @contextmanager
-    def _guarded(self, call: Call) -> Iterator[None]:
+    def _guarded(self, call: Call) -> Iterator[Call]:
+        """Admit a call, and see to its end. Yields the call with its principal."""
         started = time.monotonic()
         token = REQUEST_ID.set(call.request_id)
         self._in_flight += 1
         self._idle.clear()
         try:
-            yield
+            principal = self._door.admit(call.method, call.credentials)
+            call = replace(call, principal=principal)
+            yield call
         except TrilliumError as error:
             _log(call, started, logging.INFO, f"{error.code.name}/{error.reason}: {error.message}")
             raise _forgotten(CallFailed(to_status(error, call.request_id))) from error
@@ -267,7 +274,8 @@ class Endpoints:
             _log(call, started, logging.ERROR, "INTERNAL", exc_info=True)
             raise _forgotten(CallFailed(to_status(InternalError(), call.request_id))) from error
         else:
-            _log(call, started, logging.INFO if call.traced else logging.DEBUG, "OK")
+            is_told = call.traced or call.method in CHANGES
+            _log(call, started, logging.INFO if is_told else logging.DEBUG, "OK")
         finally:
             self._in_flight -= 1
             if not self._in_flight:
@@ -306,4 +314,6 @@ def _log(call: Call, started: float, level: int, outcome: str, *, exc_info: bool
     if log.isEnabledFor(level):
         spent_ms = round((time.monotonic() - started) * 1000, 3)
         facts = {"method": call.method, "peer": call.peer, "outcome": outcome, "ms": spent_ms}
+        if call.principal is not None:
+            facts["principal"] = call.principal.name
         log.log(level, "call", extra=facts, exc_info=exc_info)

@@ -133,6 +133,8 @@ _PLAIN: dict[str, type[errors.TrilliumError]] = {
         errors.Superseded,
         errors.RecordUnreadable,
         errors.StoreDown,
+        errors.Unauthenticated,
+        errors.PermissionDenied,
         errors.DeadlineExceeded,
         errors.Cancelled,
         errors.Draining,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from trillium.access.roles import Role
 from trillium.server import programs
 
 N = TypeVar("N", int, float)
@@ -69,7 +70,7 @@ def setting(
 
 def settings_of(config: type) -> tuple[Setting, ...]:
     """The settings among the fields of a config, those of every server last."""
-    shared = {each.name for each in fields(ServerConfig)}
+    shared = {each.name for each in fields(GrpcServerConfig)}
     return tuple(
         replace(each.metadata[_SETTING], name=each.name)
         for each in sorted(fields(config), key=lambda each: each.name in shared)
@@ -236,6 +237,30 @@ class ServerConfig:
     parent_pid: int | None = setting(
         whole_number(1, 2**31), None, "stop when this parent process dies"
     )
+    insecure: str = setting(
+        one_of("yes", "no"),
+        "no",
+        "whether it may listen where other machines reach it, although all traffic is plaintext",
+    )
     log_level: str = setting(
         one_of("debug", "info", "warning", "error"), "info", "lowest level to log"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcServerConfig(ServerConfig):
+    """What may be set of every gRPC server."""
+
+    anonymous: str = setting(
+        one_of(*Role),
+        Role.NONE.value,
+        "role of callers who prove nothing: none, infer, view, operate, service or admin; on this "
+        "machine, callers of the user who runs this, and root, are admin",
+        metavar="ROLE",
+    )
+    tokens: Path | None = setting(
+        file,
+        None,
+        "file of the tokens that callers may bring, see `trillium token`",
+        metavar="FILE",
     )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from trillium.server.config import ConfigError
+from trillium.server.private import keep_to_owner
 
 _PR_SET_PDEATHSIG = 1
 
@@ -30,6 +31,8 @@ def run(program: str, main: Callable[[], Coroutine[Any, Any, None]]) -> int:
     `main` only: it reads what may be logged when it is imported.
     """
     settle_environment()
+    # Whoever can open a socket of ours is taken for this user, and state is nobody else's business.
+    keep_to_owner()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(main())

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from trillium.access.local import can_prove
 from trillium.cli.ensemble import artifacts
 from trillium.cli.show import Screen
 from trillium.cli.state import held
@@ -30,6 +31,8 @@ async def up(plan: Plan, screen: Screen) -> int:
     with held(plan.state), servers.interruptible():
         try:
             screen.say(f"starting {servers} ...")
+            if not can_prove():
+                screen.say("every user of this machine may call them: this system proves no users")
             await servers.launch()
             async with servers.all_running():
                 succeeded = await _show(plan, files, servers, screen)

@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trillium.access.local import can_prove
+from trillium.access.roles import Role
 from trillium.cli import ports
 from trillium.server import programs
+
+TOKENS = "tokens.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,16 @@ class Plan:
 
     def _program(self, program: str, port: int, log: str, *words: str) -> Program:
         # The parent's pid makes the server exit when this process dies without stopping it.
-        listen = ("--listen", f"{ports.HOST}:{port}", "--parent-pid", str(os.getpid()))
+        listen: tuple[str, ...] = (
+            "--listen",
+            f"{ports.HOST}:{port}",
+            "--parent-pid",
+            str(os.getpid()),
+        )
+        if program != "gateway":  # It hands tokens on.
+            listen += ("--tokens", str(self.state / TOKENS))
+            if not can_prove():
+                # Nothing tells our own servers and their user from other users of this machine.
+                listen += ("--anonymous", Role.ADMIN.value)
         command = programs.command(program, *words, *listen)
         return Program(f"the {program}", command, port, self.logs / f"{log}.log")

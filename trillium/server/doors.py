@@ -1,0 +1,45 @@
+"""The door of a server, from its settings."""
+
+from __future__ import annotations
+
+import logging
+
+from trillium.access.door import Door
+from trillium.access.local import is_loopback
+from trillium.access.roles import Role
+from trillium.access.tokens import TokenFile, TokensError
+from trillium.server.config import GrpcServerConfig
+from trillium.server.process import StartFailed
+
+log = logging.getLogger(__name__)
+
+
+def door_of(config: GrpcServerConfig, listen: str) -> Door:
+    """Who may call the server with these settings, which is to listen on that address.
+
+    Raises StartFailed for a file of tokens that cannot be read, and for an address that other
+    machines may reach, unless the settings say that this is wanted.
+    """
+    check_reach(listen, insecure=config.insecure == "yes")
+    tokens = None if config.tokens is None else TokenFile(config.tokens)
+    try:
+        if tokens is not None:
+            tokens.check()
+    except TokensError as error:
+        raise StartFailed(f"{error}; check --tokens") from error
+    return Door(anonymous=Role(config.anonymous), tokens=tokens)
+
+
+def check_reach(listen: str, *, insecure: bool) -> None:
+    """Raises StartFailed for an address that other machines may reach, unless that is wanted, which
+    is logged."""
+    host = listen.rpartition(":")[0].strip("[]")
+    if listen.startswith("unix:") or host == "localhost" or is_loopback(host):
+        return
+    if not insecure:
+        text = f"{listen} may be reached from other machines, and all traffic is plaintext"
+        fix = (
+            "listen on 127.0.0.1, or say --insecure yes if only a network that you trust gets there"
+        )
+        raise StartFailed(f"{text}; {fix}")
+    log.warning("other machines may reach this, and all traffic is plaintext", extra={"at": listen})
