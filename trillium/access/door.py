@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from urllib.parse import unquote
 
 from trillium.access import local
@@ -38,6 +39,7 @@ class Credentials:
 
 
 ANONYMOUS = "anonymous"
+_WILDCARDS = ("0.0.0.0", "::", "localhost")
 
 
 class Door:
@@ -59,7 +61,7 @@ class Door:
         self._anonymous = Principal(ANONYMOUS, anonymous)
         self._tokens = tokens
         self._rules = rules
-        self._owners = {os.geteuid(), 0}
+        self._owners = {uid: Principal(f"uid:{uid}", Role.ADMIN) for uid in {os.geteuid(), 0}}
         self._places: Sequence[local.Place] = ()
 
     def opened(self, addresses: Sequence[str]) -> None:
@@ -99,7 +101,7 @@ class Door:
         if credentials.gives_up:
             return self._anonymous
         uid = self._uid(credentials.peer)
-        return Principal(f"uid:{uid}", Role.ADMIN) if uid in self._owners else self._anonymous
+        return self._anonymous if uid is None else self._owners.get(uid, self._anonymous)
 
     def _holder(self, authorization: str) -> Principal:
         scheme, _, token = authorization.partition(" ")
@@ -120,14 +122,21 @@ class Door:
         if peer.startswith("unix:"):
             # Servers make their sockets for their own user, and only root gets past that.
             return os.geteuid()
-        host, _, port = peer.partition(":")[2].rpartition(":")
-        host = unquote(host).strip("[]")
-        if not port.isdecimal() or not local.is_loopback(host):
+        caller = _loopback_place(peer)
+        if caller is None:
             return None
         for own_host, own_port in self._places:
-            own = host if own_host in ("0.0.0.0", "::", "localhost") else own_host
-            if (":" in own) == (":" in host):
-                uid = local.owner_of((host, int(port)), (own, own_port))
+            own = caller[0] if own_host in _WILDCARDS else own_host
+            if (":" in own) == (":" in caller[0]):
+                uid = local.owner_of(caller, (own, own_port))
                 if uid is not None:
                     return uid
         return None
+
+
+@lru_cache(maxsize=4096)
+def _loopback_place(peer: str) -> local.Place | None:
+    """The address and port of a peer on the loopback; None for any other peer."""
+    host, _, port = peer.partition(":")[2].rpartition(":")
+    host = unquote(host).strip("[]")
+    return (host, int(port)) if port.isdecimal() and local.is_loopback(host) else None

@@ -24,9 +24,10 @@ _process = os.urandom(4).hex()
 _numbers = itertools.count(1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
-    """One call. Its cancellation arrives as the cancellation of the handler's task."""
+    """One call. Its cancellation arrives as the cancellation of the handler's task. Nothing of it
+    changes once it was admitted."""
 
     method: str
     """Full path, such as `/trillium.predictor.v1.PredictorService/Predict`."""

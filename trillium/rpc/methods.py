@@ -24,7 +24,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing, closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import Any, TypeAlias
@@ -167,18 +167,18 @@ class Endpoints:
 
     def _unary_unary(self, method: RpcMethod) -> UnaryUnary:
         async def endpoint(raw: bytes, call: Call) -> bytes:
-            with self._guarded(call) as admitted, self._held(len(raw)):
+            with self._guarded(call), self._held(len(raw)):
                 request = self._parse(method, raw)
-                response: Message = await method.handler(request, admitted)
+                response: Message = await method.handler(request, call)
                 return response.SerializeToString()
 
         return endpoint
 
     def _unary_stream(self, method: RpcMethod) -> UnaryStream:
         async def endpoint(raw: bytes, call: Call) -> AsyncGenerator[bytes]:
-            with self._guarded(call) as admitted, self._held(len(raw)):
+            with self._guarded(call), self._held(len(raw)):
                 request = self._parse(method, raw)
-                async with aclosing(method.handler(request, admitted)) as responses:
+                async with aclosing(method.handler(request, call)) as responses:
                     async for response in responses:
                         yield response.SerializeToString()
 
@@ -186,18 +186,18 @@ class Endpoints:
 
     def _stream_unary(self, method: RpcMethod) -> StreamUnary:
         async def endpoint(raws: AsyncIterator[bytes], call: Call) -> bytes:
-            with self._guarded(call) as admitted, closing(StreamShare(self._budget)) as share:
+            with self._guarded(call), closing(StreamShare(self._budget)) as share:
                 requests = self._parse_all(method, raws, share, keeps=False)
-                response: Message = await method.handler(requests, admitted)
+                response: Message = await method.handler(requests, call)
                 return response.SerializeToString()
 
         return endpoint
 
     def _stream_stream(self, method: RpcMethod) -> StreamStream:
         async def endpoint(raws: AsyncIterator[bytes], call: Call) -> AsyncGenerator[bytes]:
-            with self._guarded(call) as admitted, closing(StreamShare(self._budget)) as share:
+            with self._guarded(call), closing(StreamShare(self._budget)) as share:
                 requests = self._parse_all(method, raws, share, keeps=True)
-                async with aclosing(method.handler(requests, admitted)) as responses:
+                async with aclosing(method.handler(requests, call)) as responses:
                     async for response in responses:
                         yield response.SerializeToString()
                         share.give_back_oldest()
@@ -250,16 +250,15 @@ class Endpoints:
             self._budget.give_back(size)
 
     @contextmanager
-    def _guarded(self, call: Call) -> Iterator[Call]:
-        """Admit a call, and see to its end. Yields the call with its principal."""
+    def _guarded(self, call: Call) -> Iterator[None]:
+        """Admit a call, which then knows its principal, and see to its end."""
         started = time.monotonic()
         token = REQUEST_ID.set(call.request_id)
         self._in_flight += 1
         self._idle.clear()
         try:
-            principal = self._door.admit(call.method, call.credentials)
-            call = replace(call, principal=principal)
-            yield call
+            call.principal = self._door.admit(call.method, call.credentials)
+            yield
         except TrilliumError as error:
             _log(call, started, logging.INFO, f"{error.code.name}/{error.reason}: {error.message}")
             raise _forgotten(CallFailed(to_status(error, call.request_id))) from error
