@@ -18,11 +18,13 @@ from trillium.rpc.front import AddressInUse, Front
 from trillium.rpc.health import Health
 from trillium.rpc.methods import Limits
 from trillium.server.doors import door_of
+from trillium.server.measured import measured
 from trillium.server.process import StartFailed
 
 from .config import AggregatorConfig
 from .ensemble import Ensemble
 from .ensembles import ServedEnsembles
+from .figures import families
 from .inference import ServedModels
 from .lanes.fanout import Fanout
 from .plan import ServingLimits, ServingPlan
@@ -143,6 +145,9 @@ async def running_aggregator(
     )
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(ensembles.running())
+        await stack.enter_async_context(
+            measured(config, front.figures, lambda: families(ensembles.all()))
+        )
         changed()
         if names is not None:
             await stack.enter_async_context(names.running())

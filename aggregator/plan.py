@@ -18,7 +18,9 @@ from trillium.rpc.call import Call
 from trillium.server.statistics import Statistics
 
 from .combine import Scores, combine
+from .figures import PlanFigures
 from .lanes.fanout import FAREWELL_S, Fanout
+from .lanes.lane import Lane
 from .plans.agreement import EnsembleMetadata
 from .plans.roster import Endpoint, Roster
 
@@ -59,6 +61,7 @@ class ServingPlan:
         self._fanout = fanout
         self._clock = clock
         self._statistics: dict[str, Statistics] = {} if statistics is None else statistics
+        self.figures = PlanFigures()
         self._asked = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -80,6 +83,11 @@ class ServingPlan:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(FAREWELL_S):
                         await self._idle.wait()
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """The queues of its classes."""
+        return self._fanout.lanes
 
     @property
     def queued_rows(self) -> dict[str, int]:
@@ -151,6 +159,7 @@ class ServingPlan:
                 on_sent=timing.left_queue,
             )
             scores = combine(labels, outcomes)
+            self.figures.failed(scores.failures)
             if scores.failures and not (partial and scores.class_labels):
                 raise PredictorsFailed(scores.failures, was_run=timing.has_left)
             return scores

@@ -116,6 +116,7 @@ class AggregatorServicer:
         order = plan.class_labels
         scores = await plan.scores(block, order, call, partial=request.allow_partial)
         labels = decide(scores, order)
+        plan.figures.decided(labels, scores.class_labels)
         response = pb.ClassifyResponse(
             ensemble=ensemble.name,
             revision=plan.revision,
@@ -144,6 +145,7 @@ class AggregatorServicer:
         order = plan.class_labels
         scores = await plan.scores(block, order, call)
         labels = decide(scores, order)
+        plan.figures.decided(labels, scores.class_labels)
         return pb.PredictSampleResponse(
             revision=plan.revision,
             features=sample,

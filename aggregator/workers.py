@@ -12,11 +12,14 @@ import os
 import random
 import socket
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from trillium.server import programs
 from trillium.server.children import ChildProcess, how_it_ended
+from trillium.server.doors import check_reach
 from trillium.server.process import EXIT_FAILED, EXIT_USAGE, StartFailed
 from trillium.waking import first_of
 
@@ -39,19 +42,43 @@ async def supervise(
 
     Raises StartFailed when the port is taken or a worker cannot start, and then leaves none.
     """
-    with _held(config.listen) as address:
+    async with AsyncExitStack() as stack:
+        address = stack.enter_context(_held(config.listen))
         command = (
             *programs.command(PROGRAM, *arguments),
             *("--workers=1", "--shares-port=yes", f"--listen={address}"),
             f"--parent-pid={os.getpid()}",
         )
+        commands = [command] * config.workers
+        if config.metrics_listen is not None:
+            folder = stack.enter_context(TemporaryDirectory(prefix="trillium-workers-"))
+            paths = [str(Path(folder) / f"{number}.sock") for number in range(config.workers)]
+            commands = [(*command, f"--metrics-listen=unix:{path}") for path in paths]
+            await stack.enter_async_context(_told_together(config, paths))
         log.info("workers start", extra={"address": address, "count": config.workers})
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(config.workers):
-                    group.create_task(_keep(command, stopped, config.drain_s + KILL_S))
+                for each in commands:
+                    group.create_task(_keep(each, stopped, config.drain_s + KILL_S))
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from failures
+
+
+@asynccontextmanager
+async def _told_together(config: AggregatorConfig, paths: Sequence[str]) -> AsyncIterator[None]:
+    """Serve the metrics of the workers, who tell them at these paths, as those of one server."""
+    assert config.metrics_listen is not None
+    check_reach(config.metrics_listen, insecure=config.insecure == "yes")
+    from prometheus_client import CollectorRegistry
+
+    from trillium.server.metrics import serving_metrics
+
+    from .worker_metrics import WorkerMetrics
+
+    registry = CollectorRegistry()
+    registry.register(WorkerMetrics(paths))
+    async with serving_metrics(config.metrics_listen, registry):
+        yield
 
 
 async def _keep(command: Sequence[str], stopped: asyncio.Event, end_s: float) -> None:

@@ -13,6 +13,7 @@ from trillium.rpc.front import AddressInUse, Front
 from trillium.rpc.health import Health
 from trillium.rpc.methods import Limits
 from trillium.server.doors import door_of
+from trillium.server.measured import measured
 from trillium.server.process import StartFailed
 from trillium.server.tasks import Supervisor
 
@@ -34,6 +35,7 @@ from .ensembles.keeper import EnsembleKeeper
 from .ensembles.repository import EnsembleRepository
 from .ensembles.service import ENSEMBLE_SERVICE, EnsembleServicer
 from .failpoints import Failpoints
+from .figures import families
 from .outages import reporting_outages
 from .predictors import Predictors
 from .requests import Requests
@@ -98,6 +100,18 @@ async def running_controller(
             (config.listen,),
             Limits(),
             door=door_of(config, config.listen),
+        )
+        await stack.enter_async_context(
+            measured(
+                config,
+                front.figures,
+                lambda: families(
+                    loops.reconciler.live,
+                    loops.reconciler.figures,
+                    endpoints=len(loops.discovery.snapshot.endpoints),
+                    failing=health.failing,
+                ),
+            )
         )
         try:
             await front.start()

@@ -15,6 +15,7 @@ from pathlib import Path
 import uvicorn
 
 from trillium.server.doors import check_reach
+from trillium.server.measured import measured
 from trillium.server.process import StartFailed
 from trillium.server.tasks import background
 
@@ -73,6 +74,7 @@ async def running_gateway(config: GatewayConfig) -> AsyncIterator[RunningGateway
         listener = stack.enter_context(_listening(config.listen))
         address = _address(config.listen, listener)
         callers.opened(address)
+        await stack.enter_async_context(measured(config, edge.figures))
         server = _Server(_settings(edge, config.drain_s))
         serving = await stack.enter_async_context(
             background("HTTP server", server.serve([listener]))

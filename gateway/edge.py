@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from trillium.errors import (
     TrilliumError,
 )
 from trillium.rpc.call import REQUEST_ID_KEY, open_call
+from trillium.server.figures import SECONDS, Distribution, Family, Measure
 from trillium.server.logs import REQUEST_ID
 
 from .hosts import Hosts
@@ -27,6 +28,16 @@ from .problems import answer_of
 log = logging.getLogger("gateway.requests")
 
 RETRY_AFTER_S = 1.0
+REQUEST_SECONDS = Measure(
+    "http_server_request_duration_seconds",
+    "histogram",
+    "How long do requests take, and with which status do they end? 0: the caller had left.",
+    ("http_request_method", "http_route", "http_response_status_code"),
+)
+REQUESTS_IN_FLIGHT = Measure(
+    "trillium_requests_in_flight", "gauge", "How many requests are being served?"
+)
+MEASURES = (REQUEST_SECONDS, REQUESTS_IN_FLIGHT)
 
 
 @dataclass(slots=True)
@@ -39,6 +50,8 @@ class Served:
     traced: bool
     status: int = 0
     """0 until the response has started."""
+    route: str = ""
+    """Path of the operation, with its parameters in braces; empty if there is none."""
 
 
 Inner = Callable[[Scope, Receive, Send, Served], Awaitable[None]]
@@ -52,6 +65,7 @@ class Edge:
         self._hosts = hosts
         self._max_requests = max_requests
         self.in_flight = 0
+        self._seconds: dict[tuple[str, ...], Distribution] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -81,8 +95,22 @@ class Edge:
         else:
             _log(served, started, logging.INFO if served.traced else logging.DEBUG, "OK")
         finally:
+            self._count(served, time.monotonic() - started)
             self.in_flight -= 1
             REQUEST_ID.reset(token)
+
+    def _count(self, served: Served, seconds: float) -> None:
+        # Whatever a caller makes up is one label: their number has a bound.
+        method = served.method if served.route else "_OTHER"
+        key = (method, served.route, str(served.status))
+        if key not in self._seconds:
+            self._seconds[key] = Distribution(SECONDS)
+        self._seconds[key].add(seconds)
+
+    def figures(self) -> Iterator[Family]:
+        """What was counted of its requests so far."""
+        yield REQUEST_SECONDS.of(self._seconds)
+        yield REQUESTS_IN_FLIGHT.of({(): self.in_flight})
 
 
 def _served(scope: Scope, headers: Headers) -> Served:

@@ -40,6 +40,7 @@ class Routes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send, served: Served) -> None:
         """Answer a request. Raises TrilliumError."""
         operation = self._operation(scope)
+        served.route = operation.path
         with self._reader.holding() as held:
             http = await self._reader.read(
                 operation, scope, receive, served.request_id, served.traced, held

@@ -14,6 +14,7 @@ from trillium.rpc.front import AddressInUse, Front
 from trillium.rpc.health import Health
 from trillium.rpc.methods import Limits
 from trillium.server.doors import door_of
+from trillium.server.measured import measured
 from trillium.server.process import StartFailed
 
 from .config import PredictorConfig
@@ -79,8 +80,9 @@ async def running_predictor(
     except AddressInUse as error:
         raise StartFailed(f"{error}; choose another --listen or stop what is there") from error
     try:
-        await _load(host, config)
-        yield RunningPredictor(front.addresses[0], host, health)
+        async with measured(config, front.figures, host.figures):
+            await _load(host, config)
+            yield RunningPredictor(front.addresses[0], host, health)
     finally:
         health.end()
         inference.draining.set()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
@@ -16,9 +16,11 @@ from trillium.errors import ModelNotLoaded, Overloaded, Overtaken
 from trillium.model.declared import DeclaredFacts
 from trillium.model.description import ModelDescription
 from trillium.rows import Block, Probabilities
+from trillium.server.figures import Family
 from trillium.server.statistics import Timing
 from trillium.server.tasks import Supervisor
 
+from .figures import ModelFigures
 from .guard import LoopGuard
 from .lifecycle import SERVING, ModelStage, StageEvent, step
 from .loaded import LoadedModel, late
@@ -44,6 +46,7 @@ class ModelHost:
         self._threads = threads
         self._max_waiting = max_waiting
         self._on_change = on_change
+        self._figures = ModelFigures()
         self._guard = LoopGuard()
         self._worker = ThreadPoolExecutor(1, "model")
         self._loader = ThreadPoolExecutor(1, "loader")
@@ -145,8 +148,16 @@ class ModelHost:
         DeadlineExceeded. `handle` stops a slow run. Raises ModelFailed, Overloaded, Cancelled.
         """
 
+        began = self._clock.monotonic()
         with model.statistics.asked(block.row_count, self._clock) as timing:
-            return await self._score(model, block, deadline, handle, timing)
+            scores = await self._score(model, block, deadline, handle, timing)
+        label = model.description.class_label
+        self._figures.ran(label, block.row_count, self._clock.monotonic() - began)
+        return scores
+
+    def figures(self) -> Iterable[Family]:
+        """What was counted of its models so far."""
+        return self._figures.families(self.description, self._waiting)
 
     async def _score(
         self,

@@ -85,20 +85,23 @@ class PredictorServicer:
         finally:
             inbox.done(request)
         return pb.PredictStreamResponse(
-            request_number=request.number, probabilities=scores.tobytes()
+            request_number=request.number,
+            probabilities=scores.tobytes(),
+            run_us=round((self._clock.monotonic() - request.arrived) * 1e6),
         )
 
     def _parsed(self, message: pb.PredictStreamRequest) -> StreamRequest | Withdrawal:
         if message.WhichOneof("action") == "cancel":
             return Withdrawal(message.request_number)
-        timeout_us = message.timeout_us
+        timeout_us, now = message.timeout_us, self._clock.monotonic()
         return StreamRequest(
             number=message.request_number,
             row_count=message.matrix.row_count,
             column_count=message.matrix.column_count,
             data=message.matrix.data,
-            deadline=self._clock.monotonic() + timeout_us / 1e6 if timeout_us else math.inf,
+            deadline=now + timeout_us / 1e6 if timeout_us else math.inf,
             request_ids=tuple(message.request_ids),
+            arrived=now,
         )
 
     def _block(self, matrix: StreamRequest | tensor_pb2.Float32Matrix, model: LoadedModel) -> Block:

@@ -41,6 +41,8 @@ class StreamRequest:
     deadline: float
     """On the clock's monotonic time; infinite if there is none."""
     request_ids: tuple[str, ...]
+    arrived: float = 0.0
+    """On the clock's monotonic time."""
 
 
 class StreamInbox:

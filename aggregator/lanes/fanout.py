@@ -62,6 +62,11 @@ class Fanout:
         """Rows that wait, by class."""
         return {label: lane.queued_rows for label, lane in self._lanes.items()}
 
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """Of all classes that were asked."""
+        return tuple(self._lanes.values())
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keep the links up inside the context."""

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from trillium.errors import Overloaded
 
 from .batch import NO_BATCH, Batch, LastBatch
+from .figures import LaneFigures
 from .hedging import Hedging
 from .ticket import Part
 
@@ -58,6 +59,7 @@ class Lane:
         self._max_batch_rows = max_batch_rows
         self._max_batch_bytes = max_batch_bytes
         self.hedging = Hedging(hedge_share)
+        self.figures = LaneFigures()
         self._queue: OrderedDict[Part, None] = OrderedDict()
         self._queued_rows = 0
         self._free: deque[asyncio.Future[None]] = deque()

@@ -169,10 +169,13 @@ class Link:
 
         Whatever else happens, the batch is settled or queued again. Raises LinkBroken.
         """
-        left_s = max(0.0, batch.deadline - self._clock.monotonic())
+        began, figures = self._clock.monotonic(), self._lane.figures
+        left_s = max(0.0, batch.deadline - began)
+        figures.left(batch, began)
         try:
             with self._hedged(batch):
                 answer = await stream.exchange(batch, left_s)
+            figures.answered(batch, self._clock.monotonic() - began, answer.run_us / 1e6)
             self._settle(batch, answer)
         except StreamEnded as ended:
             self._lane.put_back(batch.parts_to_move(str(ended)))
@@ -189,6 +192,8 @@ class Link:
         except Exception:
             batch.fail(_DEFECT)
             raise
+        finally:
+            figures.came_back(batch)
         return True
 
     @contextmanager

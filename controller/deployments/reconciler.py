@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -17,6 +17,7 @@ from trillium.errors import RecordUnreadable
 from trillium.server.tasks import Supervisor, is_asked_to_end
 from trillium.waking import first_of
 
+from ..figures import ReconcileFigures
 from ..runtime.port import RuntimeUnreachable
 from ..seen import Seen
 from ..store.port import StoreError
@@ -57,6 +58,7 @@ class Reconciler:
             ports.predictors, ports.clock, probing, lambda key: self._tend_soon(*key)
         )
         self._effects = Effects(ports, self.inventory, self._probes)
+        self.figures = ReconcileFigures()
         self._tasks = Supervisor(on_failing)
         self._kicks: dict[Key, asyncio.Event] = {}
         """One for each instance that is being tended."""
@@ -66,6 +68,11 @@ class Reconciler:
         self._listed = False
         self._unsettled: set[Key] = set()
         self._settled = asyncio.Event()
+
+    @property
+    def live(self) -> Iterable[Deployment]:
+        """The deployments that are not terminated, as they were last read."""
+        return [stored.value for stored in self._live.values.values()]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -219,7 +226,19 @@ class Reconciler:
         if stored.value.state is State.TERMINATED:
             self._effects.forget((id, index))
             self._read.pop((id, index), None)
-        return await self._effects.carry_out(action, stored, index, kick)
+        with self._timed(type(action).__name__.lower()):
+            return await self._effects.carry_out(action, stored, index, kick)
+
+    @contextmanager
+    def _timed(self, action: str) -> Iterator[None]:
+        """Count an action, unless it is to do nothing."""
+        began, outcome = self._clock.monotonic(), "failed"
+        try:
+            yield
+            outcome = "done"
+        finally:
+            if action != "rest":
+                self.figures.acted(action, outcome, self._clock.monotonic() - began)
 
     async def _write(
         self, stored: Stored[Deployment], index: int, seen: Seen, change: Change

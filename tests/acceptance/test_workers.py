@@ -20,6 +20,7 @@ from aggregator.workers import supervise
 from tests.acceptance.processes import aggregator, is_alive, predictor, started
 from tests.acceptance.test_processes import IRIS
 from tests.artifacts import iris_rows, reference_positive_probabilities
+from tests.scraping import scraped
 from tests.waiting import eventually
 from trillium.aggregator.v1 import aggregator_service_pb2 as pb
 from trillium.aggregator.v1.aggregator_service_pb2_grpc import AggregatorServiceStub
@@ -59,14 +60,28 @@ def children(pid: int) -> set[int]:
     return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
-async def test_workers_share_a_port_and_one_that_dies_is_replaced(models: Path) -> None:
+async def predictions(metrics: str) -> float:
+    """How many calls of Predict all workers have answered, as Prometheus sees it."""
+    seen = await scraped(metrics)
+    return seen.value(
+        "rpc_server_call_duration_seconds_count",
+        rpc_method="trillium.aggregator.v1.AggregatorService/Predict",
+        rpc_response_status_code="OK",
+    )
+
+
+async def test_workers_share_a_port_and_one_that_dies_is_replaced(
+    models: Path, tmp_path: Path
+) -> None:
     async with AsyncExitStack() as stack:
         addresses = []
         for label in IRIS:
             command = predictor(models / f"iris-{label}.onnx", 0)
             server = await stack.enter_async_context(started(*command))
             addresses.append((label, await server.serves()))
-        front = await stack.enter_async_context(started(*aggregator(addresses, "--workers", "2")))
+        metrics = f"unix:{tmp_path}/metrics.sock"
+        options = ("--workers", "2", "--metrics-listen", metrics)
+        front = await stack.enter_async_context(started(*aggregator(addresses, *options)))
 
         def serving() -> set[str]:
             return {line["address"] for line in front.log if line["message"] == "serving"}
@@ -85,13 +100,17 @@ async def test_workers_share_a_port_and_one_that_dies_is_replaced(models: Path) 
         for row in range(CALLS):
             assert np.array_equal(await predicted(address, row), [column[row] for column in wanted])
         assert 0 < max([await counted(address) for _ in range(CALLS)]) < CALLS
+        assert await predictions(metrics) == CALLS
 
         victim, other = sorted(workers)
         os.kill(victim, signal.SIGKILL)
         await eventually(lambda: len(children(front.pid) - {victim, other}) == 1, 60)
         await eventually(lambda: front.stderr.count('"message": "serving"') == 3, 120)
+        # What the dead one has counted is not lost: a counter that falls would look like a restart.
+        assert await predictions(metrics) == CALLS
         for row in range(CALLS):
             assert len(await predicted(address, row)) == 3
+        assert await predictions(metrics) == 2 * CALLS
         workers = children(front.pid)
         front.signal(signal.SIGTERM)
         assert await front.ended() == 0

@@ -131,7 +131,8 @@ def test_grpcurl_is_taught_the_api_and_answered(system: System) -> None:
         bearing = () if address == system.aggregator else system.bearing
         assert service in grpcurl(*bearing, address, "list").split()
         assert "rpc " in grpcurl(*bearing, address, "describe", service)
-        check = grpcurl("-d", f'{{"service":"{service}"}}', address, "grpc.health.v1.Health/Check")
+        asked = ("-d", f'{{"service":"{service}"}}', address, "grpc.health.v1.Health/Check")
+        check = grpcurl(*bearing, *asked)
         assert '"SERVING"' in check
     classified = grpcurl("-d", FLOWER, system.aggregator, f"{AGGREGATOR}/Classify")
     assert re.search(r'"label": "setosa",\s+"probability": 0\.99', classified)

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, NoReturn
 
@@ -21,6 +21,7 @@ from trillium.rpc.call import Call, CallFailed, open_call
 from trillium.rpc.methods import Endpoints, Limits, MethodKind, RpcMethod, Service
 from trillium.rpc.reflection import reflection_service
 from trillium.rpc.status import DETAILS_KEY
+from trillium.server.figures import Family
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,10 @@ class Front:
     def in_flight(self) -> int:
         """Calls that handlers are working on."""
         return self._endpoints.in_flight
+
+    def figures(self) -> Iterable[Family]:
+        """What was counted of its calls so far."""
+        return self._endpoints.figures()
 
     async def start(self) -> None:
         """Listen. Raises AddressInUse, and then listens nowhere."""

@@ -7,7 +7,7 @@ a status. Its messages are used.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 
 from grpc_health.v1 import health_pb2
 
@@ -48,6 +48,11 @@ class Health:
         """A background task keeps failing, or has recovered: meanwhile nothing is SERVING."""
         (self._failing.add if failing else self._failing.discard)(task)
         self._changed.ring()
+
+    @property
+    def failing(self) -> Collection[str]:
+        """The background tasks that keep failing."""
+        return tuple(self._failing)
 
     def is_serving(self, service: str = "") -> bool:
         """Whether that service is SERVING; KeyError for one that this server does not have."""

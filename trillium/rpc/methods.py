@@ -1,7 +1,7 @@
 """Handlers of messages as endpoints of bytes: the one wrapper round every handler.
 
 It asks who calls and whether they may, parses and serialises, refuses what is too large or no
-message, counts the calls in flight, turns whatever goes wrong into a google.rpc.Status, and writes
+message, counts and times the calls, turns whatever goes wrong into a google.rpc.Status, and writes
 the log. It knows no grpc types, so the front that carries the bytes can be another one.
 
 What is logged: calls that change something, that fail, and whose caller chose the request id (key
@@ -19,6 +19,7 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Iterable,
     Iterator,
     Mapping,
     Sequence,
@@ -46,6 +47,7 @@ from trillium.rpc.budget import Budget, StreamShare
 from trillium.rpc.call import Call, CallFailed
 from trillium.rpc.counting import has_more_entries
 from trillium.rpc.status import to_status
+from trillium.server.figures import SECONDS, Distribution, Family, Measure
 from trillium.server.logs import REQUEST_ID
 
 Handler: TypeAlias = Callable[[Any, Call], Any]
@@ -57,6 +59,16 @@ StreamStream: TypeAlias = Callable[[AsyncIterator[bytes], Call], AsyncGenerator[
 
 log = logging.getLogger("trillium.calls")
 
+CALL_SECONDS = Measure(
+    "rpc_server_call_duration_seconds",
+    "histogram",
+    "How long do calls take, and how do they end? Streams are counted when they end.",
+    ("rpc_method", "rpc_response_status_code"),
+)
+CALLS_IN_FLIGHT = Measure("trillium_calls_in_flight", "gauge", "How many calls are being served?")
+BYTES_IN_FLIGHT = Measure(
+    "trillium_request_bytes_in_flight", "gauge", "How many bytes of requests are being served?"
+)
 COUNTED_BYTES = 2**20
 """Smaller messages are parsed at once: what they hold is counted in no time afterwards."""
 
@@ -143,6 +155,8 @@ class Endpoints:
         self._door = door
         self._budget = Budget(limits.max_bytes_in_flight)
         self._in_flight = 0
+        self._seconds: dict[tuple[str, ...], Distribution] = {}
+        """By method and code."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -150,6 +164,19 @@ class Endpoints:
     def in_flight(self) -> int:
         """Calls that a handler is working on."""
         return self._in_flight
+
+    def figures(self) -> Iterable[Family]:
+        """What was counted so far."""
+        yield CALL_SECONDS.of(self._seconds)
+        yield CALLS_IN_FLIGHT.of({(): self._in_flight})
+        yield BYTES_IN_FLIGHT.of({(): self._budget.held_bytes})
+
+    def _count(self, call: Call, code: str, started: float) -> None:
+        key = (call.method.removeprefix("/"), code)
+        distribution = self._seconds.get(key)
+        if distribution is None:
+            distribution = self._seconds[key] = Distribution(SECONDS)
+        distribution.add(time.monotonic() - started)
 
     async def until_idle(self) -> None:
         """Wait until no handler is working."""
@@ -256,26 +283,32 @@ class Endpoints:
         token = REQUEST_ID.set(call.request_id)
         self._in_flight += 1
         self._idle.clear()
+        code = "OK"
         try:
             call.principal = self._door.admit(call.method, call.credentials)
             yield
         except TrilliumError as error:
+            code = error.code.name
             _log(call, started, logging.INFO, f"{error.code.name}/{error.reason}: {error.message}")
             raise _forgotten(CallFailed(to_status(error, call.request_id))) from error
         except TimeoutError as error:
             late = DeadlineExceeded("the deadline passed before the work was done")
+            code = late.code.name
             _log(call, started, logging.INFO, late.code.name)
             raise _forgotten(CallFailed(to_status(late, call.request_id))) from error
         except (asyncio.CancelledError, GeneratorExit):
-            _log(call, started, logging.DEBUG, "CANCELLED")
+            code = "CANCELLED"
+            _log(call, started, logging.DEBUG, code)
             raise
         except Exception as error:
-            _log(call, started, logging.ERROR, "INTERNAL", exc_info=True)
+            code = "INTERNAL"
+            _log(call, started, logging.ERROR, code, exc_info=True)
             raise _forgotten(CallFailed(to_status(InternalError(), call.request_id))) from error
         else:
             is_told = call.traced or call.method in CHANGES
             _log(call, started, logging.INFO if is_told else logging.DEBUG, "OK")
         finally:
+            self._count(call, code, started)
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()

@@ -237,6 +237,9 @@ class ServerConfig:
     parent_pid: int | None = setting(
         whole_number(1, 2**31), None, "stop when this parent process dies"
     )
+    metrics_listen: str | None = setting(
+        address, None, "where to serve metrics; nowhere by default", metavar="ADDRESS"
+    )
     insecure: str = setting(
         one_of("yes", "no"),
         "no",

@@ -26,7 +26,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from trillium.tensor.v1 import tensor_pb2 as trillium_dot_tensor_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-trillium/predictor/v1/predictor_service.proto\x12\x15trillium.predictor.v1\x1a\x17google/rpc/status.proto\x1a\x1ftrillium/tensor/v1/tensor.proto\"C\n\x0ePredictRequest\x12\x31\n\x06matrix\x18\x01 \x01(\x0b\x32!.trillium.tensor.v1.Float32Matrix\">\n\x0fPredictResponse\x12\x15\n\rprobabilities\x18\x01 \x01(\x0c\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\"\xc7\x01\n\x14PredictStreamRequest\x12\x16\n\x0erequest_number\x18\x01 \x01(\x04\x12\x33\n\x06matrix\x18\x02 \x01(\x0b\x32!.trillium.tensor.v1.Float32MatrixH\x00\x12/\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x1d.trillium.predictor.v1.CancelH\x00\x12\x12\n\ntimeout_us\x18\x04 \x01(\x04\x12\x13\n\x0brequest_ids\x18\x05 \x03(\tB\x08\n\x06\x61\x63tion\"\x08\n\x06\x43\x61ncel\"x\n\x15PredictStreamResponse\x12\x16\n\x0erequest_number\x18\x01 \x01(\x04\x12\x17\n\rprobabilities\x18\x02 \x01(\x0cH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome2\xdc\x01\n\x10PredictorService\x12X\n\x07Predict\x12%.trillium.predictor.v1.PredictRequest\x1a&.trillium.predictor.v1.PredictResponse\x12n\n\rPredictStream\x12+.trillium.predictor.v1.PredictStreamRequest\x1a,.trillium.predictor.v1.PredictStreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-trillium/predictor/v1/predictor_service.proto\x12\x15trillium.predictor.v1\x1a\x17google/rpc/status.proto\x1a\x1ftrillium/tensor/v1/tensor.proto\"C\n\x0ePredictRequest\x12\x31\n\x06matrix\x18\x01 \x01(\x0b\x32!.trillium.tensor.v1.Float32Matrix\">\n\x0fPredictResponse\x12\x15\n\rprobabilities\x18\x01 \x01(\x0c\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\"\xc7\x01\n\x14PredictStreamRequest\x12\x16\n\x0erequest_number\x18\x01 \x01(\x04\x12\x33\n\x06matrix\x18\x02 \x01(\x0b\x32!.trillium.tensor.v1.Float32MatrixH\x00\x12/\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x1d.trillium.predictor.v1.CancelH\x00\x12\x12\n\ntimeout_us\x18\x04 \x01(\x04\x12\x13\n\x0brequest_ids\x18\x05 \x03(\tB\x08\n\x06\x61\x63tion\"\x08\n\x06\x43\x61ncel\"\x88\x01\n\x15PredictStreamResponse\x12\x16\n\x0erequest_number\x18\x01 \x01(\x04\x12\x17\n\rprobabilities\x18\x02 \x01(\x0cH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x0e\n\x06run_us\x18\x04 \x01(\x04\x42\t\n\x07outcome2\xdc\x01\n\x10PredictorService\x12X\n\x07Predict\x12%.trillium.predictor.v1.PredictRequest\x1a&.trillium.predictor.v1.PredictResponse\x12n\n\rPredictStream\x12+.trillium.predictor.v1.PredictStreamRequest\x1a,.trillium.predictor.v1.PredictStreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,8 +41,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREDICTSTREAMREQUEST']._serialized_end=463
   _globals['_CANCEL']._serialized_start=465
   _globals['_CANCEL']._serialized_end=473
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=475
-  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=595
-  _globals['_PREDICTORSERVICE']._serialized_start=598
-  _globals['_PREDICTORSERVICE']._serialized_end=818
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_start=476
+  _globals['_PREDICTSTREAMRESPONSE']._serialized_end=612
+  _globals['_PREDICTORSERVICE']._serialized_start=615
+  _globals['_PREDICTORSERVICE']._serialized_end=835
 # @@protoc_insertion_point(module_scope)

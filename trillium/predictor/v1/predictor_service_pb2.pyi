@@ -152,12 +152,17 @@ class PredictStreamResponse(_message.Message):
     REQUEST_NUMBER_FIELD_NUMBER: _builtins.int
     PROBABILITIES_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    RUN_US_FIELD_NUMBER: _builtins.int
     request_number: _builtins.int
     """The request_number of the request."""
     probabilities: _builtins.bytes
     """As PredictResponse.probabilities, but whatever the model returned for a row is passed on,
     even if it is no probability, such as NaN: the rows of one matrix may belong to several
     callers, and one row must not fail the others.
+    """
+    run_us: _builtins.int
+    """How long the predictor had the request, in microseconds: from when it read it to this response,
+    the wait for its turn included. 0 where that was not measured.
     """
     @_builtins.property
     def error(self) -> _status_pb2.Status:
@@ -169,10 +174,11 @@ class PredictStreamResponse(_message.Message):
         request_number: _builtins.int = ...,
         probabilities: _builtins.bytes = ...,
         error: _status_pb2.Status | None = ...,
+        run_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "probabilities", b"probabilities"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "probabilities", b"probabilities", "request_number", b"request_number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "probabilities", b"probabilities", "request_number", b"request_number", "run_us", b"run_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["probabilities", "error"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
