@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from trillium.server.figures import ROWS, SECONDS, Distribution
 
 from .batch import Batch
-from .ticket import MOST_MOVES, Part
+from .ticket import MOST_MOVES
 
 Attempt: TypeAlias = Literal["first", "repeat", "hedge"]
 
@@ -33,11 +33,14 @@ class LaneFigures:
 
     def left(self, batch: Batch, now: float) -> None:
         """A batch leaves for a predictor at that monotonic time."""
+        firsts, add = 0, self.queue.add
         for part in batch.parts:
-            attempt = _attempt(part)
-            self.attempts[attempt] += 1
-            if attempt == "first":
-                self.queue.add(now - part.ticket.started)
+            if part.retried or part.moves:
+                self.attempts["hedge" if part.moves >= MOST_MOVES else "repeat"] += 1
+            else:
+                firsts += 1
+                add(now - part.ticket.started)
+        self.attempts["first"] += firsts
         self.batch_rows.add(batch.block.row_count)
         self.rows_in_flight += batch.block.row_count
 
@@ -50,9 +53,3 @@ class LaneFigures:
         run_s = min(run_s, took_s)
         self.network.add(took_s - run_s, len(batch.parts))
         self.run.add(run_s, len(batch.parts))
-
-
-def _attempt(part: Part) -> Attempt:
-    if part.moves >= MOST_MOVES:
-        return "hedge"
-    return "repeat" if part.retried or part.moves else "first"

@@ -155,8 +155,8 @@ class Endpoints:
         self._door = door
         self._budget = Budget(limits.max_bytes_in_flight)
         self._in_flight = 0
-        self._seconds: dict[tuple[str, ...], Distribution] = {}
-        """By method and code."""
+        self._seconds: dict[tuple[str, str], Distribution] = {}
+        """By path and code."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -167,12 +167,14 @@ class Endpoints:
 
     def figures(self) -> Iterable[Family]:
         """What was counted so far."""
-        yield CALL_SECONDS.of(self._seconds)
+        yield CALL_SECONDS.of(
+            {(path.removeprefix("/"), code): each for (path, code), each in self._seconds.items()}
+        )
         yield CALLS_IN_FLIGHT.of({(): self._in_flight})
         yield BYTES_IN_FLIGHT.of({(): self._budget.held_bytes})
 
     def _count(self, call: Call, code: str, started: float) -> None:
-        key = (call.method.removeprefix("/"), code)
+        key = (call.method, code)
         distribution = self._seconds.get(key)
         if distribution is None:
             distribution = self._seconds[key] = Distribution(SECONDS)
