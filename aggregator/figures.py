@@ -1,4 +1,4 @@
-"""What an aggregator tells Prometheus of its ensembles."""
+"""What an aggregator reports to Prometheus about its ensembles."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 log = logging.getLogger(__name__)
 
 ANSWER_S = 2.0
-"""How long a worker may take to tell."""
+"""How long a worker may take to answer."""
 _STARTED = "process_start_time_seconds"
 _LEFT_OUT = (_STARTED, "process_max_fds", "python_info")
 """What makes no sense in a sum."""
@@ -36,7 +36,7 @@ class _Worker:
     path: str
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     samples: Mapping[Key, float] = field(default_factory=dict)
-    """As it told them last."""
+    """As it reported them last."""
     started: float = 0.0
     before: dict[Key, float] = field(default_factory=dict)
     """What the workers counted that had its place before it."""
@@ -56,7 +56,7 @@ class WorkerMetrics(Collector):
             except (OSError, http.client.HTTPException, ValueError) as error:
                 # Its last figures stand for it.
                 log.warning(
-                    "a worker tells no metrics", extra={"at": worker.path, "detail": str(error)}
+                    "a worker reports no metrics", extra={"at": worker.path, "detail": str(error)}
                 )
         merged: dict[str, Metric] = {}
         sums: dict[str, dict[Key, float]] = {}
@@ -78,9 +78,9 @@ class WorkerMetrics(Collector):
 
 
 def _ask(worker: _Worker) -> None:
-    """Have it tell. Raises OSError, HTTPException, ValueError."""
-    told = {each.name: each for each in text_string_to_metric_families(_scraped(worker.path))}
-    started = told[_STARTED].samples[0].value if _STARTED in told else 0.0
+    """Have it report. Raises OSError, HTTPException, ValueError."""
+    reported = {each.name: each for each in text_string_to_metric_families(_scraped(worker.path))}
+    started = reported[_STARTED].samples[0].value if _STARTED in reported else 0.0
     if started != worker.started:
         for metric in worker.metrics.values():
             if metric.type in ("counter", "histogram"):
@@ -88,7 +88,7 @@ def _ask(worker: _Worker) -> None:
                     key = _key(sample.name, sample.labels)
                     worker.before[key] = worker.before.get(key, 0.0) + worker.samples[key]
         worker.started = started
-    worker.metrics = {name: each for name, each in told.items() if name not in _LEFT_OUT}
+    worker.metrics = {name: each for name, each in reported.items() if name not in _LEFT_OUT}
     worker.samples = {
         _key(sample.name, sample.labels): sample.value
         for metric in worker.metrics.values()

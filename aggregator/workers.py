@@ -66,7 +66,7 @@ async def supervise(
 
 @asynccontextmanager
 async def _told_together(config: AggregatorConfig, paths: Sequence[str]) -> AsyncIterator[None]:
-    """Serve the metrics of the workers, who tell them at these paths, as those of one server."""
+    """Serve the metrics of the workers, who serve them at these paths, as those of one server."""
     assert config.metrics_listen is not None
     check_reach(config.metrics_listen, insecure=config.insecure == "yes")
     from prometheus_client import CollectorRegistry

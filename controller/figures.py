@@ -1,4 +1,4 @@
-"""What a controller tells Prometheus of its deployments."""
+"""What a controller reports to Prometheus about its deployments."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class HttpRequest:
     """The body as received."""
     headers: Headers
     credentials: tuple[tuple[str, str], ...]
-    """Metadata that tells the services behind the gateway who asks."""
+    """Metadata that identifies the caller to the services behind the gateway."""
     deadline: float
     """On the monotonic clock."""
     timed: bool

@@ -1,4 +1,4 @@
-"""What a predictor tells Prometheus of its model."""
+"""What a predictor reports to Prometheus about its model."""
 
 from __future__ import annotations
 

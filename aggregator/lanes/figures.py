@@ -49,7 +49,7 @@ class LaneFigures:
         self.rows_in_flight -= batch.block.row_count
 
     def answered(self, batch: Batch, took_s: float, run_s: float) -> None:
-        """A batch was answered after `took_s`, of which the predictor says `run_s` are its own."""
+        """A batch was answered after `took_s`, of which `run_s` are the predictor's own time."""
         run_s = min(run_s, took_s)
         self.network.add(took_s - run_s, len(batch.parts))
         self.run.add(run_s, len(batch.parts))

@@ -230,7 +230,7 @@ WRONG_STARTS: dict[str, tuple[Callable[[Path], tuple[str, ...]], int, str]] = {
     "address that other machines reach": (
         lambda folder: ("--listen", "192.0.2.1:50061"),
         1,
-        "192.0.2.1:50061 may be reached from other machines, .*; .* say --insecure yes",
+        "192.0.2.1:50061 may be reached from other machines, .*; .* set --insecure yes",
     ),
     "wrong value": (
         lambda folder: ("--threads", "many"),

@@ -29,7 +29,7 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What came with a call that tells who asks."""
+    """What came with a call that identifies the caller."""
 
     peer: str
     """Where the call comes from, as gRPC writes it: `ipv4:127.0.0.1:40000` or `unix:`."""
@@ -45,8 +45,8 @@ _WILDCARDS = ("0.0.0.0", "::", "localhost")
 class Door:
     """The check of one server.
 
-    A token tells who asks, if one is sent. Otherwise the kernel does, for callers on this machine:
-    the user that runs the server, and root, are `admin`. Everybody else is anonymous.
+    A token identifies the caller, if one is sent. Otherwise the kernel does, for callers on this
+    machine: the user that runs the server, and root, are `admin`. Everybody else is anonymous.
     """
 
     def __init__(

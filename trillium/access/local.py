@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection on this machine, as the kernel tells it.
+"""Who is at the other end of a connection on this machine, as the kernel reports it.
 
 The kernel knows the user that owns the caller's end of a TCP connection over the loopback. It is
 asked for each call anew, which takes 7 microseconds: ports are used again, and an answer that was
@@ -36,7 +36,7 @@ _LARGEST = 1024
 
 
 def can_prove() -> bool:
-    """Whether this system tells who is at the other end of a connection."""
+    """Whether this system reports who is at the other end of a connection."""
     return sys.platform == "linux" and _asker() is not None
 
 

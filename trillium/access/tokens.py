@@ -64,7 +64,7 @@ class TokenFile:
     def find(self, token: str, now: datetime) -> TokenEntry | None:
         """The entry of a token that is valid at `now`. Raises TokensError."""
         self._refresh()
-        # What is compared are digests of 256 random bits: how long that takes tells nothing that
+        # What is compared are digests of 256 random bits: how long that takes shows nothing that
         # helps to find a token.
         found = self._by_digest.get(digest_of(token))
         return None if found is None or found.has_expired(now) else found

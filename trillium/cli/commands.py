@@ -77,7 +77,7 @@ def common(
         typer.Option(
             envvar=TOKEN_FILE,
             callback=_use_token_file,
-            help="File with the token that tells servers who asks.",
+            help="File with the token that identifies you to servers.",
         ),
     ] = None,
 ) -> None:
@@ -138,6 +138,15 @@ def start(
         list[str] | None,
         typer.Option(help="An additional host name of the gateway; others are refused."),
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65533,
+            help="First of three ports for Prometheus: controller, aggregator, gateway.",
+            show_default="no metrics",
+        ),
+    ] = None,
     make_target: Annotated[str, typer.Option(hidden=True)] = "",
     as_json: Json = False,
 ) -> None:
@@ -155,6 +164,7 @@ def start(
         state,
         gateway_port=gateway_port if gateway else None,
         allowed_hosts=allowed_host or (),
+        metrics_port=metrics_port,
         make_target=make_target,
     )
     with sentences():

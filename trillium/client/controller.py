@@ -126,7 +126,7 @@ class ControllerClient(_Connection):
             timeout_s: time limit of every call in seconds. None gives 10 s to a query, 120 s to
                 a command and an hour to a run; a watch then has no limit. The controller goes on
                 with a command or a run after the limit: a deadline undoes nothing.
-            token: tells the controller who asks; without one, it is what the file has that the
+            token: identifies the caller; without one, it is what the file has that the
                 variable TRILLIUM_TOKEN_FILE names, if that is set.
         """
         super().__init__(address, timeout_s, token)

@@ -1,4 +1,4 @@
-"""Where a client finds the token that tells a server who asks."""
+"""Where a client finds the token that identifies it to servers."""
 
 from __future__ import annotations
 

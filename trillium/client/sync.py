@@ -62,7 +62,7 @@ class Client:
         may be empty where the aggregator serves only one. `revision` is the one of its revisions to
         ask, if that is loaded; 0 means whichever serves. Where several share the requests, calls
         with the same `sticky_key` get the same one. `timeout_s` is the time in seconds that a call
-        gets without a `timeout_s` of its own. `token` tells the server who asks; without one, it is
+        gets without a `timeout_s` of its own. `token` identifies the caller; without one, it is
         what the file has that the variable TRILLIUM_TOKEN_FILE names, if that is set.
         """
         self._address = checked_address(address)

@@ -48,7 +48,7 @@ class Front:
         shares_port: bool = False,
     ) -> None:
         """`listen` holds addresses such as `127.0.0.1:50051` (port 0: any) or `unix:/path`; `door`
-        says who may call what. With `shares_port` other processes of this user may listen there,
+        decides who may call what. With `shares_port` other processes of this user may listen there,
         too."""
         self._listen = tuple(listen)
         self._door = door

@@ -69,6 +69,7 @@ CALLS_IN_FLIGHT = Measure("trillium_calls_in_flight", "gauge", "How many calls a
 BYTES_IN_FLIGHT = Measure(
     "trillium_request_bytes_in_flight", "gauge", "How many bytes of requests are being served?"
 )
+MEASURES = (CALL_SECONDS, CALLS_IN_FLIGHT, BYTES_IN_FLIGHT)
 COUNTED_BYTES = 2**20
 """Smaller messages are parsed at once: what they hold is counted in no time afterwards."""
 

@@ -18,7 +18,7 @@ def door_of(config: GrpcServerConfig, listen: str) -> Door:
     """Who may call the server with these settings, which is to listen on that address.
 
     Raises StartFailed for a file of tokens that cannot be read, and for an address that other
-    machines may reach, unless the settings say that this is wanted.
+    machines may reach, unless the settings allow that.
     """
     check_reach(listen, insecure=config.insecure == "yes")
     tokens = None if config.tokens is None else TokenFile(config.tokens)
@@ -31,15 +31,15 @@ def door_of(config: GrpcServerConfig, listen: str) -> Door:
 
 
 def check_reach(listen: str, *, insecure: bool) -> None:
-    """Raises StartFailed for an address that other machines may reach, unless that is wanted, which
-    is logged."""
+    """Raises StartFailed for an address that other machines may reach, unless that is allowed; it
+    is logged then."""
     host = listen.rpartition(":")[0].strip("[]")
     if listen.startswith("unix:") or host == "localhost" or is_loopback(host):
         return
     if not insecure:
         text = f"{listen} may be reached from other machines, and all traffic is plaintext"
         fix = (
-            "listen on 127.0.0.1, or say --insecure yes if only a network that you trust gets there"
+            "listen on 127.0.0.1, or set --insecure yes if only a network that you trust gets there"
         )
         raise StartFailed(f"{text}; {fix}")
     log.warning("other machines may reach this, and all traffic is plaintext", extra={"at": listen})

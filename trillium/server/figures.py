@@ -79,4 +79,4 @@ class Family:
 
 
 Source: TypeAlias = Callable[[], Iterable[Family]]
-"""Tells what was counted so far; called in the event loop that counts."""
+"""Returns what was counted so far; called in the event loop that counts."""

@@ -12,7 +12,7 @@ from trillium.server.figures import Source
 
 @asynccontextmanager
 async def measured(config: ServerConfig, *sources: Source) -> AsyncIterator[str]:
-    """Serve what the sources tell inside the context. Yields the address, empty if the settings
+    """Serve what the sources report inside the context. Yields the address, empty if the settings
     have none. Raises StartFailed."""
     if config.metrics_listen is None:
         yield ""

@@ -76,7 +76,7 @@ def _buckets(value: Distribution) -> list[tuple[str, float]]:
 
 
 def registry_of(*sources: Source) -> CollectorRegistry:
-    """A registry of what the sources tell in the running event loop, and of this process: its
+    """A registry of what the sources report in the running event loop, and of this process: its
     memory, CPU and files."""
     registry = CollectorRegistry()
     registry.register(_Figures(sources, asyncio.get_running_loop()))

@@ -13,6 +13,7 @@ from trillium.cli import ports
 from trillium.server import programs
 
 TOKENS = "tokens.json"
+_METRICS = {"controller": 0, "aggregator": 1, "gateway": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Plan:
     """Port of the gateway; None starts none."""
     allowed_hosts: Sequence[str] = ()
     """Additional host names of the gateway."""
+    metrics_port: int | None = None
+    """First of three ports in a row for metrics: of the controller, the aggregator, the gateway."""
     make_target: str = ""
     """Target of the Makefile that started this; empty if none did."""
 
@@ -65,6 +68,11 @@ class Plan:
         ]
         if self.gateway_port is not None:
             needed.append(ports.Wanted(self.gateway_port, "the gateway", "--gateway-port"))
+        if self.metrics_port is not None:
+            for name, place in _METRICS.items():
+                if name != "gateway" or self.gateway_port is not None:
+                    port = self.metrics_port + place
+                    needed.append(ports.Wanted(port, f"the {name}'s metrics", "--metrics-port"))
         ports.check(needed, self.make_target)
 
     def controller(self) -> Program:
@@ -97,10 +105,13 @@ class Plan:
             "--parent-pid",
             str(os.getpid()),
         )
+        if self.metrics_port is not None:
+            at = f"{ports.HOST}:{self.metrics_port + _METRICS[program]}"
+            listen += ("--metrics-listen", at)
         if program != "gateway":  # It hands tokens on.
             listen += ("--tokens", str(self.state / TOKENS))
             if not can_prove():
-                # Nothing tells our own servers and their user from other users of this machine.
+                # Nothing distinguishes our own servers and their user from other users here.
                 listen += ("--anonymous", Role.ADMIN.value)
         command = programs.command(program, *words, *listen)
         return Program(f"the {program}", command, port, self.logs / f"{log}.log")
