@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from grpc import aio
 
 from trillium.access.tokens import TokensError, read_token
+from trillium.client.credentials import link_access
 from trillium.clock import Clock, SystemClock
 from trillium.oip import service as oip
 from trillium.rpc.channels import link_channel
@@ -20,6 +20,7 @@ from trillium.rpc.methods import Limits
 from trillium.server.doors import door_of
 from trillium.server.measured import measured
 from trillium.server.process import StartFailed
+from trillium.server.tls import certificate_of
 
 from .config import AggregatorConfig
 from .ensemble import Ensemble
@@ -141,6 +142,7 @@ async def running_aggregator(
         (config.listen,),
         limits,
         door=door_of(config, config.listen),
+        certificate=certificate_of(config),
         shares_port=config.shares_port == "yes",
     )
     async with AsyncExitStack() as stack:
@@ -156,7 +158,7 @@ async def running_aggregator(
                 config.controller,
                 ensembles.follow,
                 ensemble=config.ensemble[0] if len(config.ensemble) == 1 else "",
-                open_channel=_to_controller(config.controller_token_file, open_channel),
+                open_channel=_to_controller(config, open_channel),
             )
             await stack.enter_async_context(watcher.running())
         try:
@@ -173,13 +175,17 @@ async def running_aggregator(
 
 
 def _to_controller(
-    token_file: Path | None, open_channel: Callable[[str], aio.Channel]
+    config: AggregatorConfig, open_channel: Callable[[str], aio.Channel]
 ) -> Callable[[str], aio.Channel]:
-    """How channels to the controller are opened: `open_channel` without a token. Raises StartFailed
-    for a file that has none."""
-    if token_file is None:
+    """How channels to the controller are opened: by `open_channel` if the settings have nothing of
+    it. Raises StartFailed."""
+    token_file, authorities = config.controller_token_file, config.controller_tls_ca
+    if token_file is None and not authorities:
         return open_channel
     try:
-        return partial(link_channel, token=read_token(token_file))
-    except TokensError as error:
-        raise StartFailed(f"{error}; check --controller-token-file") from error
+        token = "" if token_file is None else read_token(token_file)
+        access = link_access(token, authorities)
+    except (TokensError, ValueError) as error:
+        text = "check --controller-token-file and --controller-tls-ca"
+        raise StartFailed(f"{error}; {text}") from error
+    return partial(link_channel, access=access)

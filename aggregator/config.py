@@ -68,6 +68,12 @@ class AggregatorConfig(GrpcServerConfig):
         "file with the token that the controller is asked with, of role service",
         metavar="FILE",
     )
+    controller_tls_ca: str = setting(
+        nonempty,
+        "",
+        "authorities that the controller is trusted by: a file, or system",
+        metavar="FILE",
+    )
     workers: int = setting(
         whole_number(1, 64),
         1,

@@ -68,7 +68,7 @@ async def supervise(
 async def _told_together(config: AggregatorConfig, paths: Sequence[str]) -> AsyncIterator[None]:
     """Serve the metrics of the workers, who serve them at these paths, as those of one server."""
     assert config.metrics_listen is not None
-    check_reach(config.metrics_listen, insecure=config.insecure == "yes")
+    check_reach(config, config.metrics_listen, has_tls=False)
     from prometheus_client import CollectorRegistry
 
     from trillium.server.metrics import serving_metrics

@@ -16,6 +16,7 @@ from trillium.server.doors import door_of
 from trillium.server.measured import measured
 from trillium.server.process import StartFailed
 from trillium.server.tasks import Supervisor
+from trillium.server.tls import certificate_of
 
 from .catalog.catalog import Catalog
 from .catalog.collecting import BlobCollector
@@ -100,6 +101,7 @@ async def running_controller(
             (config.listen,),
             Limits(),
             door=door_of(config, config.listen),
+            certificate=certificate_of(config),
         )
         await stack.enter_async_context(
             measured(

@@ -14,10 +14,13 @@ from pathlib import Path
 
 import uvicorn
 
+from trillium.client.credentials import link_access
+from trillium.rpc.channels import Access
 from trillium.server.doors import check_reach
 from trillium.server.measured import measured
 from trillium.server.process import StartFailed
 from trillium.server.tasks import background
+from trillium.server.tls import Certificate, certificate_of
 
 from .backend import Aggregator, Controller
 from .callers import Callers
@@ -42,6 +45,8 @@ from .v2 import OpenInference
 KEEP_ALIVE_S = 75
 """Time that an idle connection stays open: a little longer than most clients keep it."""
 BACKLOG = 1024
+RENEWAL_S = 5.0
+"""Pause between looks at the files of the certificate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +66,17 @@ async def running_gateway(config: GatewayConfig) -> AsyncIterator[RunningGateway
 
     The aggregator and the controller may start later. Raises StartFailed.
     """
-    check_reach(config.listen, insecure=config.insecure == "yes")
+    check_reach(config, config.listen)
+    certificate = certificate_of(config)
     draining = asyncio.Event()
     async with AsyncExitStack() as stack:
-        aggregator = await stack.enter_async_context(Aggregator(config.aggregator))
-        controller = await stack.enter_async_context(Controller(config.controller))
+        aggregator_access, controller_access = _accesses(config)
+        aggregator = await stack.enter_async_context(
+            Aggregator(config.aggregator, aggregator_access)
+        )
+        controller = await stack.enter_async_context(
+            Controller(config.controller, controller_access)
+        )
         hosts = Hosts(config.listen, config.allowed_hosts)
         callers = Callers()
         reader = Reader(config, callers)
@@ -75,7 +86,11 @@ async def running_gateway(config: GatewayConfig) -> AsyncIterator[RunningGateway
         address = _address(config.listen, listener)
         callers.opened(address)
         await stack.enter_async_context(measured(config, edge.figures))
-        server = _Server(_settings(edge, config.drain_s))
+        server = _Server(_settings(edge, config, certificate))
+        if certificate is not None:
+            await stack.enter_async_context(
+                background("renewal of the certificate", _renewal(server.config, certificate))
+            )
         serving = await stack.enter_async_context(
             background("HTTP server", server.serve([listener]))
         )
@@ -86,6 +101,15 @@ async def running_gateway(config: GatewayConfig) -> AsyncIterator[RunningGateway
             draining.set()
             server.should_exit = True
             await serving
+
+
+def _accesses(config: GatewayConfig) -> tuple[Access, Access]:
+    """How the aggregator and the controller are reached. Raises StartFailed."""
+    try:
+        return link_access("", config.aggregator_tls_ca), link_access("", config.controller_tls_ca)
+    except ValueError as error:
+        text = "check --aggregator-tls-ca and --controller-tls-ca"
+        raise StartFailed(f"{error}; {text}") from error
 
 
 def operations(
@@ -128,7 +152,15 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _settings(edge: Edge, drain_s: float) -> uvicorn.Config:
+async def _renewal(settings: uvicorn.Config, certificate: Certificate) -> None:
+    """Have new connections get the certificate that is in the files."""
+    while True:
+        await asyncio.sleep(RENEWAL_S)
+        if certificate.renewed() and settings.ssl is not None:
+            settings.ssl.load_cert_chain(certificate.certificate, certificate.key)
+
+
+def _settings(edge: Edge, config: GatewayConfig, certificate: Certificate | None) -> uvicorn.Config:
     # Only its warnings and errors are logged, next to the gateway's own lines.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     return uvicorn.Config(
@@ -142,7 +174,9 @@ def _settings(edge: Edge, drain_s: float) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=math.ceil(drain_s),
+        timeout_graceful_shutdown=math.ceil(config.drain_s),
+        ssl_certfile=None if certificate is None else certificate.certificate,
+        ssl_keyfile=None if certificate is None else certificate.key,
     )
 
 

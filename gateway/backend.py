@@ -17,7 +17,7 @@ from trillium.controller.v1.ensemble_service_pb2_grpc import EnsembleServiceStub
 from trillium.controller.v1.run_service_pb2_grpc import RunServiceStub
 from trillium.oip import open_inference_pb2
 from trillium.oip.service import INFERENCE_SERVICE
-from trillium.rpc.channels import link_channel
+from trillium.rpc.channels import PLAINTEXT, Access, link_channel
 
 from .operation import HttpRequest
 
@@ -25,9 +25,9 @@ from .operation import HttpRequest
 class Backend:
     """A service at an address, called within the deadline of a request."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, access: Access = PLAINTEXT) -> None:
         self.address = address
-        self._channel = link_channel(address)
+        self._channel = link_channel(address, access)
 
     async def __aenter__(self) -> Self:
         return self
@@ -63,8 +63,8 @@ class Backend:
 class Aggregator(Backend):
     """The aggregator."""
 
-    def __init__(self, address: str) -> None:
-        super().__init__(address)
+    def __init__(self, address: str, access: Access = PLAINTEXT) -> None:
+        super().__init__(address, access)
         self.stub = AggregatorServiceStub(self._channel)
 
     async def infer(self, request: Message, http: HttpRequest) -> Any:
@@ -81,8 +81,8 @@ class Aggregator(Backend):
 class Controller(Backend):
     """The controller and its services."""
 
-    def __init__(self, address: str) -> None:
-        super().__init__(address)
+    def __init__(self, address: str, access: Access = PLAINTEXT) -> None:
+        super().__init__(address, access)
         self.deployments = ControllerServiceStub(self._channel)
         self.ensembles = EnsembleServiceStub(self._channel)
         self.runs = RunServiceStub(self._channel)

@@ -12,6 +12,7 @@ from typing import Any
 from trillium.server.config import (
     ServerConfig,
     address,
+    nonempty,
     read,
     seconds,
     setting,
@@ -66,6 +67,18 @@ class GatewayConfig(ServerConfig):
         "127.0.0.1:50052",
         "controller of deployments, runs and the catalog",
         metavar="ADDRESS",
+    )
+    aggregator_tls_ca: str = setting(
+        nonempty,
+        "",
+        "authorities that the aggregator is trusted by: a file, or system",
+        metavar="FILE",
+    )
+    controller_tls_ca: str = setting(
+        nonempty,
+        "",
+        "authorities that the controller is trusted by: a file, or system",
+        metavar="FILE",
     )
     allowed_hosts: tuple[str, ...] = setting(
         host_name,

@@ -16,6 +16,7 @@ from trillium.rpc.methods import Limits
 from trillium.server.doors import door_of
 from trillium.server.measured import measured
 from trillium.server.process import StartFailed
+from trillium.server.tls import certificate_of
 
 from .config import PredictorConfig
 from .host import ModelHost
@@ -74,7 +75,13 @@ async def running_predictor(
         health.service(),
     )
     limits = Limits(config.max_message_bytes, config.max_bytes_in_flight)
-    front = Front(services, (config.listen,), limits, door=door_of(config, config.listen))
+    front = Front(
+        services,
+        (config.listen,),
+        limits,
+        door=door_of(config, config.listen),
+        certificate=certificate_of(config),
+    )
     try:
         await front.start()
     except AddressInUse as error:

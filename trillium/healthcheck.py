@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from trillium.client.credentials import access_of
 from trillium.rpc.channels import link_channel
 from trillium.server.config import address, seconds
 
@@ -30,7 +31,7 @@ async def status_of(address: str, service: str = "", *, deadline_s: float = 3.0)
     ServingStatus; or, if no answer came in time, the reason as a sentence."""
     if address.startswith(_HTTP):
         return await asyncio.to_thread(_http_status, address, deadline_s)
-    async with link_channel(address) as channel:
+    async with link_channel(address, access_of()) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         request = health_pb2.HealthCheckRequest(service=service)
         try:

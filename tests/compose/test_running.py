@@ -33,7 +33,7 @@ from tests.waiting import eventually
 from trillium import Client
 from trillium.controller.v1 import catalog_service_pb2_grpc
 from trillium.errors import PredictorsFailed
-from trillium.rpc.channels import client_channel
+from trillium.rpc.channels import Access, client_channel
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -326,7 +326,7 @@ async def test_a_predictor_that_needs_more_memory_than_it_may_is_reported_as_suc
     system: System,
 ) -> None:
     artifact = large(96)
-    async with client_channel(system.controller, system.token) as channel:
+    async with client_channel(system.controller, Access(system.token)) as channel:
         catalog = catalog_service_pb2_grpc.CatalogServiceStub(channel)
         await catalog.RegisterModel(model_upload(artifact, 2**20, name="large"), timeout=100)
     limits = {"memory_bytes": 64 * 2**20}

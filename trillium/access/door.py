@@ -82,7 +82,8 @@ class Door:
         needed = self._rules.get(path)
         if needed is None:
             raise PermissionDenied(f"{path} is open to nobody: no role allows it")
-        if not credentials.authorization and self._anonymous.role.includes(needed):
+        is_open = not credentials.authorization and self._anonymous.role.includes(needed)
+        if needed is Role.NONE or is_open:
             return self._anonymous  # No need to find out who it is.
         principal = self.principal(credentials)
         if principal.role.includes(needed):

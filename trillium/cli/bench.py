@@ -17,6 +17,7 @@ from trillium.aggregator.v1.aggregator_service_pb2_grpc import AggregatorService
 from trillium.cli.plain import PlainTable
 from trillium.cli.show import Screen
 from trillium.client import wire
+from trillium.client.credentials import access_of
 from trillium.errors import NoSample, TrilliumError
 from trillium.rows import Rows
 from trillium.rpc.channels import client_channel
@@ -72,7 +73,7 @@ async def measure(plan: BenchPlan, rows: Rows | None) -> Measured:
 
     Raises NoSample, and what the first call raises.
     """
-    channel = client_channel(plan.address)
+    channel = client_channel(plan.address, access_of())
     try:
         stub: Any = AggregatorServiceStub(channel)
         if rows is None:

@@ -43,7 +43,7 @@ from trillium.cli.options import (
     visible,
 )
 from trillium.cli.output import Form, FormOption, Kept, Output, counting, form_of, kept_rows
-from trillium.client.credentials import TOKEN_FILE
+from trillium.client.credentials import TLS_CA, TOKEN_FILE
 from trillium.server.process import EXIT_FAILED
 from trillium.tables.dialect import Dialect
 
@@ -58,6 +58,11 @@ def _use_token_file(path: Path | None) -> None:
             raise typer.BadParameter(str(error)) from error
         # Every client that a command makes looks for it there.
         os.environ[TOKEN_FILE] = str(path)
+
+
+def _use_tls_ca(authorities: str) -> None:
+    if authorities:
+        os.environ[TLS_CA] = authorities
 
 
 def _print_version(wanted: bool) -> None:
@@ -80,6 +85,15 @@ def common(
             help="File with the token that identifies you to servers.",
         ),
     ] = None,
+    tls_ca: Annotated[
+        str,
+        typer.Option(
+            envvar=TLS_CA,
+            callback=_use_tls_ca,
+            help="File with the authorities to trust, or `system`: calls then go over TLS.",
+            show_default="plaintext",
+        ),
+    ] = "",
 ) -> None:
     """Serve a classifier as one binary model for each class, and ask it."""
 

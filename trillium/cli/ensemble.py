@@ -42,12 +42,13 @@ async def describe(address: str) -> ModelDescription | None:
     # Imported late: finding artifacts, which comes first, does not need gRPC.
     import grpc
 
+    from trillium.client.credentials import access_of
     from trillium.model.messages import description_of
     from trillium.predictor.v1 import model_service_pb2 as model_pb
     from trillium.predictor.v1.model_service_pb2_grpc import ModelServiceStub
     from trillium.rpc.channels import client_channel
 
-    async with client_channel(address) as channel:
+    async with client_channel(address, access_of()) as channel:
         try:
             answer = await ModelServiceStub(channel).GetModel(
                 model_pb.GetModelRequest(), timeout=_ASK_S

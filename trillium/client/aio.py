@@ -29,7 +29,7 @@ from trillium.client.answers import (
     PredictorStatus,
     SampleScore,
 )
-from trillium.client.credentials import token_of
+from trillium.client.credentials import access_of
 from trillium.client.loops import LoopChannel
 from trillium.client.wire import (
     DEFAULT_ADDRESS,
@@ -69,6 +69,7 @@ class AsyncClient:
         sticky_key: str = "",
         timeout_s: float = DEFAULT_TIMEOUT_S,
         token: str = "",
+        tls_ca: str = "",
     ) -> None:
         """As `Client`: nothing is sent yet."""
         self._address = checked_address(address)
@@ -77,7 +78,7 @@ class AsyncClient:
         self._sticky_key = wire.checked_sticky_key(sticky_key)
         self._timeout_s = wire.time_limit(timeout_s)
         self._known: Metadata | None = None  # Limits, which a server keeps as long as it lives.
-        self._channel = LoopChannel(self, self._address, token_of(token), _Stubs)
+        self._channel = LoopChannel(self, self._address, access_of(token, tls_ca), _Stubs)
 
     async def __aenter__(self) -> Self:
         return self

@@ -19,7 +19,7 @@ import grpc
 
 from trillium.client import wire
 from trillium.client.controller_calls import ControllerCalls
-from trillium.client.credentials import token_of
+from trillium.client.credentials import access_of
 from trillium.client.described import Stream, Unary
 from trillium.client.loops import LoopChannel
 from trillium.rpc.channels import sync_client_channel
@@ -86,7 +86,7 @@ def _async_upload(
     @wraps(upload)
     async def call(self: AsyncControllerClient, /, *args: P.args, **options: P.kwargs) -> T:
         with ControllerClient(
-            self._address, timeout_s=self._timeout_s, token=self._token
+            self._address, timeout_s=self._timeout_s, token=self._token, tls_ca=self._tls_ca
         ) as client:
             return await asyncio.to_thread(upload, client, *args, **options)
 
@@ -96,9 +96,10 @@ def _async_upload(
 class _Connection:
     """The address and time limit of either client."""
 
-    def __init__(self, address: str, timeout_s: float | None, token: str) -> None:
+    def __init__(self, address: str, timeout_s: float | None, token: str, tls_ca: str) -> None:
         self._address = checked_address(address)
-        self._token = token_of(token)
+        self._token, self._tls_ca = token, tls_ca
+        self._access = access_of(token, tls_ca)
         self._timeout_s = None if timeout_s is None else wire.time_limit(timeout_s)
 
     def __reduce__(self) -> NoReturn:
@@ -117,7 +118,12 @@ class ControllerClient(_Connection):
     """A blocking client. Safe to share between threads; `close` it, or use it in a `with`."""
 
     def __init__(
-        self, address: str = DEFAULT_ADDRESS, *, timeout_s: float | None = None, token: str = ""
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout_s: float | None = None,
+        token: str = "",
+        tls_ca: str = "",
     ) -> None:
         """Connects at the first call, and again whenever the connection broke.
 
@@ -128,9 +134,12 @@ class ControllerClient(_Connection):
                 with a command or a run after the limit: a deadline undoes nothing.
             token: identifies the caller; without one, it is what the file has that the
                 variable TRILLIUM_TOKEN_FILE names, if that is set.
+            tls_ca: file with the certificates of the authorities to trust, in PEM, or "system"
+                for those that gRPC comes with: calls then go over TLS. Without it, it is what
+                TRILLIUM_TLS_CA names; without both, calls go in plaintext.
         """
-        super().__init__(address, timeout_s, token)
-        self._channel = sync_client_channel(self._address, self._token)
+        super().__init__(address, timeout_s, token, tls_ca)
+        self._channel = sync_client_channel(self._address, self._access)
         self._calls = ControllerCalls(self._channel)
 
     def __enter__(self) -> Self:
@@ -219,11 +228,16 @@ class AsyncControllerClient(_Connection):
     """
 
     def __init__(
-        self, address: str = DEFAULT_ADDRESS, *, timeout_s: float | None = None, token: str = ""
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout_s: float | None = None,
+        token: str = "",
+        tls_ca: str = "",
     ) -> None:
         """As `ControllerClient`."""
-        super().__init__(address, timeout_s, token)
-        self._channel = LoopChannel(self, self._address, self._token, ControllerCalls)
+        super().__init__(address, timeout_s, token, tls_ca)
+        self._channel = LoopChannel(self, self._address, self._access, ControllerCalls)
 
     @property
     def _calls(self) -> ControllerCalls:

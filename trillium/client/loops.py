@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from trillium.rpc.channels import client_channel
+from trillium.rpc.channels import Access, client_channel
 
 S = TypeVar("S")
 
@@ -18,12 +18,14 @@ class LoopChannel(Generic[S]):
     loop that has ended leaves the next one a channel of its own.
     """
 
-    def __init__(self, owner: object, address: str, token: str, stubs: Callable[[Any], S]) -> None:
-        """`owner` is the client, whose class errors name; all calls carry `token`, if it is not
-        empty; `stubs` makes what calls are made on."""
+    def __init__(
+        self, owner: object, address: str, access: Access, stubs: Callable[[Any], S]
+    ) -> None:
+        """`owner` is the client, whose class errors name; `access` is how it gets in; `stubs` makes
+        what calls are made on."""
         self._name = type(owner).__name__
         self._address = address
-        self._token = token
+        self._access = access
         self._make_stubs = stubs
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: Any = None
@@ -42,7 +44,7 @@ class LoopChannel(Generic[S]):
                 text = f"{self._name} is in use in another event loop that is running"
                 raise RuntimeError(f"{text}: make one for each loop")
             self._loop = loop
-            self._channel = client_channel(self._address, self._token)
+            self._channel = client_channel(self._address, self._access)
             self._stubs = self._make_stubs(self._channel)
         return self._stubs
 

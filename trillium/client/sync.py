@@ -27,7 +27,7 @@ from trillium.client.answers import (
     PredictorStatus,
     SampleScore,
 )
-from trillium.client.credentials import token_of
+from trillium.client.credentials import access_of
 from trillium.client.wire import (
     DEFAULT_ADDRESS,
     DEFAULT_IN_FLIGHT,
@@ -55,6 +55,7 @@ class Client:
         sticky_key: str = "",
         timeout_s: float = DEFAULT_TIMEOUT_S,
         token: str = "",
+        tls_ca: str = "",
     ) -> None:
         """Nothing is sent yet: the connection is made by the first call, and again when it broke.
 
@@ -63,14 +64,17 @@ class Client:
         ask, if that is loaded; 0 means whichever serves. Where several share the requests, calls
         with the same `sticky_key` get the same one. `timeout_s` is the time in seconds that a call
         gets without a `timeout_s` of its own. `token` identifies the caller; without one, it is
-        what the file has that the variable TRILLIUM_TOKEN_FILE names, if that is set.
+        what the file has that the variable TRILLIUM_TOKEN_FILE names, if that is set. `tls_ca` is
+        the file with the certificates of the authorities to trust, in PEM, or "system" for those
+        that gRPC comes with: calls then go over TLS. Without it, it is what TRILLIUM_TLS_CA names;
+        without both, calls go in plaintext. Raises ValueError for what cannot be used.
         """
         self._address = checked_address(address)
         self._ensemble = ensemble
         self._revision = revision
         self._sticky_key = wire.checked_sticky_key(sticky_key)
         self._timeout_s = wire.time_limit(timeout_s)
-        self._channel = sync_client_channel(address, token_of(token))
+        self._channel = sync_client_channel(address, access_of(token, tls_ca))
         self._stub: AggregatorServiceStub = AggregatorServiceStub(self._channel)
         self._known: Metadata | None = None  # Limits, which a server keeps as long as it lives.
         self._check = self._channel.unary_unary(wire.HEALTH_CHECK, *wire.HEALTH_TYPES)

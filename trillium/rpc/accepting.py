@@ -94,6 +94,10 @@ class AcceptingServer(Protocol):
         """Listen there once started; answers the port. Raises RuntimeError."""
         ...
 
+    def add_secure_port(self, address: str, credentials: grpc.ServerCredentials) -> int:
+        """The same with TLS."""
+        ...
+
     async def start(self) -> None:
         """Serve."""
         ...
@@ -150,6 +154,9 @@ class _ManyAccepts:
 
     def add_insecure_port(self, address: str) -> int:
         return self._server.add_insecure_port(address)
+
+    def add_secure_port(self, address: str, credentials: grpc.ServerCredentials) -> int:
+        return self._server.add_secure_port(address, credentials)
 
     async def start(self) -> None:
         await self._server.start()

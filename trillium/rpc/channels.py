@@ -1,8 +1,9 @@
-"""Where channels are made: with the token that all calls carry, if there is one."""
+"""Where channels are made: in plaintext or TLS, with the token that all calls carry."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import grpc
@@ -38,20 +39,49 @@ _LINK: tuple[tuple[str, int], ...] = (
 )
 
 
-def link_channel(address: str, token: str = "") -> aio.Channel:
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a channel gets in: the token that its calls carry, and whom it trusts."""
+
+    token: str = field(default="", repr=False)
+    """Empty for none."""
+    tls: bool = False
+    """Whether it speaks TLS."""
+    roots: bytes | None = None
+    """Certificates of the authorities to trust, in PEM; None for those that gRPC comes with."""
+
+
+PLAINTEXT = Access()
+
+
+def link_channel(address: str, access: Access = PLAINTEXT) -> aio.Channel:
     """A channel between Trillium's own servers: pings an idle peer and reconnects quickly."""
-    return aio.insecure_channel(address, options=_LINK, interceptors=_bearers(token))
+    return _aio_channel(address, access, _LINK)
 
 
-def client_channel(address: str, token: str = "") -> aio.Channel:
+def client_channel(address: str, access: Access = PLAINTEXT) -> aio.Channel:
     """An asyncio channel of a client of ours."""
-    options = _client_options(address)
-    return aio.insecure_channel(address, options=options, interceptors=_bearers(token))
+    return _aio_channel(address, access, _client_options(address))
 
 
-def sync_client_channel(address: str, token: str = "") -> Any:
+def _aio_channel(address: str, access: Access, options: tuple[tuple[str, int], ...]) -> aio.Channel:
+    interceptors = _bearers(access.token)
+    if not access.tls:
+        return aio.insecure_channel(address, options=options, interceptors=interceptors)
+    credentials = grpc.ssl_channel_credentials(access.roots)
+    return aio.secure_channel(address, credentials, options=options, interceptors=interceptors)
+
+
+def sync_client_channel(address: str, access: Access = PLAINTEXT) -> Any:
     """A channel of a synchronous client of ours."""
-    channel = grpc.insecure_channel(address, options=_client_options(address))
+    options = _client_options(address)
+    channel: Any
+    if access.tls:
+        credentials = grpc.ssl_channel_credentials(access.roots)
+        channel = grpc.secure_channel(address, credentials, options=options)
+    else:
+        channel = grpc.insecure_channel(address, options=options)
+    token = access.token
     return grpc.intercept_channel(channel, _sync_bearer(token)) if token else channel
 
 

@@ -1,6 +1,6 @@
 """Where servers are made: the front carries bytes between callers and endpoints.
 
-TLS and authentication belong here and into `trillium.rpc.channels`, and nowhere else.
+TLS belongs here and into `trillium.rpc.channels`, and nowhere else.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from trillium.rpc.methods import Endpoints, Limits, MethodKind, RpcMethod, Servi
 from trillium.rpc.reflection import reflection_service
 from trillium.rpc.status import DETAILS_KEY
 from trillium.server.figures import Family
+from trillium.server.tls import Certificate
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class AddressInUse(Exception):
 
 
 class Front:
-    """A server on grpc.aio's. Speaks plaintext."""
+    """A server on grpc.aio's."""
 
     def __init__(
         self,
@@ -45,13 +46,15 @@ class Front:
         limits: Limits,
         *,
         door: Door,
+        certificate: Certificate | None = None,
         shares_port: bool = False,
     ) -> None:
         """`listen` holds addresses such as `127.0.0.1:50051` (port 0: any) or `unix:/path`; `door`
-        decides who may call what. With `shares_port` other processes of this user may listen there,
-        too."""
+        decides who may call what; with a `certificate`, TCP ports speak TLS. With `shares_port`
+        other processes of this user may listen there, too."""
         self._listen = tuple(listen)
         self._door = door
+        self._certificate = certificate
         self._endpoints = Endpoints(limits, door)
         self._addresses: list[str] = []
         handlers = {
@@ -81,7 +84,7 @@ class Front:
         """Listen. Raises AddressInUse, and then listens nowhere."""
         for address in self._listen:
             try:
-                port = self._server.add_insecure_port(address)
+                port = self._listen_on(address)
             except RuntimeError as error:
                 await self._server.stop(None)
                 text = f"cannot listen on {address}: it is in use or not an address of this machine"
@@ -90,6 +93,13 @@ class Front:
             self._addresses.append(address if is_path else f"{address.rpartition(':')[0]}:{port}")
         self._door.opened(self._addresses)
         await self._server.start()
+
+    def _listen_on(self, address: str) -> int:
+        """Answers the port. A Unix socket is its owner's alone, and needs no TLS. Raises
+        RuntimeError."""
+        if self._certificate is None or address.startswith("unix:"):
+            return self._server.add_insecure_port(address)
+        return self._server.add_secure_port(address, _credentials(self._certificate))
 
     async def stop(self, grace_s: float) -> None:
         """Take no new calls, give those in flight `grace_s` seconds, then cancel them.
@@ -138,6 +148,27 @@ class Front:
                     else grpc.stream_stream_rpc_method_handler
                 )
                 return make(several)
+
+
+def _credentials(certificate: Certificate) -> grpc.ServerCredentials:
+    """Credentials that follow the files of a certificate.
+
+    gRPC asks for them at each handshake, in threads of its own. It must get None unless they are
+    others: processes crashed that made them anew each time (grpcio 1.85.1).
+    """
+
+    def made() -> Any:
+        shown = certificate.shown
+        return grpc.ssl_server_certificate_configuration([(shown.key, shown.certificate)])
+
+    def renewed() -> Any:
+        try:
+            return made() if certificate.renewed() else None
+        except Exception:
+            log.exception("the certificate could not be read again")
+            return None
+
+    return grpc.dynamic_ssl_server_credentials(made(), renewed, require_client_authentication=False)
 
 
 def _server_options(limits: Limits, shares_port: bool) -> list[tuple[str, int]]:

@@ -240,10 +240,14 @@ class ServerConfig:
     metrics_listen: str | None = setting(
         address, None, "where to serve metrics; nowhere by default", metavar="ADDRESS"
     )
+    tls_cert: Path | None = setting(
+        file, None, "certificate to serve with, with its chain, in PEM", metavar="FILE"
+    )
+    tls_key: Path | None = setting(file, None, "key of the certificate, in PEM", metavar="FILE")
     insecure: str = setting(
         one_of("yes", "no"),
         "no",
-        "whether it may listen where other machines reach it, although all traffic is plaintext",
+        "whether it may listen where other machines reach it although traffic is plaintext",
     )
     log_level: str = setting(
         one_of("debug", "info", "warning", "error"), "info", "lowest level to log"

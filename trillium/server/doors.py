@@ -8,7 +8,7 @@ from trillium.access.door import Door
 from trillium.access.local import is_loopback
 from trillium.access.roles import Role
 from trillium.access.tokens import TokenFile, TokensError
-from trillium.server.config import GrpcServerConfig
+from trillium.server.config import GrpcServerConfig, ServerConfig
 from trillium.server.process import StartFailed
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ def door_of(config: GrpcServerConfig, listen: str) -> Door:
     Raises StartFailed for a file of tokens that cannot be read, and for an address that other
     machines may reach, unless the settings allow that.
     """
-    check_reach(listen, insecure=config.insecure == "yes")
+    check_reach(config, listen)
     tokens = None if config.tokens is None else TokenFile(config.tokens)
     try:
         if tokens is not None:
@@ -30,13 +30,16 @@ def door_of(config: GrpcServerConfig, listen: str) -> Door:
     return Door(anonymous=Role(config.anonymous), tokens=tokens)
 
 
-def check_reach(listen: str, *, insecure: bool) -> None:
-    """Raises StartFailed for an address that other machines may reach, unless that is allowed; it
-    is logged then."""
+def check_reach(config: ServerConfig, listen: str, *, has_tls: bool = True) -> None:
+    """Raises StartFailed for an address that other machines may reach in plaintext, unless the
+    settings allow that; it is logged then. `has_tls`: whether TLS is spoken if they name a
+    certificate."""
+    if has_tls and config.tls_cert is not None:
+        return
     host = listen.rpartition(":")[0].strip("[]")
     if listen.startswith("unix:") or host == "localhost" or is_loopback(host):
         return
-    if not insecure:
+    if config.insecure != "yes":
         text = f"{listen} may be reached from other machines, and all traffic is plaintext"
         fix = (
             "listen on 127.0.0.1, or set --insecure yes if only a network that you trust gets there"

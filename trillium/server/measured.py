@@ -17,7 +17,7 @@ async def measured(config: ServerConfig, *sources: Source) -> AsyncIterator[str]
     if config.metrics_listen is None:
         yield ""
         return
-    check_reach(config.metrics_listen, insecure=config.insecure == "yes")
+    check_reach(config, config.metrics_listen, has_tls=False)
     # It takes 5 MB and 50 ms to import.
     from trillium.server.metrics import registry_of, serving_metrics
 
