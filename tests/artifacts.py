@@ -14,6 +14,7 @@ import onnx
 import onnxruntime
 
 from tests.defective_artifacts import (
+    bomb,
     decision_scores,
     external_data,
     fixed_batch,
@@ -47,6 +48,7 @@ from tests.sound_artifacts import (
 )
 
 __all__ = [
+    "bomb",
     "decision_scores",
     "double_input",
     "external_data",

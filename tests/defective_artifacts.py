@@ -115,6 +115,19 @@ def nan_output() -> bytes:
     return assemble(nodes, [rows_in()], [scores_out()], constants())
 
 
+def bomb(size_bytes: int) -> bytes:
+    """Some hundred bytes that take `size_bytes` of memory to run."""
+    nodes: list[NodeProto] = [
+        *logit(),
+        *two_columns(output="sound"),
+        helper.make_node("ConstantOfShape", ["shape"], ["zeros"]),
+        helper.make_node("ReduceMax", ["zeros"], ["zero"], keepdims=0),
+        helper.make_node("Add", ["sound", "zero"], ["probabilities"]),
+    ]
+    shape = {"shape": np.array([size_bytes // 4], np.int64)}
+    return assemble(nodes, [rows_in()], [scores_out()], {**constants(), **shape})
+
+
 def not_onnx() -> bytes:
     """4 KiB of noise; does not load."""
     return np.random.default_rng(0).bytes(4096)

@@ -1,16 +1,19 @@
 """Tries a model as it will be used: a real predictor loads it, from the same messages.
 
 The predictor is a child process that has nothing to lose, so whatever happens it is killed in the
-end; an artifact that makes it crash or hang harms nobody else.
+end; an artifact that makes it crash or hang harms nobody else. It gets nothing of our environment
+but where Python is, and no more than a bounded share of memory, CPU time and files.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import resource
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from grpc import aio
@@ -37,8 +40,14 @@ _ENDING_S = 1.0
 """How long after its connection broke a predictor may take to be seen as dead."""
 _POLL_S = 0.02
 _LOG_BYTES = 2000
-_FOREIGN = "TRILLIUM_PREDICTOR_"
-"""Variables that may be meant for other predictors on this machine begin so."""
+_PASSED_ON = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
+"""What a predictor needs of our environment. It may hold passwords, which a model that takes its
+predictor over would read there."""
+DATA_BYTES, DATA_FACTOR = 2 * 2**30, 4
+"""Memory that a predictor may take, besides so many times the artifact's size: the models that ship
+take 0.15 GiB, and opening one takes about three times its size."""
+_FILE_BYTES = 16 * 2**20
+_MOST_FILES = 256
 
 
 class TrialFailed(Exception):
@@ -80,6 +89,8 @@ class Trial:
                 raise TrialFailed(f"there is no folder for a predictor: {error}") from error
             try:
                 async with _child(folder.path, self._python) as child:
+                    cpu_s = math.ceil(self._start_s + self._load_s)
+                    _limit(child.pid, len(artifact), cpu_s)
                     return await self._ask(child, given)
             finally:
                 await asyncio.to_thread(folder.delete)
@@ -145,7 +156,7 @@ async def _child(folder: Path, python: str) -> AsyncIterator[_Child]:
     child = _Child(folder)
     words = ("--listen", child.address, "--log-level", "error", "--parent-pid", str(os.getpid()))
     ours = programs.environment() or os.environ
-    environment = {name: text for name, text in ours.items() if not name.startswith(_FOREIGN)}
+    environment = {name: ours[name] for name in _PASSED_ON if name in ours}
     try:
         await child.start(
             *programs.command("predictor", *words, python=python), environment=environment
@@ -157,6 +168,22 @@ async def _child(folder: Path, python: str) -> AsyncIterator[_Child]:
     finally:
         child.kill()
         await child.ended()
+
+
+def _limit(pid: int, artifact_bytes: int, cpu_s: int) -> None:
+    """Bound what a predictor may use before it has got anything. Linux only."""
+    if sys.platform != "linux":
+        return
+    limits = {
+        resource.RLIMIT_DATA: DATA_BYTES + DATA_FACTOR * artifact_bytes,
+        resource.RLIMIT_CPU: cpu_s,
+        resource.RLIMIT_FSIZE: _FILE_BYTES,
+        resource.RLIMIT_NOFILE: _MOST_FILES,
+        resource.RLIMIT_CORE: 0,
+    }
+    with suppress(ProcessLookupError):  # It has ended, which whoever waits for it will see.
+        for limit, most in limits.items():
+            resource.prlimit(pid, limit, (most, most))
 
 
 async def _description(address: str) -> ModelDescription:

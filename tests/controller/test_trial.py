@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import sys
 import tempfile
 from contextlib import suppress
@@ -59,6 +60,7 @@ def is_alive(pid: int) -> bool:
 SCRIPT = """#!/bin/sh
 cd "$(dirname "$0")/children" || exit 1
 echo "$4" > $$
+env > ../environment
 for other in *; do
     if [ "$other" != $$ ] && kill -0 "$other" 2>/dev/null; then touch ../overlap; fi
 done
@@ -169,13 +171,49 @@ async def test_class_whose_name_may_mark_the_rest_is_not_registered(watched: Wat
     assert await described(trial, artifact, said) == expected(artifact, "0")
 
 
-async def test_settings_for_other_predictors_do_not_reach_it(
+async def test_nothing_of_our_environment_reaches_it_but_where_python_is(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRILLIUM_PREDICTOR_MODEL", "nowhere.onnx")
+    monkeypatch.setenv("TRILLIUM_CONTROLLER_STORE", "mongodb://me:secret@db")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     trial = Trial(python=watched.python)
     artifact = artifacts.renamed_opset(13)
     assert await described(trial, artifact) == expected(artifact, "setosa")
+    environment = (watched.folder / "environment").read_text()
+    assert "PATH=" in environment
+    assert "secret" not in environment
+    assert "TRILLIUM" not in environment
+
+
+async def test_a_small_model_that_takes_much_memory_is_refused(watched: Watched) -> None:
+    trial = Trial(python=watched.python)
+    artifact = artifacts.bomb(3 * 2**30)
+    assert len(artifact) < 2000
+    with pytest.raises(ModelRejected):
+        await described(trial, artifact)
+    assert watched.alive == []
+    # The same graph is taken if it takes little.
+    assert (await described(trial, artifacts.bomb(2**20))).class_label == "setosa"
+
+
+async def test_its_memory_time_and_files_are_bounded(watched: Watched) -> None:
+    trial = Trial(python=watched.python)
+    task = asyncio.create_task(described(trial, artifacts.slow(60_000)))
+    await until_loading(watched)
+    (pid,) = watched.alive
+    for limit in (
+        resource.RLIMIT_DATA,
+        resource.RLIMIT_CPU,
+        resource.RLIMIT_FSIZE,
+        resource.RLIMIT_NOFILE,
+    ):
+        soft, hard = resource.prlimit(pid, limit)
+        assert 0 < soft == hard < 2**33
+    assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_cancelling_ends_the_predictor(watched: Watched) -> None:

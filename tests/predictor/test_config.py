@@ -57,6 +57,9 @@ def test_every_setting_can_be_made_by_flag_and_by_environment(tmp_path: Path) ->
         "parent_pid": "7",
         "anonymous": "Infer",
         "tokens": "tokens.json",
+        "metrics_listen": "127.0.0.1:9464",
+        "tls_cert": "cert.pem",
+        "tls_key": "key.pem",
         "insecure": "Yes",
         "log_level": "DEBUG",
     }
@@ -77,6 +80,9 @@ def test_every_setting_can_be_made_by_flag_and_by_environment(tmp_path: Path) ->
         parent_pid=7,
         anonymous="infer",
         tokens=Path("tokens.json"),
+        metrics_listen="127.0.0.1:9464",
+        tls_cert=Path("cert.pem"),
+        tls_key=Path("key.pem"),
         insecure="yes",
         log_level="debug",
     )

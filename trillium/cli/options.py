@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _NEXT_STEPS: dict[type[errors.TrilliumError], str] = {
     errors.Unreachable: "`trillium up` starts one, --address names another",
+    errors.Unauthenticated: "`trillium --token-file FILE …` brings one",
     errors.DeadlineExceeded: "--timeout allows more seconds",
     errors.NoMetadata: "`trillium status` shows its predictors",
     errors.PredictorsFailed: "`trillium status` shows all predictors",
