@@ -41,8 +41,6 @@ def check_reach(config: ServerConfig, listen: str, *, has_tls: bool = True) -> N
         return
     if config.insecure != "yes":
         text = f"{listen} may be reached from other machines, and all traffic is plaintext"
-        fix = (
-            "listen on 127.0.0.1, or set --insecure yes if only a network that you trust gets there"
-        )
+        fix = "listen on 127.0.0.1, give --tls-cert and --tls-key, or set --insecure yes"
         raise StartFailed(f"{text}; {fix}")
     log.warning("other machines may reach this, and all traffic is plaintext", extra={"at": listen})
