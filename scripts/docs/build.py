@@ -29,7 +29,10 @@ ROOT = HERE.parent.parent
 BUILD = ROOT / "build" / "docs"
 SOURCE, HTML = BUILD / "source", BUILD / "html"
 
-COPIED = ("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", ".env", "docs", "notebooks")
+COPIED = (
+    *("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", ".env"),
+    *("docs", "notebooks"),
+)
 _PROTO_LINK = re.compile(r"\]\((?:\.\./)?protos/[^)]*\)")
 """A link to the protos, which have a page here."""
 _SECTION = re.compile(r"^## (.+)\n((?:\n?- .*)+)", re.MULTILINE)
