@@ -78,7 +78,7 @@ async def running_gateway(config: GatewayConfig) -> AsyncIterator[RunningGateway
             Controller(config.controller, controller_access)
         )
         hosts = Hosts(config.listen, config.allowed_hosts)
-        callers = Callers()
+        callers = Callers(local_users=config.local_users == "yes")
         reader = Reader(config, callers)
         routes = Routes(operations(aggregator, controller, draining, config.sample), reader)
         edge = Edge(routes, hosts=hosts, max_requests=config.max_requests)

@@ -27,8 +27,9 @@ _NOBODY: Metadata = ((ANONYMOUS_KEY, "1"),)
 class Callers:
     """The callers of one gateway."""
 
-    def __init__(self) -> None:
-        self._door = Door()
+    def __init__(self, *, local_users: bool = True) -> None:
+        """`local_users`: whether the gateway's own user, and root, need no token over TCP."""
+        self._door = Door(local_users=local_users)
         self._is_path = False
 
     def opened(self, address: str) -> None:

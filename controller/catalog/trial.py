@@ -44,8 +44,8 @@ _PASSED_ON = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC
 """What a predictor needs of our environment. It may hold passwords, which a model that takes its
 predictor over would read there."""
 DATA_BYTES, DATA_FACTOR = 2 * 2**30, 4
-"""Memory that a predictor may take, besides so many times the artifact's size: the models that ship
-take 0.15 GiB, and opening one takes about three times its size."""
+"""Memory that a predictor may take, and that multiple of the artifact's size besides: those of the
+models that ship take 0.15 GiB, and opening a model takes about three times its size."""
 _FILE_BYTES = 16 * 2**20
 _MOST_FILES = 256
 

@@ -444,6 +444,35 @@ async def test_a_change_is_logged_with_the_name_of_whoever_made_it(
     assert token not in json.dumps(vars(line), default=str)
 
 
+async def test_where_local_users_count_for_nothing_a_proxy_of_theirs_lends_no_rights(
+    tmp_path: Path,
+) -> None:
+    settings = PredictorConfig(listen="127.0.0.1:0", local_users="no")
+    unload = "/trillium.predictor.v1.ModelService/UnloadModel"
+    async with running_predictor(settings) as predictor:
+        with grpc.insecure_channel(predictor.address) as channel:
+            assert await asyncio.to_thread(code_of, channel, unload, ()) == "UNAUTHENTICATED"
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_gateway_behind_a_proxy_asks_for_tokens(up: Up) -> None:
+    settings = GatewayConfig(
+        listen="127.0.0.1:0",
+        aggregator=up.aggregator,
+        controller=up.controller,
+        local_users="no",
+    )
+    async with (
+        running_gateway(settings) as behind,
+        aiohttp.ClientSession(f"http://{behind.address}") as session,
+    ):
+        async with session.get("/v1/deployments") as answer:
+            assert answer.status == 401
+        headers = {"authorization": f"Bearer {up.tokens[Role.VIEW]}"}
+        async with session.get("/v1/deployments", headers=headers) as answer:
+            assert answer.status == 200
+
+
 async def test_a_unix_socket_is_its_owners_alone(tmp_path: Path) -> None:
     settings = PredictorConfig(listen=f"unix:{tmp_path / 'p.sock'}")
     unload = "/trillium.predictor.v1.ModelService/UnloadModel"

@@ -60,6 +60,7 @@ def test_every_setting_can_be_made_by_flag_and_by_environment(tmp_path: Path) ->
         "metrics_listen": "127.0.0.1:9464",
         "tls_cert": "cert.pem",
         "tls_key": "key.pem",
+        "local_users": "No",
         "insecure": "Yes",
         "log_level": "DEBUG",
     }
@@ -83,6 +84,7 @@ def test_every_setting_can_be_made_by_flag_and_by_environment(tmp_path: Path) ->
         metrics_listen="127.0.0.1:9464",
         tls_cert=Path("cert.pem"),
         tls_key=Path("key.pem"),
+        local_users="no",
         insecure="yes",
         log_level="debug",
     )

@@ -54,13 +54,16 @@ class Door:
         *,
         anonymous: Role = Role.NONE,
         tokens: TokenFile | None = None,
+        local_users: bool = True,
         rules: Mapping[str, Role] = RULES,
     ) -> None:
-        """`anonymous` is the role of callers who prove nothing; `rules` has the role that each RPC
+        """`anonymous` is the role of callers who prove nothing; `local_users`: whether the kernel's
+        word on a TCP connection counts; `rules` has the role that each RPC
         needs, by its path."""
         self._anonymous = Principal(ANONYMOUS, anonymous)
         self._tokens = tokens
         self._rules = rules
+        self._local_users = local_users
         self._owners = {uid: Principal(f"uid:{uid}", Role.ADMIN) for uid in {os.geteuid(), 0}}
         self._places: Sequence[local.Place] = ()
 
@@ -124,7 +127,7 @@ class Door:
             # Servers make their sockets for their own user, and only root gets past that.
             return os.geteuid()
         caller = _loopback_place(peer)
-        if caller is None:
+        if caller is None or not self._local_users:
             return None
         for own_host, own_port in self._places:
             own = caller[0] if own_host in _WILDCARDS else own_host

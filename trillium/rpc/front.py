@@ -165,6 +165,7 @@ def _credentials(certificate: Certificate) -> grpc.ServerCredentials:
         try:
             return made() if certificate.renewed() else None
         except Exception:
+            # In a thread of gRPC's, which would drop it; the certificate stays as it is.
             log.exception("the certificate could not be read again")
             return None
 

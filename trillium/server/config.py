@@ -244,6 +244,12 @@ class ServerConfig:
         file, None, "certificate to serve with, with its chain, in PEM", metavar="FILE"
     )
     tls_key: Path | None = setting(file, None, "key of the certificate, in PEM", metavar="FILE")
+    local_users: str = setting(
+        one_of("yes", "no"),
+        "yes",
+        "whether the user who runs this, and root, need no token on this machine; no where a proxy "
+        "of theirs lets others in",
+    )
     insecure: str = setting(
         one_of("yes", "no"),
         "no",

@@ -27,7 +27,8 @@ def door_of(config: GrpcServerConfig, listen: str) -> Door:
             tokens.check()
     except TokensError as error:
         raise StartFailed(f"{error}; check --tokens") from error
-    return Door(anonymous=Role(config.anonymous), tokens=tokens)
+    local_users = config.local_users == "yes"
+    return Door(anonymous=Role(config.anonymous), tokens=tokens, local_users=local_users)
 
 
 def check_reach(config: ServerConfig, listen: str, *, has_tls: bool = True) -> None:

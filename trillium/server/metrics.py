@@ -45,10 +45,10 @@ class _Figures(Collector):
 
     def collect(self) -> Iterable[Metric]:
         # Where it is counted, and in one step: the numbers of one scrape belong together.
-        told = asyncio.run_coroutine_threadsafe(self._told(), self._loop)
-        return [_converted(family) for family in told.result(SCRAPE_S)]
+        reported = asyncio.run_coroutine_threadsafe(self._reported(), self._loop)
+        return [_converted(family) for family in reported.result(SCRAPE_S)]
 
-    async def _told(self) -> list[Family]:
+    async def _reported(self) -> list[Family]:
         return [family.copy() for source in self._sources for family in source()]
 
 
